@@ -1,0 +1,224 @@
+"""Where stages keep what they made, on any file system that pyarrow knows.
+
+A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json`, then
+the marker `DONE`. The fingerprint hashes what the result depends on and nothing else, so a
+rerun, or another run with the same settings, finds and reuses what exists. There are no
+locks: object storage has none. A file has one writer, or writers that would write the same.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from distributed_avel.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, by its absolute URI or absolute local path."""
+
+    uri: str
+
+    @classmethod
+    def at(cls, uri: str | Path) -> Self:
+        """The place that a user names: a URI, or a path that may be relative."""
+        text = str(uri)
+        return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str) -> "Location":
+        """What lies below, never outside.
+
+        Raises:
+            ArtifactError: `name` is absolute or climbs out with `..`.
+        """
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or "://" in name or "\\" in name:
+            raise ArtifactError(f"{name!r} would lie outside {self.uri}")
+        if "://" not in self.uri:
+            return Location(f"{self.uri.rstrip('/')}/{name}")
+        split = urlsplit(self.uri)
+        return Location(urlunsplit(split._replace(path=f"{split.path.rstrip('/')}/{name}")))
+
+    @cached_property
+    def _resolved(self) -> tuple[pafs.FileSystem, str]:
+        if "://" not in self.uri:
+            return pafs.LocalFileSystem(), self.uri
+        try:
+            return pafs.FileSystem.from_uri(self.uri)
+        except pa.ArrowInvalid:
+            filesystem, path = fsspec.core.url_to_fs(self.uri)
+            return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        """The file system."""
+        return self._resolved[0]
+
+    @property
+    def path(self) -> str:
+        """The path within `fs`."""
+        return self._resolved[1]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether other programs can open `path` as it is."""
+        return isinstance(self.fs, pafs.LocalFileSystem)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    def exists(self) -> bool:
+        """Whether there is a file or folder."""
+        return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
+
+    def children(self) -> list["Location"]:
+        """Files and folders directly below, by name; none where there is no folder."""
+        found = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return [self / info.base_name for info in sorted(found, key=lambda info: info.path)]
+
+    def read_bytes(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with self.fs.open_input_stream(self.path) as stream:
+            return stream.read()
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write a file so that nobody ever sees half of it."""
+        with self._whole_or_not_at_all() as (fs, path), fs.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def read_json(self) -> Any:
+        """The content of a JSON file."""
+        return json.loads(self.read_bytes())
+
+    def write_json(self, value: Any) -> None:
+        """Write a JSON file, keys sorted."""
+        self.write_bytes(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file."""
+        with self.fs.open_input_file(self.path) as file:
+            return pq.read_table(file, columns=columns)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write a Parquet file so that nobody ever sees half of it."""
+        with self._whole_or_not_at_all() as (fs, path):
+            pq.write_table(table, path, filesystem=fs, compression="zstd")
+
+    def _whole_or_not_at_all(self) -> "_Write":
+        return _Write(self)
+
+
+class _Write:
+    """Object stores show a file when it is closed; elsewhere it is renamed into place."""
+
+    def __init__(self, target: Location) -> None:
+        self._target = target
+        self._renames = not isinstance(target.fs, pafs.S3FileSystem | pafs.GcsFileSystem)
+        self._path = f"{target.path}.tmp-{uuid.uuid4().hex[:8]}" if self._renames else target.path
+
+    def __enter__(self) -> tuple[pafs.FileSystem, str]:
+        fs = self._target.fs
+        fs.create_dir(self._target.path.rpartition("/")[0], recursive=True)
+        return fs, self._path
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        fs = self._target.fs
+        if not self._renames:
+            return
+        if failed:
+            if fs.get_file_info(self._path).type != pafs.FileType.NotFound:
+                fs.delete_file(self._path)
+        else:
+            fs.move(self._path, self._target.path)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's result: what it depends on, and where it lies.
+
+    Args:
+        depends: What the result depends on, as JSON: settings, the fingerprints of the
+            stages before it, and the revision of the code that computes it.
+    """
+
+    run_dir: Location
+    name: str
+    depends: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that stand for all of `depends`."""
+        canonical = json.dumps(self.depends, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def location(self) -> Location:
+        """The folder of this result."""
+        return self.run_dir / self.name / self.fingerprint
+
+    def is_done(self) -> bool:
+        """Whether the result is complete."""
+        return (self.location / "DONE").exists()
+
+    def begin(self) -> None:
+        """Say what is being made here, so that a later run can tell what changed."""
+        (self.location / "depends.json").write_json(dict(self.depends))
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest, and the marker last."""
+        manifest = {"stage": self.name, "depends": dict(self.depends), **manifest}
+        (self.location / "manifest.json").write_json(manifest)
+        (self.location / "DONE").write_bytes(b"")
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a complete result.
+
+        Raises:
+            ArtifactError: The stage has not been run with these settings.
+        """
+        if not self.is_done():
+            raise ArtifactError(f"stage {self.name!r} is not complete: no {self.location}/DONE")
+        return (self.location / "manifest.json").read_json()
+
+    def why_not_done(self) -> str:
+        """What differs from the most similar result that exists, in one line."""
+        if (self.location / "depends.json").exists():
+            return "interrupted before"
+        changes = []
+        for other in (self.run_dir / self.name).children():
+            if (other / "depends.json").exists():
+                changes.append(list(_changes((other / "depends.json").read_json(), self.depends)))
+        if not changes:
+            return "not run before"
+        return "; ".join(min(changes, key=len))
+
+
+def _changes(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from _changes(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key} was {old}, is {new}"

@@ -1,0 +1,276 @@
+"""Typed configuration: the only place where a default value is written.
+
+Values come from the class, then a YAML file, then the command line; the later
+one wins. Unknown keys and impossible values are refused before any work starts,
+and all problems are reported together.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from distributed_avel.errors import ConfigError
+
+Arm = Literal["base", "A", "A+LR"]
+
+
+class Config(BaseModel):
+    """Base of all configuration: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DemoConfig(Config):
+    """The rendered demo videos (synthetic)."""
+
+    num_train: PositiveInt = 200
+    """Training videos with an event."""
+
+    num_event_free: PositiveInt = 30
+    """Training videos without an event."""
+
+    num_val: PositiveInt = 50
+    """Validation videos."""
+
+    num_test: PositiveInt = 80
+    """Test videos."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the generator; the run's own seed does not change the videos."""
+
+
+class DataConfig(Config):
+    """Which videos, and how they are cut into segments."""
+
+    dataset: str = "demo"
+    """A registered data set."""
+
+    root: str | None = None
+    """Folder or URI in the layout of the data set. The demo is rendered into it
+    (default: a folder of the run directory)."""
+
+    num_segments: PositiveInt = 10
+    """T, the number of segments of a video."""
+
+    segment_s: PositiveFloat = 1.0
+    """Length of a segment, in seconds."""
+
+    demo: DemoConfig = DemoConfig()
+
+
+class ExtractConfig(Config):
+    """Features: decoding, and the pool of feature actors."""
+
+    extractor: str = "descriptors"
+    """A registered extractor."""
+
+    num_actors: PositiveInt = 2
+    """Feature actors in the pool."""
+
+    cpus_per_actor: PositiveInt = 1
+    """Decoding processes of each actor, and the CPUs it claims."""
+
+    gpus_per_actor: NonNegativeFloat = 0.0
+    """GPUs of each actor; a fraction shares one."""
+
+    unit_size: PositiveInt = 8
+    """Videos in a unit of work: what a kill can cost, and a row group of the Parquet."""
+
+    timeout_s: PositiveFloat = 60.0
+    """A file that takes longer to decode is given up."""
+
+    frames_per_segment: PositiveInt = 16
+    """Frames sampled in a segment; their features are averaged."""
+
+    max_failed_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The stage fails when a larger part of the videos could not be used."""
+
+
+class ModelConfig(Config):
+    """The base model, shared by Step 1 and Step 3."""
+
+    name: str = "ave"
+    """A registered base model."""
+
+    hidden_size: PositiveInt = 32
+    """Width of each direction of the recurrent layers."""
+
+    pooling: Literal["max", "mean", "lse"] = "max"
+    """MIL pooling from segment-level to video-level scores."""
+
+
+class TrainConfig(Config):
+    """Steps 1 and 3."""
+
+    num_workers: PositiveInt = 1
+    """DDP workers. Results do not depend on it."""
+
+    use_gpu: bool = False
+    """One GPU for each worker."""
+
+    batch_size: PositiveInt = 32
+    """Videos in a global batch, over all workers."""
+
+    learning_rate: PositiveFloat = 2e-3
+    """Learning rate of Adam."""
+
+    base_epochs: PositiveInt = 50
+    """Epochs of Step 1."""
+
+    retrain_epochs: PositiveInt = 50
+    """Epochs of Step 3."""
+
+    loss: Literal["soft_margin", "cross_entropy"] = "cross_entropy"
+    """g, the video-level loss. The paper's is soft_margin, on the softmax output."""
+
+    report_every: PositiveInt = 10
+    """Epochs between checkpoints and validations: what a kill can cost."""
+
+
+class RefineConfig(Config):
+    """Step 2: how the base model relabels windows of the training videos."""
+
+    window: PositiveInt = 4
+    """N, the length of a relabelled window, in segments."""
+
+    stride: PositiveInt = 2
+    """s, the distance between the starts of neighbouring windows, in segments."""
+
+    threshold: float | Literal["validation"] = "validation"
+    """tau: a class is present in a window when its probability reaches it."""
+
+    partners: Literal["event_free", "disjoint"] = "event_free"
+    """Partner videos: those without any event if there are any, or any that share no label."""
+
+    num_actors: PositiveInt = 2
+    """Actors that hold the base model."""
+
+    gpus_per_actor: NonNegativeFloat = 0.0
+    """GPUs of each actor; a fraction shares one."""
+
+    unit_size: PositiveInt = 64
+    """Videos in a unit of work: what a kill can cost."""
+
+    @model_validator(mode="after")
+    def _threshold_is_a_probability(self) -> Self:
+        if self.threshold != "validation" and not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
+        return self
+
+
+class ReportConfig(Config):
+    """The report page."""
+
+    num_timelines: PositiveInt = 12
+    """Test videos shown with their timelines and frames."""
+
+
+class TrackingConfig(Config):
+    """MLflow."""
+
+    enabled: bool = True
+    """Whether to log at all."""
+
+    uri: str | None = None
+    """Tracking store; else MLFLOW_TRACKING_URI; else a local sqlite file, runs/mlflow.db."""
+
+    experiment: str = "distributed_avel"
+    """Name of the experiment."""
+
+
+class ClusterConfig(Config):
+    """Where Ray runs."""
+
+    address: str | None = None
+    """Address of a running cluster; else RAY_ADDRESS; else a local one is started."""
+
+    num_cpus: PositiveInt | None = None
+    """Logical CPUs of a local cluster; by default the cores, but at least 4."""
+
+
+class RunConfig(Config):
+    """Everything that one run of the pipeline depends on."""
+
+    run_dir: str | None = None
+    """Folder or URI for the artifacts of each stage (default: runs/<data set>)."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
+
+    arms: tuple[Arm, ...] = ("base", "A", "A+LR")
+    """What to train: the base model, with the auxiliary loss, with refined labels."""
+
+    data: DataConfig = DataConfig()
+    extract: ExtractConfig = ExtractConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    refine: RefineConfig = RefineConfig()
+    report: ReportConfig = ReportConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _windows_fit_the_video(self) -> Self:
+        num_segments, window, stride = (
+            self.data.num_segments,
+            self.refine.window,
+            self.refine.stride,
+        )
+        if not 1 < window < (num_segments + 1) / 2:
+            raise ValueError(
+                f"refine.window must lie in 2..{num_segments // 2} "
+                f"for {num_segments} segments, got {window}"
+            )
+        if (num_segments - window) % stride:
+            raise ValueError(
+                f"refine.stride must divide data.num_segments - refine.window = "
+                f"{num_segments - window}, got {stride}"
+            )
+        return self
+
+    @property
+    def resolved_run_dir(self) -> str:
+        """The run directory, with its default filled in."""
+        return self.run_dir or f"runs/{self.data.dataset}"
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """The values of a YAML file, unchecked; `validate` checks them."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    return values or {}
+
+
+def validate(values: dict[str, Any], source: str) -> RunConfig:
+    """A configuration from values, or everything that is wrong with them."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(source, error)) from None
+
+
+def explain(source: str, error: ValidationError) -> str:
+    """All problems of a configuration, one a line, each with its key."""
+    lines = [f"{source}: {error.error_count()} problem(s)"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)

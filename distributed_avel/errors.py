@@ -1,0 +1,30 @@
+"""Mistakes that a user can mend.
+
+Each message names the file or key and says what would be right. Jobs print it
+without a traceback and exit with status 2; anything else is a bug and keeps its
+traceback.
+"""
+
+
+class AvelError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(AvelError, ValueError):
+    """A configuration that cannot be used."""
+
+
+class DatasetError(AvelError, ValueError):
+    """Annotations or splits that cannot be used as they are."""
+
+
+class MediaError(AvelError):
+    """One video that cannot be turned into features; the others are not affected."""
+
+
+class ArtifactError(AvelError):
+    """A stage's input or output that is missing, incomplete or of another kind."""
+
+
+class ResourceError(AvelError):
+    """A request that the cluster can never satisfy."""

@@ -1,0 +1,92 @@
+"""What an extractor is, and the list of those we have.
+
+To add one: write `features/<name>.py` with an `Extractor`, decorate it with
+`@register_extractor("<name>")`, and import it in `features/__init__.py`.
+
+An extractor works in two halves, so that decoding and a GPU keep each other busy:
+`prepare` runs in a decoding process that can be killed, and returns no more than what
+`embed` needs; `embed` runs in the feature actor, once for all videos of a batch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.errors import ConfigError
+from distributed_avel.timeline import Timeline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureShapes:
+    """Shapes of one video's features: audio (T, D_a), visual (T, R, D_v)."""
+
+    audio: tuple[int, int]
+    visual: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Aligned features of one video."""
+
+    audio_TD: NDArray[np.float32]
+    visual_TRD: NDArray[np.float16]
+
+
+class Extractor(ABC):
+    """Turns one media file into aligned audio and visual features."""
+
+    def __init__(self, timeline: Timeline, frames_per_segment: int) -> None:
+        self.timeline = timeline
+        self.frames_per_segment = frames_per_segment
+
+    @property
+    @abstractmethod
+    def shapes(self) -> FeatureShapes:
+        """Shapes of the features of one video."""
+
+    @abstractmethod
+    def prepare(self, media: bytes) -> Any:
+        """Decode a media file into what `embed` takes: small, picklable arrays.
+
+        Raises:
+            MediaError: The file cannot be used; the message says why.
+        """
+
+    @abstractmethod
+    def embed(self, prepared: Sequence[Any]) -> list[Features]:
+        """Features of the prepared videos, each independent of the others."""
+
+
+ExtractorClass = TypeVar("ExtractorClass", bound=type[Extractor])
+
+_EXTRACTORS: dict[str, type[Extractor]] = {}
+
+
+def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
+    """Class decorator that makes an extractor known under `name`."""
+
+    def register(extractor: ExtractorClass) -> ExtractorClass:
+        if name in _EXTRACTORS:
+            raise ValueError(f"extractor {name!r} is already registered by {_EXTRACTORS[name]}")
+        _EXTRACTORS[name] = extractor
+        return extractor
+
+    return register
+
+
+def extractor_names() -> list[str]:
+    """Names of all extractors, in alphabetical order."""
+    return sorted(_EXTRACTORS)
+
+
+def extractor_class(name: str) -> type[Extractor]:
+    """The extractor of that name, or an error that lists the ones there are."""
+    try:
+        return _EXTRACTORS[name]
+    except KeyError:
+        known = ", ".join(extractor_names())
+        raise ConfigError(f"extract.extractor: no extractor {name!r}; there are: {known}") from None
