@@ -28,3 +28,7 @@ class ArtifactError(AvelError):
 
 class ResourceError(AvelError):
     """A request that the cluster can never satisfy."""
+
+
+class WeightsError(AvelError, ValueError):
+    """Published weights that do not fit the network they are meant for."""

@@ -1,0 +1,21 @@
+"""Base models: the networks that Steps 1 and 3 train. See `base` for how to add one."""
+
+from distributed_avel.models import ave
+from distributed_avel.models.base import (
+    BaseModel,
+    create,
+    model_class,
+    model_names,
+    register_model,
+)
+from distributed_avel.models.reference import load_reference
+
+__all__ = [
+    "BaseModel",
+    "ave",
+    "create",
+    "load_reference",
+    "model_class",
+    "model_names",
+    "register_model",
+]

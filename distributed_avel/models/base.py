@@ -1,0 +1,130 @@
+"""What a base model is, and the list of those we have.
+
+To add one: write `models/<name>.py` with a `BaseModel`, decorate it with
+`@register_model("<name>")`, and import it in `models/__init__.py`. The registry tests run
+over the list, so they cover it at once: shapes, gradients, any number of segments, and that
+mixing codes equals mixing videos.
+
+A model is written in two parts. `encode` looks at each segment alone, `score` looks across
+segments. A synthetic video is then a mix of codes, and no segment is encoded twice. Code
+that trains or relabels needs to know no more than this of a model:
+
+    scores = model.score(model.encode(audio, visual))       segments, raw (eq. 5)
+    pooled = mil_pool(scores, model.pooling)                the video, or a window of it
+    pooled.softmax(-1)                                      probabilities (eq. 6)
+
+Models with an event gate and a video-level classifier (`cmran`, `avsdn`) fit it too: their
+segment score is gate times class score, and the maximum over segments is what they publish.
+Only their prediction differs from the largest score of a segment, hence `localize`.
+`han` scores two modalities and pools by attention; its file says how.
+
+Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
+K = event classes + background.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from distributed_avel.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+
+class BaseModel(nn.Module, ABC):
+    """Scores segments in two parts, so that synthetic videos share the first.
+
+    A constructor takes the keyword arguments of `create`. A parameter that the scores do not
+    depend on is left out, even where the authors' code has one: DDP waits for its gradient.
+    """
+
+    pooling: ClassVar[Literal["max", "mean", "lse"]] = "max"
+    """MIL pooling of the published model, from segment scores to video scores."""
+
+    reference_names: ClassVar[Mapping[str, str]]
+    """Where our parameters come from: {our module or parameter: the authors' name of it}."""
+
+    reference_unused: ClassVar[tuple[str, ...]] = ()
+    """Modules and parameters of the authors that their scores do not depend on."""
+
+    @abstractmethod
+    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """Codes of shape (B, T, D'), each a function of its own segment alone."""
+
+    @abstractmethod
+    def score(self, codes_BTD: Tensor) -> Tensor:
+        """Raw segment scores of shape (B, T, K), before any softmax (eq. 5)."""
+
+    def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """Raw segment scores of shape (B, T, K)."""
+        return self.score(self.encode(audio_BTD, visual_BTRD))
+
+    def localize(self, codes_BTD: Tensor) -> Tensor:
+        """Segment scores of shape (B, T, K) whose largest column is the predicted class."""
+        return self.score(codes_BTD)
+
+    @classmethod
+    @abstractmethod
+    def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+        """Constructor arguments that give a model the shapes of the authors' parameters."""
+
+
+ModelClass = TypeVar("ModelClass", bound=type[BaseModel])
+
+_MODELS: dict[str, type[BaseModel]] = {}
+
+
+def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
+    """Class decorator that makes a base model known under `name`."""
+
+    def register(model: ModelClass) -> ModelClass:
+        if name in _MODELS:
+            raise ValueError(f"base model {name!r} is already registered by {_MODELS[name]}")
+        _MODELS[name] = model
+        return model
+
+    return register
+
+
+def model_names() -> list[str]:
+    """Names of all base models, in alphabetical order."""
+    return sorted(_MODELS)
+
+
+def model_class(name: str) -> type[BaseModel]:
+    """The base model of that name, or an error that lists the ones there are."""
+    try:
+        return _MODELS[name]
+    except KeyError:
+        known = ", ".join(model_names())
+        raise ConfigError(f"model.name: no base model {name!r}; there are: {known}") from None
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    visual_dim: int,
+    audio_dim: int,
+    regions: int,
+    hidden_size: int = 128,
+    **options: Any,
+) -> BaseModel:
+    """A base model with fresh weights, drawn from torch's global generator.
+
+    Args:
+        num_classes: C, the event classes; `score` has one column more, for background.
+        regions: R, the regions of the visual features of a segment (7 x 7 makes 49).
+        hidden_size: The width that all other widths follow; 128 gives the published model.
+        options: What only this model knows; see its constructor.
+    """
+    return model_class(name)(
+        num_classes=num_classes,
+        visual_dim=visual_dim,
+        audio_dim=audio_dim,
+        regions=regions,
+        hidden_size=hidden_size,
+        **options,
+    )
