@@ -1,0 +1,144 @@
+"""Weight-free descriptors: what can be measured in pictures and sound without a network.
+
+They stand in for VGG-19 and VGGish where weights cannot be had, and keep the demo honest:
+nothing in them was learnt. The shapes are those of the real features, 7 x 7 regions and one
+vector of sound a segment, at smaller widths. Every segment is described from its own frames
+and samples alone, so evidence can never leak from one segment into the next.
+
+Shape suffixes used in this file:
+    T = segments    R = regions (7 x 7, row by row)    D = width of a description
+    F = frames      P = side of a picture (112)        3 = red, green, blue
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.features.base import Extractor, Features, FeatureShapes, register_extractor
+from distributed_avel.media.audio import LogMel, read_audio, segments_of_audio
+from distributed_avel.media.video import sample_frames
+
+_GRID = 7
+_CELL = 16
+_SIDE = _GRID * _CELL
+
+_VISUAL_DIM = 16
+_LOG_MEL = LogMel()
+
+# Offset and divisor that bring each description to about unit scale. They are rounded from
+# physical ranges, not fitted: colours lie in 0..1 around a half, textures are a tenth of that.
+_COLOUR = (0.5, 0.25)
+_SPREAD = (0.1, 0.1)
+_EDGE = (0.03, 0.03)
+_CHANGE = (0.03, 0.06)
+_LOUDNESS = (-2.5, 1.5)
+_FLUTTER = (0.5, 0.4)
+
+
+@register_extractor("descriptors")
+class Descriptors(Extractor):
+    """Colour, texture, edges and motion on a 7 x 7 grid; mean and spread of 64 log-mel bands."""
+
+    @property
+    def shapes(self) -> FeatureShapes:
+        """Audio (T, 128), visual (T, 49, 16)."""
+        num_segments = self.timeline.num_segments
+        return FeatureShapes(
+            audio=(num_segments, 2 * _LOG_MEL.num_bands),
+            visual=(num_segments, _GRID * _GRID, _VISUAL_DIM),
+        )
+
+    def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Decode and describe a media file: audio (T, 128), visual (T, 49, 16)."""
+        wave_N = read_audio(media, self.timeline, _LOG_MEL.sample_rate_hz)
+        sampled = sample_frames(media, self.timeline, self.frames_per_segment, (_SIDE, _SIDE))
+        visual_TRD = np.stack(
+            [
+                describe_frames(sampled.frames_FHW3[frames_F], counts_F)
+                for frames_F, counts_F in (
+                    np.unique(index_S, return_counts=True) for index_S in sampled.index_TS
+                )
+            ]
+        )
+        waves_TN = segments_of_audio(wave_N, self.timeline, _LOG_MEL.sample_rate_hz)
+        return describe_audio(waves_TN), visual_TRD.astype(np.float16)
+
+    def embed(
+        self, prepared: Sequence[tuple[NDArray[np.float32], NDArray[np.float16]]]
+    ) -> list[Features]:
+        """The descriptions as they are; there is no network to run."""
+        return [Features(audio_TD, visual_TRD) for audio_TD, visual_TRD in prepared]
+
+
+def describe_audio(waves_TN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean and standard deviation of each log-mel band within each segment, shape (T, 128)."""
+    mel_TFM = _LOG_MEL(waves_TN)
+    mean_TM, spread_TM = mel_TFM.mean(axis=1), mel_TFM.std(axis=1)
+    return np.concatenate([_scaled(mean_TM, _LOUDNESS), _scaled(spread_TM, _FLUTTER)], axis=1)
+
+
+def describe_frames(
+    frames_FPP3: NDArray[np.uint8], weights_F: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """One segment's pictures as 49 regions of 16 numbers, shape (R, 16), the mean over samples.
+
+    The numbers: mean red, green, blue (3); their standard deviation within the region (3);
+    mean steepness of brightness along four directions (4) and against the neighbours on
+    all sides (1); mean change of red, green, blue from frame to frame (3), of brightness (1),
+    and the greatest change of brightness (1). A segment with one picture has no change.
+
+    Args:
+        frames_FPP3: Distinct frames of 112 x 112, in order.
+        weights_F: How often each frame was sampled.
+    """
+    frames_F3PP = np.ascontiguousarray(frames_FPP3.transpose(0, 3, 1, 2), dtype=np.float32)
+    frames_F3PP *= np.float32(1 / 255)
+    brightness_FPP = frames_F3PP.mean(axis=1)
+    share_F = (weights_F / weights_F.sum()).astype(np.float32)
+
+    mean_F3R = _cells(frames_F3PP)
+    square_F3R = _cells(frames_F3PP * frames_F3PP)
+    spread_F3R = np.sqrt(np.maximum(square_F3R - mean_F3R * mean_F3R, 0.0))
+    edges_F5R = _cells(_edges(brightness_FPP))
+    still_DR = np.concatenate(
+        [
+            _scaled(np.tensordot(share_F, mean_F3R, 1), _COLOUR),
+            _scaled(np.tensordot(share_F, spread_F3R, 1), _SPREAD),
+            _scaled(np.tensordot(share_F, edges_F5R, 1), _EDGE),
+        ]
+    )
+    change_DR = np.zeros((5, _GRID * _GRID), dtype=np.float32)
+    if len(frames_FPP3) > 1:
+        change_F3R = _cells(np.abs(np.diff(frames_F3PP, axis=0)))
+        change_FR = _cells(np.abs(np.diff(brightness_FPP, axis=0)))
+        change_DR[:3] = change_F3R.mean(axis=0)
+        change_DR[3], change_DR[4] = change_FR.mean(axis=0), change_FR.max(axis=0)
+    return np.concatenate([still_DR, _scaled(change_DR, _CHANGE)]).T
+
+
+def _edges(brightness_FPP: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Steepness along x, y, both diagonals, and against four neighbours, shape (F, 5, P, P)."""
+    edges_F5PP = np.zeros((len(brightness_FPP), 5, _SIDE, _SIDE), dtype=np.float32)
+    inner = brightness_FPP[:, 1:-1, 1:-1]
+    west, east = brightness_FPP[:, 1:-1, :-2], brightness_FPP[:, 1:-1, 2:]
+    north, south = brightness_FPP[:, :-2, 1:-1], brightness_FPP[:, 2:, 1:-1]
+    edges_F5PP[:, 0, 1:-1, 1:-1] = east - west
+    edges_F5PP[:, 1, 1:-1, 1:-1] = south - north
+    edges_F5PP[:, 2, 1:-1, 1:-1] = brightness_FPP[:, 2:, 2:] - brightness_FPP[:, :-2, :-2]
+    edges_F5PP[:, 3, 1:-1, 1:-1] = brightness_FPP[:, 2:, :-2] - brightness_FPP[:, :-2, 2:]
+    edges_F5PP[:, 4, 1:-1, 1:-1] = 4 * inner - west - east - north - south
+    return np.abs(edges_F5PP, out=edges_F5PP)
+
+
+def _cells(maps_PP: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means over the regions, (..., P, P) to (..., R)."""
+    *leading, height, width = maps_PP.shape
+    columns = maps_PP.reshape(*leading, height, _GRID, width // _GRID).sum(axis=-1)
+    cells = columns.reshape(*leading, _GRID, height // _GRID, _GRID).sum(axis=-2)
+    return cells.reshape(*leading, _GRID * _GRID) / np.float32(_CELL * _CELL)
+
+
+def _scaled(values: NDArray[np.float32], scale: tuple[float, float]) -> NDArray[np.float32]:
+    offset, divisor = scale
+    return (values - np.float32(offset)) / np.float32(divisor)
