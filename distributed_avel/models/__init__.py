@@ -1,6 +1,6 @@
 """Base models: the networks that Steps 1 and 3 train. See `base` for how to add one."""
 
-from distributed_avel.models import ave
+from distributed_avel.models import ave, avsdn, cmran, han, psp
 from distributed_avel.models.base import (
     BaseModel,
     create,
@@ -13,9 +13,13 @@ from distributed_avel.models.reference import load_reference
 __all__ = [
     "BaseModel",
     "ave",
+    "avsdn",
+    "cmran",
     "create",
+    "han",
     "load_reference",
     "model_class",
     "model_names",
+    "psp",
     "register_model",
 ]

@@ -16,7 +16,7 @@ that trains or relabels needs to know no more than this of a model:
 Models with an event gate and a video-level classifier (`cmran`, `avsdn`) fit it too: their
 segment score is gate times class score, and the maximum over segments is what they publish.
 Only their prediction differs from the largest score of a segment, hence `localize`.
-`han` scores two modalities and pools by attention; its file says how.
+`han`, for parsing, scores two modalities and pools by attention; its file says how.
 
 Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
 K = event classes + background.
@@ -42,6 +42,9 @@ class BaseModel(nn.Module, ABC):
 
     pooling: ClassVar[Literal["max", "mean", "lse"]] = "max"
     """MIL pooling of the published model, from segment scores to video scores."""
+
+    task: ClassVar[Literal["localization", "parsing"]] = "localization"
+    """One event or background in a segment; or which events are heard, which are seen."""
 
     reference_names: ClassVar[Mapping[str, str]]
     """Where our parameters come from: {our module or parameter: the authors' name of it}."""
@@ -115,7 +118,8 @@ def create(
     """A base model with fresh weights, drawn from torch's global generator.
 
     Args:
-        num_classes: C, the event classes; `score` has one column more, for background.
+        num_classes: C, the event classes; `score` has one column more, for background
+            (not for parsing).
         regions: R, the regions of the visual features of a segment (7 x 7 makes 49).
         hidden_size: The width that all other widths follow; 128 gives the published model.
         options: What only this model knows; see its constructor.

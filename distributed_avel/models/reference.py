@@ -73,9 +73,9 @@ def _without_module_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _smallest(cls: type[BaseModel]) -> dict[str, Tensor]:
-    """Our parameters, of the least sizes and without memory; names do not depend on sizes."""
+    """Our parameters at small sizes, without memory: names and axes do not depend on sizes."""
     with torch.device("meta"):
-        model = cls(num_classes=1, visual_dim=1, audio_dim=1, regions=1, hidden_size=1)
+        model = cls(num_classes=2, visual_dim=2, audio_dim=2, regions=2, hidden_size=2)
     return model.state_dict()
 
 

@@ -1,0 +1,110 @@
+"""AVSDN: dual-modality sequence-to-sequence network of Lin et al. 2019, weakly supervised.
+
+As published with CPSP (`avsdn_net`), with average pooling: the classifier of the video sees
+the mean of its segments.
+
+Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
+K = event classes + background.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
+from distributed_avel.models.base import Shape, register_model
+from distributed_avel.models.gated import GatedModel
+
+
+@register_model("avsdn")
+class Avsdn(GatedModel):
+    """Two Bi-LSTMs read the video; from where they end, a third reads it again, fused.
+
+    What stays in `score`: all LSTMs, and the class scores, which are those of the video.
+
+    Args:
+        hidden_size: Width of each direction of the LSTMs.
+        attention_size: Width of the attention's first layers; by default `visual_dim`.
+    """
+
+    reference_names: ClassVar[Mapping[str, str]] = {
+        **{f"attention.{ours}": theirs for ours, theirs in ATTENTION_NAMES.items()},
+        "audio_lstm": "lstm_audio",
+        "visual_lstm": "lstm_video",
+        "fused_lstm": "lstm_a_v",
+        "fusion.audio": "U_a",
+        "fusion.visual": "U_v",
+        "event": "event_classifier.0",
+        "category": "category_classifier.0",
+    }
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        visual_dim: int,
+        audio_dim: int,
+        regions: int,
+        hidden_size: int = 128,
+        attention_size: int | None = None,
+    ) -> None:
+        super().__init__(width=2 * hidden_size, num_classes=num_classes, summary="mean")
+        self.code_sizes = [audio_dim, visual_dim]
+        self.attention = AudioGuidedAttention(
+            audio_dim=audio_dim,
+            visual_dim=visual_dim,
+            regions=regions,
+            hidden_size=attention_size or visual_dim,
+        )
+        both_dim = audio_dim + visual_dim
+        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.fused_lstm = nn.LSTM(both_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.fusion = StateFusion(hidden_size)
+        nn.init.xavier_uniform_(self.event.weight)
+        nn.init.xavier_uniform_(self.category.weight)
+
+    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """The audio feature and the attended visual feature, side by side."""
+        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
+
+    def relate(self, codes_BTD: Tensor) -> Tensor:
+        """The third LSTM over both modalities, shape (B, T, D)."""
+        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
+        _, heard = self.audio_lstm(audio_BTD)
+        _, seen = self.visual_lstm(visual_BTD)
+        hidden, cell = (
+            self.fusion(audio.relu(), visual.relu())
+            for audio, visual in zip(heard, seen, strict=True)
+        )
+        fused_BTD, _ = self.fused_lstm(codes_BTD, (hidden, cell))
+        return fused_BTD.relu()
+
+    @classmethod
+    def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+        """Sizes from the authors' layers."""
+        attention_size, audio_dim = shapes["affine_audio.weight"]
+        return {
+            "num_classes": shapes["category_classifier.0.weight"][0] - 1,
+            "visual_dim": shapes["affine_video.weight"][1],
+            "audio_dim": audio_dim,
+            "regions": shapes["affine_v.weight"][0],
+            "hidden_size": shapes["lstm_audio.weight_hh_l0"][1],
+            "attention_size": attention_size,
+        }
+
+
+class StateFusion(nn.Module):
+    """One state from the last states of two LSTMs, by residual fusion of both modalities."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.audio = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+        self.visual = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+
+    def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
+        """A state of the shape of both."""
+        merged = (self.audio(audio) + self.visual(visual)) / 2
+        return (torch.tanh(audio + merged) + torch.tanh(visual + merged)) / 2

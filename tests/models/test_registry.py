@@ -1,0 +1,122 @@
+"""What holds for every registered base model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from distributed_avel import models
+from distributed_avel.errors import ConfigError
+from tests.models.examples import SIZES, features, score_shape, small_model
+
+NAMES = models.model_names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("num_videos", "num_segments"), [(3, 10), (1, 10), (2, 1), (1, 1), (2, 7)])
+@torch.no_grad()
+def test_every_segment_of_every_video_is_scored(name, num_videos, num_segments):
+    model = small_model(name)
+
+    codes = model.encode(*features(num_videos, num_segments))
+    scores = model.score(codes)
+
+    assert codes.shape[:2] == (num_videos, num_segments)
+    assert codes.ndim == 3
+    assert scores.shape == (num_videos, num_segments, *score_shape(model))
+    assert scores.isfinite().all()
+    assert model.localize(codes).isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_have_the_type_of_the_weights(name, dtype):
+    assert small_model(name, dtype)(*features(2, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_all_parameters(name):
+    model = small_model(name, torch.float64).train()
+    scores = model(*features(16, dtype=torch.float64))
+
+    (scores * torch.randn_like(scores)).sum().backward()
+
+    still = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+@pytest.fixture
+def process_group(tmp_path: Path):
+    """A group of this process alone: DDP watches unused parameters there too."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("name", NAMES)
+def test_ddp_finds_no_unused_parameter(name):
+    model = DistributedDataParallel(small_model(name).train())
+
+    for _ in range(2):  # the second step is refused where the first left a gradient out
+        model(*features(4)).sum().backward()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_saved_model_scores_as_before(name, tmp_path):
+    model = small_model(name, seed=3)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    other = small_model(name, seed=4)
+    before = model(*features(2))
+    assert not torch.equal(other(*features(2)), before)
+
+    other.load_state_dict(torch.load(tmp_path / "model.pt"))
+
+    assert torch.equal(other(*features(2)), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_a_video_is_scored_alike_in_any_batch(name):
+    model = small_model(name, torch.float64)
+    audio, visual = features(5, dtype=torch.float64)
+
+    together = model(audio, visual)
+
+    alone = torch.cat([model(audio[i : i + 1], visual[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_weights(name):
+    first, second = small_model(name, seed=5), small_model(name, seed=5)
+
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+
+
+@pytest.mark.parametrize("name", ["ave", "avsdn", "psp"])
+def test_the_attention_follows_the_number_of_regions(name):
+    model = models.create(name, **{**SIZES, "regions": 4})
+    audio, visual = features(2)
+
+    assert model(audio, visual[:, :, :4]).shape == (2, 10, 5)
+    with pytest.raises(ValueError, match="made for 4 regions, got 9"):
+        model(audio, visual)
+
+
+def test_a_model_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ConfigError, match="no base model 'avee'; there are: ave, "):
+        models.create("avee", **SIZES)
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(ValueError, match="'ave' is already registered"):
+        models.register_model("ave")(models.model_class("ave"))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"model\.hidden_size: .* even number, got 7"):
+        models.create("cmran", **{**SIZES, "hidden_size": 7})
