@@ -107,8 +107,8 @@ class ModelConfig(Config):
     hidden_size: PositiveInt = 32
     """Width of each direction of the recurrent layers."""
 
-    pooling: Literal["max", "mean", "lse"] = "max"
-    """MIL pooling from segment-level to video-level scores."""
+    pooling: Literal["model", "max", "mean", "lse"] = "model"
+    """MIL pooling from segment-level to video-level scores; by default the model's own."""
 
 
 class TrainConfig(Config):
@@ -116,6 +116,9 @@ class TrainConfig(Config):
 
     num_workers: PositiveInt = 1
     """DDP workers. Results do not depend on it."""
+
+    cpus_per_worker: PositiveInt = 2
+    """CPUs that each worker claims, and its torch threads."""
 
     use_gpu: bool = False
     """One GPU for each worker."""

@@ -1,0 +1,50 @@
+"""Reading extracted features: Parquet parts, found by video id."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from distributed_avel.artifacts import Location
+from distributed_avel.errors import ArtifactError
+from distributed_avel.schema import tensor_array
+
+INDEX = "index.parquet"
+PARTS = "features"
+
+
+class FeatureStore:
+    """The features of a data set, below the folder of the stage that made them."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        index = (location / INDEX).read_table()
+        ids, parts = index["video_id"].to_pylist(), index["part"].to_pylist()
+        self._part_of: dict[str, str] = dict(zip(ids, parts, strict=True))
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._part_of
+
+    def read(
+        self, video_ids: Sequence[str]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Features in the order of `video_ids`: audio (V, T, D_a) and visual (V, T, R, D_v).
+
+        Raises:
+            ArtifactError: A video has no features, or `video_ids` is empty.
+        """
+        missing = [video_id for video_id in video_ids if video_id not in self._part_of]
+        if missing or not video_ids:
+            what = f"of {missing[0]!r} ({len(missing)} videos)" if missing else "asked for"
+            raise ArtifactError(f"{self._location}: no features {what}")
+        wanted = pa.array(sorted(set(video_ids)))
+        tables = []
+        for part in sorted({self._part_of[video_id] for video_id in video_ids}):
+            table = (self._location / PARTS / part).read_table()
+            tables.append(table.filter(pc.is_in(table["video_id"], wanted)))
+        table = pa.concat_tables(tables)
+        row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+        rows = [row_of[video_id] for video_id in video_ids]
+        return tensor_array(table["audio"])[rows], tensor_array(table["visual"])[rows]

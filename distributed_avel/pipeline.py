@@ -1,0 +1,432 @@
+"""The stages in order: data, features, Step 1, Step 2, Step 3, evaluation, report.
+
+Each stage says what its result depends on; what exists already with the same dependencies is
+reused, whoever made it. So a rerun goes on where the last one was killed, and a changed setting
+redoes exactly the stages that it affects.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.artifacts import Location, Stage
+from distributed_avel.config import RunConfig
+from distributed_avel.datasets import Split, Video, VideoSet
+from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.provenance import provenance
+from distributed_avel.refine.pseudo_labels import pseudo_labels
+from distributed_avel.refine.windows import window_mask
+from distributed_avel.runtime import data as data_stage
+from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS, evaluate
+from distributed_avel.runtime.extract import FAILURES_FILE, extract, refuse_too_many_failures
+from distributed_avel.runtime.progress import say
+from distributed_avel.runtime.refine import read_window_scores, score_windows
+from distributed_avel.runtime.report import REPORT, ReportSources, write_report
+from distributed_avel.runtime.thresholds import (
+    THRESHOLDS_FILE,
+    choose_threshold,
+    read_threshold_curve,
+)
+from distributed_avel.runtime.tracking import Run, Tracker
+from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, ModelRecipe, TrainJob, train
+
+STAGES = ("data", "extract", "base", "refine", "retrain", "evaluate", "report")
+
+RESULTS = "results.json"
+
+_JOB_OF = {
+    "data": "jobs/extract.py",
+    "extract": "jobs/extract.py",
+    "base": "jobs/train_base.py",
+    "refine": "jobs/refine.py",
+    "retrain": "jobs/retrain.py",
+    "evaluate": "jobs/evaluate.py",
+    "report": "jobs/evaluate.py",
+}
+
+
+class Pipeline:
+    """One configuration, and its stages; asking for a stage's result computes it if need be.
+
+    Args:
+        may_run: Stages that may be computed; asking for another that is not there is an error.
+    """
+
+    def __init__(
+        self, config: RunConfig, tracker: Tracker, may_run: tuple[str, ...] = STAGES
+    ) -> None:
+        self.config = config
+        self.run_dir = Location.at(config.resolved_run_dir)
+        self._tracker = tracker
+        self._may_run = may_run
+        self._said: set[str] = set()
+
+    # Stages ------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Stage:
+        """The videos and their labels; the demo is rendered here."""
+        config, root = self.config.data, self._root
+        stage = Stage(
+            self.run_dir,
+            "data",
+            {
+                "revision": 1,
+                "settings": config.model_dump(mode="json", exclude=data_stage.unused(config)),
+                "annotations": data_stage.annotations(config, root),
+            },
+        )
+
+        def compute(run: Run) -> dict[str, Any]:
+            num_actors = self.config.extract.num_actors
+            videos = data_stage.load(config, root, num_actors, stage.location)
+            counts = data_stage.write(videos, stage.location)
+            run.file(stage.location / data_stage.VIDEOS_FILE)
+            return counts
+
+        return self._ensure(stage, compute)
+
+    @cached_property
+    def extract(self) -> Stage:
+        """The features of all videos that could be used."""
+        config = self.config.extract
+        used = {"extractor", "frames_per_segment", "timeout_s", "unit_size"}
+        stage = Stage(
+            self.run_dir,
+            "extract",
+            {
+                "revision": 1,
+                "settings": config.model_dump(mode="json", include=used),
+                "data": self.data.fingerprint,
+                "media": data_stage.media_fingerprint(self.videos, self._root),
+            },
+        )
+
+        def compute(run: Run) -> dict[str, Any]:
+            counts = extract(self.videos, self._root, config, stage.location)
+            run.metrics({key: counts[key] for key in ("num_videos", "num_failed")})
+            run.file(stage.location / FAILURES_FILE)
+            return counts
+
+        self._ensure(stage, compute)
+        refuse_too_many_failures(stage.location, len(self.videos.videos), config)
+        return stage
+
+    def base(self, auxiliary: bool) -> Stage:
+        """Step 1: the base model, with or without the auxiliary loss."""
+        num_epochs = self.config.train.base_epochs
+        settings = self._training_settings(num_epochs)
+        if auxiliary:
+            settings["auxiliary"] = self._window_settings()
+        stage = self._stage("base", settings, extract=self.extract)
+
+        def compute(run: Run) -> dict[str, Any]:
+            name = "base+A" if auxiliary else "base"
+            partners = self.config.refine.partners if auxiliary else None
+            return self._train(stage, run, name, num_epochs, partners=partners)
+
+        return self._ensure(stage, compute)
+
+    def refine(self, auxiliary: bool) -> Stage:
+        """Step 2: window probabilities of the training and validation videos, and tau."""
+        base = self.base(auxiliary)
+        settings = {"seed": self.config.seed, **self._window_settings()}
+        stage = self._stage("refine", settings, base=base)
+
+        def compute(run: Run) -> dict[str, Any]:
+            recipe = self._recipe()
+            training, validation = self.usable("train"), self.usable("val")
+            score_windows(
+                self.videos,
+                training + validation,
+                training,
+                make_model=recipe.trained(base.location / WEIGHTS),
+                features=self.extract.location,
+                pooling=recipe.pooling,
+                config=self.config.refine,
+                seed=self.config.seed,
+                out=stage.location,
+            )
+            chosen = choose_threshold(self.videos, validation, self._mask_WT, stage.location)
+            if chosen["threshold"] is not None:
+                run.metrics({"threshold": chosen["threshold"]})
+                run.file(stage.location / THRESHOLDS_FILE)
+            return chosen
+
+        return self._ensure(stage, compute)
+
+    def retrain(self, auxiliary: bool) -> Stage:
+        """Step 3: a model trained from scratch on the video labels and the pseudo-labels."""
+        num_epochs = self.config.train.retrain_epochs
+        refined = self.refine(auxiliary)
+        threshold = self._threshold(refined)
+        settings = self._training_settings(num_epochs) | {"threshold": threshold}
+        stage = self._stage("retrain", settings, extract=self.extract, refine=refined)
+
+        def compute(run: Run) -> dict[str, Any]:
+            training = self.usable("train")
+            scores_VWK = read_window_scores(refined.location, [v.video_id for v in training])
+            labels_VK = self.videos.video_labels(training)
+            labels_VWK = pseudo_labels(scores_VWK, labels_VK, threshold)
+            windows = count_windows(labels_VK, labels_VWK)
+            say(
+                f"retrain: tau {threshold:.4g} makes {windows['background']} of "
+                f"{windows['of_events']} windows background"
+            )
+            for warning in window_warnings(windows):
+                say(f"WARNING: {warning}")
+            run.metrics({"background_windows": windows["background"]})
+            counts = self._train(stage, run, "retrain", num_epochs, window_labels_VWK=labels_VWK)
+            return {**counts, "threshold": threshold, "windows": windows}
+
+        return self._ensure(stage, compute)
+
+    def evaluate(self) -> Stage:
+        """All arms on the test split; the results also go to the top of the run directory."""
+        arms = self.arms()
+        fingerprints = {name: arm.fingerprint for name, arm in arms.items()}
+        stage = Stage(self.run_dir, "evaluate", {"revision": 1, "arms": fingerprints})
+
+        def compute(run: Run) -> dict[str, Any]:
+            recipe = self._recipe()
+            evaluate(
+                self.videos,
+                self.extract.location,
+                {name: recipe.trained(arm.location / WEIGHTS) for name, arm in arms.items()},
+                repeated=[self.model_label],
+                out=stage.location,
+            )
+            run.file(stage.location / METRICS)
+            return {}
+
+        self._ensure(stage, compute)
+        results = self.results(stage)
+        (self.run_dir / RESULTS).write_json(results)
+        self._publish(stage, PREDICTIONS)
+        for arm, values in results["arms"].items():
+            self._tracker.parent.metrics({f"{arm}/{key}": value for key, value in values.items()})
+        self._tracker.parent.file(self.run_dir / RESULTS)
+        return stage
+
+    def report(self) -> Stage:
+        """The report page of the evaluation."""
+        evaluated = self.evaluate()
+        settings = self.config.report.model_dump(mode="json")
+        stage = self._stage("report", settings, evaluate=evaluated)
+
+        def compute(run: Run) -> dict[str, Any]:
+            write_report(self._report_sources(evaluated), stage.location)
+            return {}
+
+        self._ensure(stage, compute)
+        self._publish(stage, REPORT)
+        self._tracker.parent.file(self.run_dir / REPORT)
+        return stage
+
+    # What follows from them --------------------------------------------------------------
+
+    @cached_property
+    def videos(self) -> VideoSet:
+        """The data set, as the data stage wrote it."""
+        return data_stage.read(self.data)
+
+    def usable(self, split: Split) -> list[Video]:
+        """Videos of a split that have features."""
+        return [v for v in self.videos.split(split) if v.video_id in self._store]
+
+    @property
+    def model_label(self) -> str:
+        """The base model's name in tables."""
+        return self.config.model.name.upper()
+
+    def arms(self) -> dict[str, Stage]:
+        """The trained models by the names of the paper's tables."""
+        stages: dict[str, Callable[[], Stage]] = {
+            "base": lambda: self.base(auxiliary=False),
+            "A": lambda: self.base(auxiliary=True),
+            "A+LR": lambda: self.retrain(auxiliary=True),
+        }
+        names = {"base": self.model_label}
+        return {
+            names.get(arm, f"{self.model_label}+{arm}"): stages[arm]() for arm in self.config.arms
+        }
+
+    def results(self, evaluated: Stage) -> dict[str, Any]:
+        """What `results.json` holds."""
+        config = self.config
+        refined = self.retrain(auxiliary=True).manifest() if "A+LR" in config.arms else {}
+        num_usable = len(self.usable("test"))
+        return {
+            "arms": (evaluated.location / METRICS).read_json(),
+            "dataset": self.videos.name,
+            "synthetic": self.videos.synthetic,
+            "seed": config.seed,
+            "threshold": refined.get("threshold"),
+            "windows": refined.get("windows"),
+            "window": config.refine.window,
+            "stride": config.refine.stride,
+            "loss": config.train.loss,
+            "num_test_videos": num_usable,
+            "num_test_videos_lost": len(self.videos.split("test")) - num_usable,
+        }
+
+    # Within -------------------------------------------------------------------------------
+
+    @cached_property
+    def _root(self) -> Location:
+        return data_stage.root_of(self.config.data, self.run_dir)
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return FeatureStore(self.extract.location)
+
+    @cached_property
+    def _mask_WT(self) -> NDArray[np.bool_]:
+        refine = self.config.refine
+        return window_mask(self.videos.timeline.num_segments, refine.window, refine.stride)
+
+    def _stage(self, name: str, settings: Mapping[str, Any], **upstream: Stage) -> Stage:
+        before = {stage: made.fingerprint for stage, made in upstream.items()}
+        return Stage(self.run_dir, name, {"revision": 1, "settings": settings, **before})
+
+    def _ensure(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> Stage:
+        """The stage, computed if it is not there."""
+        label = f"{stage.name} {stage.fingerprint}"
+        is_done, is_new = stage.is_done(), label not in self._said
+        self._said.add(label)
+        if is_done:
+            if is_new:
+                say(f"{label}: done before")
+            return stage
+        why = stage.why_not_done()
+        if stage.name not in self._may_run:
+            raise ArtifactError(
+                f"{stage.name} is not there for these settings ({why}); "
+                f"run `python {_JOB_OF[stage.name]}` with the same options first"
+            )
+        say(f"{label}: {why}")
+        stage.begin()
+        started = time.monotonic()
+        with self._tracker.stage(stage.name) as run:
+            run.params({"fingerprint": stage.fingerprint, **stage.depends})
+            manifest = compute(run)
+            seconds = round(time.monotonic() - started, 2)
+            run.metrics({"seconds": seconds})
+            stage.finish({**manifest, "seconds": seconds, "provenance": provenance()})
+        return stage
+
+    def _recipe(self) -> ModelRecipe:
+        shapes = self.extract.manifest()
+        return ModelRecipe(
+            config=self.config.model,
+            num_classes=self.videos.num_classes,
+            audio_shape=tuple(shapes["audio_shape"]),
+            visual_shape=tuple(shapes["visual_shape"]),
+        )
+
+    def _training_settings(self, num_epochs: int) -> dict[str, Any]:
+        used = {"batch_size", "learning_rate", "loss"}
+        return {
+            "seed": self.config.seed,
+            "epochs": num_epochs,
+            "model": self.config.model.model_dump(mode="json"),
+            "train": self.config.train.model_dump(mode="json", include=used),
+        }
+
+    def _window_settings(self) -> dict[str, Any]:
+        return self.config.refine.model_dump(mode="json", include={"window", "stride", "partners"})
+
+    def _train(
+        self, stage: Stage, run: Run, name: str, num_epochs: int, **what: Any
+    ) -> dict[str, Any]:
+        training, validation = self.usable("train"), self.usable("val")
+        if not training:
+            raise DatasetError(f"{self.videos.name}: no training video has features")
+        recipe = self._recipe()
+        job = TrainJob(
+            stage=name,
+            seed=self.config.seed,
+            make_model=recipe,
+            features=self.extract.location,
+            video_ids=[v.video_id for v in training],
+            files=[v.uri for v in training],
+            labels_VK=self.videos.video_labels(training),
+            mask_WT=self._mask_WT,
+            val_ids=[v.video_id for v in validation],
+            val_labels_VTK=self.videos.segment_labels(validation),
+            pooling=recipe.pooling,
+            loss=self.config.train.loss,
+            num_epochs=num_epochs,
+            config=self.config.train,
+            **what,
+        )
+        train(job, stage.location)
+        run.curves((stage.location / CURVES_FILE).read_table())
+        run.file(stage.location / WEIGHTS)
+        return {"num_videos": len(training)}
+
+    def _threshold(self, refined: Stage) -> float:
+        if self.config.refine.threshold != "validation":
+            return self.config.refine.threshold
+        manifest = refined.manifest()
+        if manifest["threshold"] is None:
+            raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
+        return manifest["threshold"]
+
+    def _publish(self, stage: Stage, name: str) -> None:
+        """Copy a file of a stage to the top of the run directory, where people look."""
+        (self.run_dir / name).write_bytes((stage.location / name).read_bytes())
+
+    def _report_sources(self, evaluated: Stage) -> ReportSources:
+        arms, results = self.arms(), self.results(evaluated)
+        refined = self.refine(auxiliary=True) if "A+LR" in self.config.arms else None
+        return ReportSources(
+            videos=self.videos,
+            root=self._root,
+            evaluated=evaluated.location,
+            results=results,
+            shown=list(arms),
+            curves={name: (a.location / CURVES_FILE).read_table() for name, a in arms.items()},
+            failures=(self.extract.location / FAILURES_FILE).read_table(),
+            threshold_curve=refined and read_threshold_curve(refined.location),
+            settings=self.config.model_dump(mode="json"),
+            provenance=evaluated.manifest()["provenance"],
+            warnings=window_warnings(results["windows"]) if results["windows"] else [],
+            num_timelines=self.config.report.num_timelines,
+        )
+
+
+def count_windows(
+    labels_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What refinement made of the windows of the videos with an event, as counts."""
+    event_V = labels_VK[:, :-1].any(axis=1)
+    num_windows = labels_VWK.shape[1]
+    return {
+        "videos": int(event_V.sum()),
+        "of_events": int(event_V.sum()) * num_windows,
+        "background": int(labels_VWK[event_V][..., -1].sum()),
+        "of_class": (labels_VK[:, :-1].sum(axis=0) * num_windows).tolist(),
+        "kept_of_class": labels_VWK[..., :-1].sum(axis=(0, 1)).tolist(),
+    }
+
+
+def window_warnings(windows: Mapping[str, Any]) -> list[str]:
+    """What to say where (nearly) all windows became background, or none did."""
+    share = windows["background"] / max(1, windows["of_events"])
+    if share > 0.95:
+        return [
+            f"{share:.0%} of the windows of event videos became background, so Step 3 learns to "
+            "predict nothing else; lower refine.threshold or train Step 1 longer"
+        ]
+    if share < 0.001:
+        return [
+            "refinement removed no event from any window, so Step 3 learns what the video labels "
+            "say; raise refine.threshold"
+        ]
+    return []

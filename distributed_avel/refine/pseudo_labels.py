@@ -1,0 +1,106 @@
+"""From window probabilities to pseudo-labels, and the choice of tau (Secs. 4.2 and 5.3).
+
+Shape suffixes used in this file:
+    V = videos    W = windows    T = segments    K = event classes + background    G = thresholds
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.errors import DatasetError
+
+
+def filter_scores(
+    prob_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Z-hat: a class that the video was not labelled with cannot occur in a window (eq. 10)."""
+    return (prob_VWK * labels_VK[:, None, :]).astype(np.float32)
+
+
+def pseudo_labels(
+    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_], threshold: float
+) -> NDArray[np.bool_]:
+    """Labels of the windows (eq. 11), shape (V, W, K).
+
+    A window in which no event reaches `threshold` is background, the last column.
+
+    Args:
+        scores_VWK: Z-hat, video-level probabilities of the synthetic videos, in [0, 1].
+        labels_VK: Video-level labels.
+        threshold: tau, in (0, 1).
+    """
+    events_VWC = (scores_VWK[..., :-1] >= threshold) & labels_VK[:, None, :-1]
+    background_VW1 = ~events_VWC.any(axis=-1, keepdims=True)
+    return np.concatenate([events_VWC, background_VW1], axis=-1)
+
+
+def window_truth(
+    segment_labels_VTK: NDArray[np.bool_], mask_WT: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which events really occur in each window, shape (V, W, K); background where none does."""
+    inside_VWTK = segment_labels_VTK[:, None] & mask_WT[None, :, :, None]
+    events_VWC = inside_VWTK.any(axis=2)[..., :-1]
+    return np.concatenate([events_VWC, ~events_VWC.any(axis=-1, keepdims=True)], axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCurve:
+    """How well windows are relabelled at each tau.
+
+    Of the (window, labelled class) pairs of annotated videos, `sensitivity_G` is the part
+    kept where the class occurs, `specificity_G` the part removed where it does not.
+    """
+
+    thresholds_G: NDArray[np.float64]
+    sensitivity_G: NDArray[np.float64]
+    specificity_G: NDArray[np.float64]
+    num_present: int
+    num_absent: int
+
+    def best(self) -> float:
+        """The tau with the largest sum of both (Youden's index), the middle one of equals.
+
+        The middle is that on the logit scale, on which the thresholds are spaced evenly.
+        """
+        youden_G = self.sensitivity_G + self.specificity_G
+        equals = np.flatnonzero(youden_G >= youden_G.max() - 1e-12)
+        longest = max(np.split(equals, np.flatnonzero(np.diff(equals) > 1) + 1), key=len)
+        return float(self.thresholds_G[longest[len(longest) // 2]])
+
+
+def threshold_grid() -> NDArray[np.float64]:
+    """Thresholds from 0.0009 to 0.9991, evenly spaced on the logit scale."""
+    return 1.0 / (1.0 + np.exp(-np.linspace(-7.0, 7.0, 141)))
+
+
+def threshold_curve(
+    scores_VWK: NDArray[np.floating],
+    labels_VK: NDArray[np.bool_],
+    truth_VWK: NDArray[np.bool_],
+    thresholds_G: NDArray[np.float64],
+) -> ThresholdCurve:
+    """Compare the pseudo-labels of annotated videos with their segment labels (Sec. 5.3).
+
+    Raises:
+        DatasetError: Every labelled class occurs in every window, or none does, so that no
+            tau is better than another.
+    """
+    labelled_VWC = np.broadcast_to(labels_VK[:, None, :-1], truth_VWK[..., :-1].shape)
+    scores_P = np.asarray(scores_VWK[..., :-1])[labelled_VWC]
+    present_P = truth_VWK[..., :-1][labelled_VWC]
+    if present_P.all() or not present_P.any():
+        raise DatasetError(
+            f"the validation split cannot tell good thresholds from bad ones: "
+            f"{int(present_P.sum())} of {len(present_P)} windows have their event; "
+            "annotate more videos or set refine.threshold to a number"
+        )
+    kept_GP = scores_P[None, :] >= thresholds_G[:, None]
+    return ThresholdCurve(
+        thresholds_G=thresholds_G,
+        sensitivity_G=kept_GP[:, present_P].mean(axis=1),
+        specificity_G=(~kept_GP[:, ~present_P]).mean(axis=1),
+        num_present=int(present_P.sum()),
+        num_absent=int((~present_P).sum()),
+    )

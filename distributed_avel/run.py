@@ -1,0 +1,101 @@
+"""What the jobs run: a session, a tracker, and the stages that were asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from distributed_avel.config import RunConfig
+from distributed_avel.errors import ConfigError
+from distributed_avel.features import extractor_class
+from distributed_avel.models import model_class
+from distributed_avel.pipeline import RESULTS, STAGES, Pipeline
+from distributed_avel.report.tables import results_table, to_terminal
+from distributed_avel.runtime import data
+from distributed_avel.runtime.evaluate import PREDICTIONS
+from distributed_avel.runtime.progress import say
+from distributed_avel.runtime.report import REPORT
+from distributed_avel.runtime.session import ray_session, require
+from distributed_avel.runtime.tracking import store_uri, tracked
+
+
+def run_pipeline(config: RunConfig) -> None:
+    """All stages, then a table of the results and where everything lies."""
+    with _pipeline(config, STAGES) as pipeline:
+        pipeline.report()
+        _summarize(pipeline)
+
+
+def run_extract(config: RunConfig) -> None:
+    """The data and its features."""
+    with _pipeline(config, ("data", "extract")) as pipeline:
+        say(f"features: {pipeline.extract.location}")
+
+
+def run_base(config: RunConfig) -> None:
+    """Step 1, as often as the arms need it."""
+    with _pipeline(config, ("base",)) as pipeline:
+        for auxiliary in _auxiliaries(config):
+            say(f"base model: {pipeline.base(auxiliary).location}")
+
+
+def run_refine(config: RunConfig) -> None:
+    """Step 2."""
+    with _pipeline(config, ("refine",)) as pipeline:
+        say(f"window probabilities: {pipeline.refine(auxiliary=True).location}")
+
+
+def run_retrain(config: RunConfig) -> None:
+    """Step 3."""
+    with _pipeline(config, ("retrain",)) as pipeline:
+        say(f"retrained model: {pipeline.retrain(auxiliary=True).location}")
+
+
+def run_evaluate(config: RunConfig) -> None:
+    """Evaluation and report."""
+    with _pipeline(config, ("evaluate", "report")) as pipeline:
+        pipeline.report()
+        _summarize(pipeline)
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse names that no registry has, all of them at once, before anything starts.
+
+    Raises:
+        ConfigError: The message has every wrong name and the ones there are.
+    """
+    checks: list[tuple[Callable[[str], object], str]] = [
+        (data.check_name, config.data.dataset),
+        (extractor_class, config.extract.extractor),
+        (model_class, config.model.name),
+    ]
+    problems = []
+    for look_up, name in checks:
+        try:
+            look_up(name)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@contextmanager
+def _pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
+    check_names(config)
+    with ray_session(config.cluster), tracked(config, config.data.dataset) as tracker:
+        require(config)
+        yield Pipeline(config, tracker, may_run)
+
+
+def _auxiliaries(config: RunConfig) -> list[bool]:
+    needed = {arm != "base" for arm in config.arms}
+    return sorted(needed)
+
+
+def _summarize(pipeline: Pipeline) -> None:
+    results = (pipeline.run_dir / RESULTS).read_json()
+    synthetic = ", synthetic" if results["synthetic"] else ""
+    title = f"{results['dataset']}{synthetic}: {results['num_test_videos']} test videos"
+    print(to_terminal(results_table(results["arms"], title=title)))  # noqa: T201
+    for name in (RESULTS, PREDICTIONS, REPORT):
+        say(f"{name}: {pipeline.run_dir / name}")
+    if pipeline.config.tracking.enabled:
+        say(f"MLflow: {store_uri(pipeline.config.tracking)}")

@@ -1,0 +1,100 @@
+"""Progress that a person can follow: which stage, how far, how fast, what is left."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+_LINE_EVERY_S = 5.0
+
+
+class Report(Protocol):
+    """What a stage calls as it goes on."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Say how many units are done, and a few words."""
+        ...
+
+
+@contextmanager
+def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator[Report]:
+    """A bar on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        total: All units of the stage.
+        unit: What is counted, such as "videos".
+        already: Units done in an earlier run; they do not count for the speed.
+    """
+    started = time.monotonic()
+    first: tuple[float, int] | None = None  # the start of actors and workers says nothing of speed
+
+    def text(done: int, note: str) -> str:
+        nonlocal first
+        now_s = time.monotonic()
+        if first is None:
+            first = (now_s, done) if done > already else None
+        parts = [f"{done}/{total} {unit}", _duration(now_s - started)]
+        if first and now_s > first[0] and done > first[1]:
+            speed = (done - first[1]) / (now_s - first[0])
+            parts.append(f"{speed:.1f}/s")
+            if done < total:
+                parts.append(f"{_duration((total - done) / speed)} left")
+        return "  ".join([*parts, note] if note else parts)
+
+    if sys.stderr.isatty():
+        bar = Progress(
+            TextColumn("{task.fields[stage]:<10}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+        )
+        task = bar.add_task(stage, total=total, completed=already, stage=stage, text="starting")
+        with bar:
+            yield lambda done, note="": bar.update(task, completed=done, text=text(done, note))
+        return
+
+    last_line_s = started
+    last = text(already, "")
+    say(f"{stage}: {total - already} of {total} {unit} to do")
+
+    def report(done: int, note: str = "") -> None:
+        nonlocal last_line_s, last
+        last = text(done, note)
+        if time.monotonic() - last_line_s >= _LINE_EVERY_S:
+            last_line_s = time.monotonic()
+            say(f"{stage}: {last}")
+
+    yield report
+    say(f"{stage}: {last}")
+
+
+def say(line: str) -> None:
+    """One line for the person who watches."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Where remote workers leave messages for the driver."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, Any]] = []
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Leave a message."""
+        self._messages.append(message)
+
+    def take(self) -> list[dict[str, Any]]:
+        """All messages since the last call."""
+        messages, self._messages = self._messages, []
+        return messages

@@ -1,0 +1,144 @@
+"""Step 2 on Ray: actors that hold the base model score the windows of all videos.
+
+Every video is encoded once and every synthetic video is a mix of codes; those of partner
+videos, which many share, are kept.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import RefineConfig
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.mil import Pooling, mil_pool
+from distributed_avel.models import BaseModel
+from distributed_avel.randomness import derive
+from distributed_avel.refine.partners import PartnerPool
+from distributed_avel.refine.pseudo_labels import filter_scores
+from distributed_avel.refine.windows import score_synthetic, window_mask
+from distributed_avel.runtime.units import Pool, cut_into_units, run_units
+from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
+from distributed_avel.train.predict import segment_codes
+
+SCORES = "scores"
+_KEPT_PARTNERS = 4096
+
+
+class RefineWorker:
+    """Scores the windows of units of videos with one base model."""
+
+    def __init__(
+        self,
+        make_model: Callable[[], BaseModel],
+        features: Location,
+        mask_WT: NDArray[np.bool_],
+        pooling: Pooling,
+    ) -> None:
+        torch.set_num_threads(1)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = make_model().to(self._device).eval()
+        self._features = FeatureStore(features)
+        self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
+        self._pooling: Pooling = pooling
+        self._partner_codes: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
+        """Window scores of rows of (video_id, labels_K, partner)."""
+        video_ids, partners = rows["video_id"].to_pylist(), rows["partner"].to_pylist()
+        labels_BK = np.array(rows["labels"].to_pylist(), dtype=bool)
+        codes_BTD = self._encode(video_ids)
+        partner_codes_BTD = self._encode_partners(partners)
+        scores_BWTK = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
+        prob_BWK = mil_pool(scores_BWTK, self._pooling).softmax(dim=-1).cpu().numpy()
+        scores_BWK = filter_scores(prob_BWK, labels_BK)
+        schema = window_scores_schema(scores_BWK.shape[1], scores_BWK.shape[2] - 1)
+        columns = [
+            pa.array(video_ids, pa.string()),
+            pa.array(partners, pa.string()),
+            tensor_column(scores_BWK, schema.field("scores").type),
+        ]
+        return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
+
+    def _encode(self, video_ids: Sequence[str]) -> Tensor:
+        audio_BTD, visual_BTRD = self._features.read(video_ids)
+        return segment_codes(self._model, audio_BTD, visual_BTRD, device=self._device)
+
+    def _encode_partners(self, partners: Sequence[str]) -> Tensor:
+        new = sorted(set(partners) - self._partner_codes.keys())
+        if new:
+            self._partner_codes.update(zip(new, self._encode(new), strict=True))
+        codes = torch.stack([self._partner_codes[partner] for partner in partners])
+        while len(self._partner_codes) > _KEPT_PARTNERS:
+            self._partner_codes.popitem(last=False)
+        return codes
+
+
+@dataclass(frozen=True, slots=True)
+class _MakeWorker:
+    make_model: Callable[[], BaseModel]
+    features: Location
+    mask_WT: NDArray[np.bool_]
+    pooling: Pooling
+
+    def __call__(self) -> RefineWorker:
+        return RefineWorker(self.make_model, self.features, self.mask_WT, self.pooling)
+
+
+def score_windows(
+    videos: VideoSet,
+    chosen: Sequence[Video],
+    training: Sequence[Video],
+    *,
+    make_model: Callable[[], BaseModel],
+    features: Location,
+    pooling: Pooling,
+    config: RefineConfig,
+    seed: int,
+    out: Location,
+) -> None:
+    """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
+
+    Args:
+        chosen: Videos to score.
+        training: Videos that may be partners.
+        seed: The seed of the run; the partner of a video depends on it and on the id alone.
+    """
+    pool = PartnerPool(
+        videos.video_labels(training), [v.uri for v in training], config.partners
+    )
+    labels_VK = videos.video_labels(chosen)
+    partners = [
+        training[pool.draw(label_K, v.uri, derive(seed, "refine", "partner", v.video_id))].video_id
+        for v, label_K in zip(chosen, labels_VK, strict=True)
+    ]
+    rows = pa.table(
+        {
+            "video_id": [v.video_id for v in chosen],
+            "partner": partners,
+            "labels": labels_VK.tolist(),
+        }
+    )
+    mask_WT = window_mask(videos.timeline.num_segments, config.window, config.stride)
+    run_units(
+        "refine",
+        cut_into_units(rows, config.unit_size),
+        _MakeWorker(make_model, features, mask_WT, pooling),
+        out,
+        Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor),
+    )
+
+
+def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.float32]:
+    """Z-hat of these videos, in this order, shape (V, W, K)."""
+    table = pa.concat_tables([part.read_table() for part in (out / SCORES).children()])
+    row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+    return tensor_array(table["scores"])[[row_of[video_id] for video_id in video_ids]]

@@ -1,0 +1,48 @@
+"""Scores of videos without training on them.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    R = regions    D = feature size    K = event classes + background
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distributed_avel.mil import Pooling, mil_pool
+from distributed_avel.models import BaseModel
+
+
+@torch.no_grad()
+def segment_codes(
+    model: BaseModel,
+    audio_VTD: NDArray[np.float32],
+    visual_VTRD: NDArray[np.float16],
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+) -> Tensor:
+    """Codes of the segments, shape (V, T, D'), on `device`. The model is left in eval mode."""
+    model.eval()
+    dtype = next(model.parameters()).dtype
+    codes = []
+    for start in range(0, len(audio_VTD), batch_size):
+        rows = slice(start, start + batch_size)
+        audio = torch.from_numpy(audio_VTD[rows]).to(device, dtype)
+        visual = torch.from_numpy(visual_VTRD[rows]).to(device, dtype)
+        codes.append(model.encode(audio, visual))
+    return torch.cat(codes)
+
+
+@torch.no_grad()
+def segment_scores(model: BaseModel, codes_VTD: Tensor) -> NDArray[np.float32]:
+    """Probabilities of each segment, shape (V, T, K); the largest is the predicted class."""
+    model.eval()
+    return model.localize(codes_VTD).softmax(dim=-1).cpu().numpy()
+
+
+@torch.no_grad()
+def video_scores(model: BaseModel, codes_VTD: Tensor, pooling: Pooling) -> NDArray[np.float32]:
+    """Probabilities of each video as a whole, shape (V, K) (eq. 6)."""
+    model.eval()
+    return mil_pool(model.score(codes_VTD), pooling).softmax(dim=-1).cpu().numpy()
