@@ -28,12 +28,12 @@ _LOG_MEL = LogMel()
 
 # Offset and divisor that bring each description to about unit scale. They are rounded from
 # physical ranges, not fitted: colours lie in 0..1 around a half, textures are a tenth of that.
-_COLOUR = (0.5, 0.25)
-_SPREAD = (0.1, 0.1)
-_EDGE = (0.03, 0.03)
-_CHANGE = (0.03, 0.06)
-_LOUDNESS = (-2.5, 1.5)
-_FLUTTER = (0.5, 0.4)
+_COLOUR = (0.5, 0.2)
+_SPREAD = (0.08, 0.06)
+_EDGE = (0.03, 0.02)
+_CHANGE = (0.03, 0.04)
+_LOUDNESS = (-1.0, 1.0)
+_FLUTTER = (0.6, 0.3)
 
 
 @register_extractor("descriptors")

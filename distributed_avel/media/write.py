@@ -46,6 +46,7 @@ def write_mp4(
         if wave_CN is not None:
             layout = "mono" if len(wave_CN) == 1 else "stereo"
             audio = container.add_stream("aac", rate=sample_rate_hz, layout=layout)
+            audio.bit_rate = 64_000 * len(wave_CN)
             streams.append((audio, _sound(wave_CN, sample_rate_hz, layout)))
         for stream, frames in streams:
             for frame in frames:

@@ -1,0 +1,259 @@
+"""`demo`: rendered mp4 files in AVE's layout, so that the whole pipeline runs without a download.
+
+All of it is synthetic. The generator shows what the paper is about. A class comes with a place
+that is seen and heard throughout (`demo_scene`), so a model that learns from video-level labels
+finds the place and repeats the label in every segment. The event itself is seen and heard
+together, and stronger; in the background the same shape or tone may occur alone. Training videos
+without an event show one class and sound like another, nowhere in particular: partner videos.
+
+The generator and its default seed were fixed before anything was trained on its videos.
+A change to what it renders must raise `REVISION`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig, DemoConfig
+from distributed_avel.datasets.ave import (
+    ANNOTATIONS,
+    EVENT_FREE,
+    MEDIA_FOLDER,
+    SPLIT_FILES,
+    read_layout,
+)
+from distributed_avel.datasets.base import Split, VideoSet, register_dataset
+from distributed_avel.datasets.demo_scene import (
+    CLASSES,
+    FPS,
+    NUM_SEGMENTS,
+    SAMPLE_RATE_HZ,
+    SEGMENT_S,
+    Script,
+    draw,
+)
+from distributed_avel.errors import DatasetError
+from distributed_avel.media.write import write_mp4
+from distributed_avel.randomness import derive, generator
+
+REVISION = 1
+"""Of the generator; part of every video id, so that no two revisions ever mix."""
+
+MARKER = "demo.json"
+
+# Of the segments of AVE's videos with background: how events lie, and what background is.
+_WHOLE, _AT_START, _AT_END = 0.5, 0.36, 0.46
+_SEEN_ONLY, _HEARD_ONLY, _DISTRACTOR = 0.2, 0.2, 0.2
+_EVENT_FREE_ACTIVE = 0.6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoSpec:
+    """All that one demo video depends on. `label` is None in a video without an event."""
+
+    video_id: str
+    split: Split
+    label: int | None
+    start: int
+    end: int
+    script: Script
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Where the video lies below the root."""
+        return f"{MEDIA_FOLDER}/{self.video_id}.mp4"
+
+    @property
+    def annotation(self) -> str:
+        """The line of Annotations.txt, only for a video with an event."""
+        assert self.label is not None
+        return f"{CLASSES[self.label].name}&{self.video_id}&good&{self.start}&{self.end}"
+
+
+@register_dataset("demo")
+def load_demo(config: DataConfig, root: Location) -> VideoSet:
+    """The demo videos below `root`, rendered one by one if they are not there.
+
+    Raises:
+        DatasetError: `root` holds something else, or the timeline is not the demo's.
+    """
+    if not np.isclose(config.num_segments * config.segment_s, NUM_SEGMENTS * SEGMENT_S):
+        raise DatasetError(
+            f"data.num_segments x data.segment_s must be {NUM_SEGMENTS * SEGMENT_S:g} s, the "
+            f"length of the demo videos, not {config.num_segments * config.segment_s:g} s"
+        )
+    if not is_rendered(config.demo, root):
+        render_demo(config.demo, root)
+    return read_layout(config, root, name="demo", synthetic=True)
+
+
+def render_demo(
+    config: DemoConfig, root: Location, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Render all videos that are missing, then the annotations.
+
+    Args:
+        progress: Called after each video with how many are done, and how many there are.
+
+    Raises:
+        DatasetError: `root` holds something else.
+    """
+    if is_rendered(config, root):
+        return
+    specs = demo_specs(config)
+    for done, spec in enumerate(specs, start=1):
+        render_into(spec, root)
+        if progress is not None:
+            progress(done, len(specs))
+    write_layout(config, root)
+
+
+def is_rendered(config: DemoConfig, root: Location) -> bool:
+    """Whether `root` holds exactly these videos, whole.
+
+    Raises:
+        DatasetError: It holds other demo videos, or a data set that is not the demo.
+    """
+    remedy = "choose another data.root, or remove that folder"
+    if (root / MARKER).exists():
+        found, wanted = (root / MARKER).read_json(), _identity(config)
+        if found != wanted:
+            raise DatasetError(
+                f"{root / MARKER}: rendered with {found}, but {wanted} is wanted; {remedy}"
+            )
+        return True
+    texts = _texts(demo_specs(config))
+    for name in (ANNOTATIONS, *SPLIT_FILES.values()):
+        if (root / name).exists() and (root / name).read_bytes() != texts[name]:
+            raise DatasetError(f"{root / name}: belongs to another data set; {remedy}")
+    return False
+
+
+def demo_specs(config: DemoConfig) -> list[VideoSpec]:
+    """What to render, in a fixed order. A video does not depend on how many there are."""
+    counts: list[tuple[Split, int]] = [
+        ("train", config.num_train),
+        ("val", config.num_val),
+        ("test", config.num_test),
+    ]
+    return [
+        *(_event_spec(config.seed, split, i) for split, count in counts for i in range(count)),
+        *(_event_free_spec(config.seed, i) for i in range(config.num_event_free)),
+    ]
+
+
+def render_into(spec: VideoSpec, root: Location) -> None:
+    """Render one video below `root`; one that is there is whole, and is kept."""
+    if not (root / spec.file).exists():
+        (root / spec.file).write_bytes(render_video(spec))
+
+
+def render_video(spec: VideoSpec) -> bytes:
+    """One video as an mp4 file, the same for the same spec."""
+    frames_FPP3, wave_1N = draw(spec.script, np.random.default_rng(spec.seed))
+    return write_mp4(frames_FPP3, FPS, wave_1N, SAMPLE_RATE_HZ, crf=28)
+
+
+def write_layout(config: DemoConfig, root: Location) -> None:
+    """Write annotations and splits, and last the marker that says that all is there.
+
+    Raises:
+        DatasetError: A video has not been rendered.
+    """
+    specs = demo_specs(config)
+    present = {file.name for file in (root / MEDIA_FOLDER).children()}
+    missing = [spec for spec in specs if f"{spec.video_id}.mp4" not in present]
+    if missing:
+        raise DatasetError(
+            f"{root}: {len(missing)} of {len(specs)} demo videos are not rendered, the first "
+            f"is {missing[0].file}; render them before the annotations"
+        )
+    for name, text in _texts(specs).items():
+        (root / name).write_bytes(text)
+    (root / MARKER).write_json(_identity(config))
+
+
+def _identity(config: DemoConfig) -> dict[str, int]:
+    return {"revision": REVISION, **config.model_dump(mode="json")}
+
+
+def _texts(specs: list[VideoSpec]) -> dict[str, bytes]:
+    """The text files of the layout, by name."""
+    events = [spec for spec in specs if spec.label is not None]
+    lines = {ANNOTATIONS: ["Category&VideoID&Quality&StartTime&EndTime"]}
+    lines[ANNOTATIONS] += [spec.annotation for spec in events]
+    for split, name in SPLIT_FILES.items():
+        lines[name] = [spec.annotation for spec in events if spec.split == split]
+    lines[EVENT_FREE] = [spec.video_id for spec in specs if spec.label is None]
+    return {name: "".join(f"{line}\n" for line in text).encode() for name, text in lines.items()}
+
+
+def _event_spec(seed: int, split: Split, index: int) -> VideoSpec:
+    """A video with an event of class `index` modulo the classes, so that all are as frequent."""
+    video_id = f"r{REVISION}s{seed}_{split}_{index:04d}"
+    rng = generator(seed, "demo", video_id, "script")
+    label = index % len(CLASSES)
+    start, end = _span(rng)
+    seen: list[int | None] = [None] * NUM_SEGMENTS
+    heard: list[int | None] = [None] * NUM_SEGMENTS
+    for segment in range(NUM_SEGMENTS):
+        kind, distracts, other = rng.uniform(), rng.uniform() < _DISTRACTOR, _other(label, rng)
+        if start <= segment < end:
+            seen[segment] = heard[segment] = label
+        elif kind < _SEEN_ONLY:
+            seen[segment], heard[segment] = label, other if distracts else None
+        elif kind < _SEEN_ONLY + _HEARD_ONLY:
+            seen[segment], heard[segment] = other if distracts else None, label
+    return VideoSpec(
+        video_id=video_id,
+        split=split,
+        label=label,
+        start=start,
+        end=end,
+        script=Script(label, tuple(seen), tuple(heard)),
+        seed=derive(seed, "demo", video_id, "render"),
+    )
+
+
+def _event_free_spec(seed: int, index: int) -> VideoSpec:
+    """A training video that shows one class and sounds like another, each now and then."""
+    video_id = f"r{REVISION}s{seed}_eventfree_{index:04d}"
+    rng = generator(seed, "demo", video_id, "script")
+    seen = int(rng.integers(len(CLASSES)))
+    heard = _other(seen, rng)
+    active_2T = rng.uniform(size=(2, NUM_SEGMENTS)) < _EVENT_FREE_ACTIVE
+    script = Script(
+        None,
+        tuple(seen if active else None for active in active_2T[0]),
+        tuple(heard if active else None for active in active_2T[1]),
+    )
+    return VideoSpec(
+        video_id=video_id,
+        split="train",
+        label=None,
+        start=0,
+        end=0,
+        script=script,
+        seed=derive(seed, "demo", video_id, "render"),
+    )
+
+
+def _span(rng: np.random.Generator) -> tuple[int, int]:
+    """Start and end of an event: often the whole video, else 2 to 9 s, mostly at a border."""
+    if rng.uniform() < _WHOLE:
+        return 0, NUM_SEGMENTS
+    length, where = int(rng.integers(2, NUM_SEGMENTS)), rng.uniform()
+    if where < _AT_START:
+        return 0, length
+    if where < _AT_START + _AT_END or length == NUM_SEGMENTS - 1:
+        return NUM_SEGMENTS - length, NUM_SEGMENTS
+    start = int(rng.integers(1, NUM_SEGMENTS - length))
+    return start, start + length
+
+
+def _other(label: int, rng: np.random.Generator) -> int:
+    """Another class than `label`."""
+    return int((label + rng.integers(1, len(CLASSES))) % len(CLASSES))
