@@ -1,0 +1,67 @@
+# The commands of this project. Each makes the virtual environment it needs, once.
+#
+#   make demo    install the package and run the whole pipeline on rendered demo videos
+#   make test    install the development tools and run the tests
+#   make lint    formatter, linter, type checker, layer contracts
+#   make env     only the environment with the development tools
+#   make format  mend what the formatter and the linter can
+#   make hooks   run the linters before each commit
+#   make wheel   build the package into dist/
+#
+# Settings: PYTHON (Python 3.11 or newer), VENV (the environment), PYTEST_ARGS, DEMO_ARGS.
+
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$python; break; }; done)
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -q -c constraints.txt
+
+.PHONY: help demo test lint env format hooks wheel
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.package-installed
+	$(BIN)/python jobs/pipeline.py $(DEMO_ARGS)
+
+test: $(VENV)/.tools-installed
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+lint: $(VENV)/.tools-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+env: $(VENV)/.tools-installed
+
+format: $(VENV)/.tools-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+hooks: $(VENV)/.tools-installed
+	$(BIN)/pre-commit install
+
+wheel: $(VENV)/.package-installed
+	$(PIP) wheel -q --no-deps -w dist .
+
+# A stamp is newer than what it was made from, so a second call installs nothing.
+# Editable: an edit of the package shows without another install.
+$(VENV)/.package-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.tools-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.package-installed
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "Python 3.11 or newer is needed, and neither python3.11 nor python3 is one." >&2; \
+		echo "Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)

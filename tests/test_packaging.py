@@ -1,0 +1,118 @@
+"""The package that pip builds is whole, and says truthfully what it needs."""
+
+import ast
+import re
+import shutil
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import distributed_avel
+from tests.wheels import build_wheel
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "distributed_avel"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+NOT_BUILT = shutil.ignore_patterns("__pycache__")
+
+
+def normal(name: str) -> str:
+    """A distribution's name, as package indexes compare them."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in requirements}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for folder in ("distributed_avel", "jobs", "tests/cloud"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=NOT_BUILT)
+    return build_wheel(source, tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    files = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
+
+    assert {file for file in files if "__pycache__" not in file} <= wheel
+
+
+def test_the_wheel_holds_nothing_but_the_package_and_its_licence(wheel):
+    metadata = f"distributed_avel-{distributed_avel.__version__}.dist-info"
+
+    assert {name.partition("/")[0] for name in wheel} == {"distributed_avel", metadata}
+    assert f"{metadata}/licenses/LICENSE" in wheel
+
+
+def test_every_import_is_a_declared_dependency():
+    declared = names(PROJECT["project"]["dependencies"])
+    distributions = packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in [*PACKAGE.rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
+        for module in imported_modules(path)
+        if module not in sys.stdlib_module_names and module != "distributed_avel"
+        if not declared & {normal(name) for name in distributions.get(module, [])}
+    }
+
+    assert not undeclared
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Top-level names that a file imports, wherever the statement stands."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module.partition(".")[0])
+    return modules
+
+
+def test_every_declared_dependency_has_a_pinned_version():
+    project = PROJECT["project"]
+    declared = names([*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pins)
+    assert declared <= names(pins)
+
+
+def test_every_module_below_runtime_is_held_free_of_ray():
+    (contract,) = [
+        contract
+        for contract in PROJECT["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "forbidden"
+    ]
+    modules = {
+        f"distributed_avel.{path.stem}"
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+
+    exempt = {f"distributed_avel.{name}" for name in ("__init__", "runtime", "pipeline", "run")}
+    assert modules - exempt == set(contract["source_modules"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_page_names_exists(page):
+    text = (ROOT / page).read_text()
+    paths = re.findall(r"`([\w./-]+\.(?:py|md|yaml|toml)|[\w./-]+/)`", text)
+
+    assert paths
+    missing = [path for path in paths if not exists(path)]
+    assert not missing
+
+
+def exists(path: str) -> bool:
+    """Pages name files of the package without its name, as the layout does."""
+    return (ROOT / path).exists() or (PACKAGE / path).exists()
