@@ -67,7 +67,7 @@ def confusion_matrix(
     return counts.reshape(num_columns, num_columns)
 
 
-def metrics_of(confusion_KK: NDArray[np.int64]) -> dict[str, float]:
+def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float]:
     """The figures of `METRICS` from a confusion matrix, in percent.
 
     weighted F1 is the mean of the classes' F1, each weighted with its true segments
@@ -91,7 +91,7 @@ def metrics_of(confusion_KK: NDArray[np.int64]) -> dict[str, float]:
     return {name: 100 * value for name, value in zip(METRICS, values, strict=True)}
 
 
-def per_class_f1(confusion_KK: NDArray[np.int64]) -> NDArray[np.float64]:
+def per_class_f1(confusion_KK: NDArray[np.integer]) -> NDArray[np.float64]:
     """F1 of each class in percent, shape (K,); 0 for one that neither occurs nor is predicted."""
     correct_K = 2.0 * np.diag(confusion_KK)
     counted_K = confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1)

@@ -88,7 +88,10 @@ def test_the_metrics_are_those_of_scikit_learn(seed):
 
     def scores(labels, average):
         precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
-            *flat, labels=labels, average=average, zero_division=0
+            *flat,
+            labels=labels,
+            average=average,
+            zero_division=0,  # pyright: ignore[reportArgumentType]
         )
         return 100 * f1, 100 * recall, 100 * precision
 

@@ -1,0 +1,257 @@
+"""The figures of a report, each a function from numbers to an SVG element.
+
+On the page they follow its style sheet; `standalone` makes a file of one. Arms are told apart
+by a style number, the same in all figures: the position of the arm in the table of results.
+
+Shape suffixes used in this file:
+    C = event classes    K = C + 1, background last
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.report import svg
+from distributed_avel.report.contents import LearningCurve, ThresholdCurve, WindowSummary
+
+WIDTH = 400
+"""Width of a figure, in units; the page shows it at 1 px a unit or more."""
+
+_LABEL_CHARACTERS = 22
+_PLOT_LEFT, _PLOT_BOTTOM = 40, 40
+_FEW_CLASSES = 12
+
+
+def standalone(figure: str) -> str:
+    """A figure of this module as an SVG file of its own, light or dark as its viewer prefers."""
+    css = (
+        resources.files("distributed_avel.report")
+        .joinpath("figure.css")
+        .read_text(encoding="utf-8")
+    )
+    tag = '<svg xmlns="http://www.w3.org/2000/svg" class="figure"'
+    head, rest = figure.removeprefix("<svg").split(">", 1)
+    return f"{tag}{head}><style>{css}</style>{rest}"
+
+
+def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) -> str:
+    """A confusion matrix, true classes in rows, shaded by their share of the row.
+
+    Args:
+        confusion_KK: Counts of segments.
+        names: Names of the K columns.
+    """
+    few = len(names) <= _FEW_CLASSES
+    cell = 28 if few else 12
+    labels = [svg.shorten(name, _LABEL_CHARACTERS) for name in names]
+    left = 10 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
+    top, side = 14, cell * len(names)
+    shares_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
+
+    parts = [svg.text(left, top - 4, "predicted →", class_="tick")]
+    parts.append(svg.text(left - 6, top - 4, "true ↓", anchor="end", class_="tick"))
+    parts.append(svg.element("rect", x=left, y=top, width=side, height=side, class_="matrix"))
+    for row, column in np.argwhere(confusion_KK > 0):
+        count, share = int(confusion_KK[row, column]), float(shares_KK[row, column])
+        said = f"true {names[row]}, predicted {names[column]}: {count} ({share:.0%})"
+        x, y = left + cell * column, top + cell * row
+        heat = {"class_": "heat", "fill_opacity": round(0.06 + 0.94 * share, 2)}
+        parts.append(
+            svg.element("rect", svg.title(said), x=x, y=y, width=cell, height=cell, **heat)
+        )
+        if few:
+            dark = " on-heat" if share > 0.5 else ""
+            style = {"anchor": "middle", "class_": f"cell{dark}"}
+            parts.append(svg.text(x + cell / 2, y + cell / 2 + 3.5, f"{100 * share:.0f}", **style))
+    for index, (name, label) in enumerate(zip(names, labels, strict=True)):
+        middle = top + cell * (index + 0.5) + 3.5
+        size = "" if few else " small"
+        parts.append(
+            svg.text(left - 5, middle, label, anchor="end", class_=f"name{size}")
+            if label == name
+            else svg.element(
+                "g",
+                svg.title(name),
+                svg.text(left - 5, middle, label, anchor="end", class_=f"name{size}"),
+            )
+        )
+        x, y = left + cell * (index + 0.5) + 3.5, top + side + 5
+        turned = f"rotate(-90 {x:.1f} {y:.1f})"
+        parts.append(svg.text(x, y, label, anchor="end", class_=f"name{size}", transform=turned))
+    border = cell * (len(names) - 1)
+    lines = ((left + border, left + border, top, top + side), (left, left + side, top + border))
+    x1, x2, y1, y2 = lines[0]
+    parts.append(svg.element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="axis"))
+    x1, x2, y1 = lines[1]
+    parts.append(svg.element("line", x1=x1, x2=x2, y1=y1, y2=y1, class_="axis"))
+    height = top + side + left - 4
+    return svg.figure(left + side + 2, height, *parts, label="Confusion matrix")
+
+
+def f1_figure(
+    f1_by_arm: Mapping[str, NDArray[np.floating]], names: Sequence[str], styles: Mapping[str, int]
+) -> str:
+    """F1 of each class, one dot an arm, classes by the first arm's F1, background at the top.
+
+    Args:
+        f1_by_arm: Percent, shape (K,), by arm.
+        names: Names of the K columns.
+        styles: Style number of each arm.
+    """
+    arms = list(f1_by_arm)
+    f1_AK = np.stack([np.asarray(f1_by_arm[arm]) for arm in arms])
+    order = [len(names) - 1, *(int(k) for k in np.argsort(-f1_AK[0, :-1], kind="stable"))]
+    labels = [svg.shorten(names[k], _LABEL_CHARACTERS) for k in order]
+    left = 12 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
+    legend = svg.legend_height(arms, WIDTH - 20)
+    row, top = 17, legend + 10
+    height = row * len(order)
+    axes = svg.Axes(
+        left=left,
+        top=top,
+        width=WIDTH - left - 14,
+        height=height,
+        x_ticks=[0, 25, 50, 75, 100],
+        y_ticks=[0, 1],
+    )
+    parts = [svg.legend(arms, [styles[arm] for arm in arms], 4, 12, WIDTH - 20, dots=True)]
+    for tick in axes.x_ticks:
+        x = axes.x(tick)
+        parts.append(svg.element("line", x1=x, x2=x, y1=top, y2=top + height, class_="grid"))
+        parts.append(svg.text(x, top + height + 14, f"{tick:g}", anchor="middle", class_="tick"))
+    for index, (k, label) in enumerate(zip(order, labels, strict=True)):
+        y = top + row * (index + 0.5)
+        said = ", ".join(f"{arm} {f1:.1f}" for arm, f1 in zip(arms, f1_AK[:, k], strict=True))
+        strong = " strong" if index == 0 else ""
+        low, high = axes.x(float(f1_AK[:, k].min())), axes.x(float(f1_AK[:, k].max()))
+        dots = [
+            svg.element("circle", cx=axes.x(float(f1)), cy=y, r=4, class_=f"dot s{styles[arm]}")
+            for arm, f1 in zip(arms, f1_AK[:, k], strict=True)
+        ]
+        parts.append(
+            svg.element(
+                "g",
+                svg.title(f"{names[k]}: {said}"),
+                svg.text(left - 7, y + 4, label, anchor="end", class_=f"name{strong}"),
+                svg.element("line", x1=low, x2=high, y1=y, y2=y, class_="span"),
+                *dots,
+            )
+        )
+    parts.append(svg.text(left + axes.width / 2, top + height + 30, "F1, percent", anchor="middle"))
+    return svg.figure(WIDTH, top + height + 36, *parts, label="F1 of each class")
+
+
+def threshold_figure(curve: ThresholdCurve) -> str:
+    """Sensitivity and specificity of the window pseudo-labels over tau, the chosen one marked."""
+    names = ("sensitivity", "specificity")
+    top = svg.legend_height(names, WIDTH - _PLOT_LEFT) + 26
+    axes = svg.Axes(
+        left=_PLOT_LEFT,
+        top=top,
+        width=WIDTH - _PLOT_LEFT - 14,
+        height=200,
+        x_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        y_ticks=[0, 0.25, 0.5, 0.75, 1],
+    )
+    at, ends = axes.x(curve.chosen), (axes.top, axes.top + axes.height)
+    late = curve.chosen > 0.5
+    parts = [
+        svg.legend(names, [4, 5], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
+        axes.draw("threshold τ", "rate"),
+        svg.element("line", x1=at, x2=at, y1=ends[0], y2=ends[1], class_="chosen"),
+        svg.text(
+            at - 5 if late else at + 5,
+            ends[1] - 8,
+            f"chosen: {curve.chosen:g}",
+            anchor="end" if late else "start",
+            class_="strong",
+        ),
+    ]
+    for rates, style in ((curve.sensitivity, 4), (curve.specificity, 5)):
+        parts.append(axes.line(curve.thresholds, rates, class_=f"line s{style}"))
+        for threshold, rate in zip(curve.thresholds, rates, strict=True):
+            said = svg.title(f"τ = {threshold:g}: {rate:.3f}")
+            place = {"cx": axes.x(threshold), "cy": axes.y(rate), "r": 2.5}
+            parts.append(svg.element("circle", said, **place, class_=f"dot s{style}"))
+    return svg.figure(
+        WIDTH,
+        top + axes.height + _PLOT_BOTTOM,
+        *parts,
+        label="Sensitivity and specificity over the threshold",
+    )
+
+
+def curves_figure(curves: Sequence[LearningCurve], styles: Mapping[str, int]) -> str:
+    """One quantity over the epochs of several trainings.
+
+    Args:
+        curves: At least one point each; values that are not finite are left out.
+        styles: Style number of each arm.
+    """
+    arms = [curve.arm for curve in curves]
+    points = [
+        [(e, v) for e, v in zip(c.epochs, c.values, strict=True) if np.isfinite(v)] for c in curves
+    ]
+    epochs = [epoch for line in points for epoch, _ in line] or [0]
+    values = [value for line in points for _, value in line] or [0]
+    top = svg.legend_height(arms, WIDTH - _PLOT_LEFT) + 26
+    axes = svg.Axes(
+        left=_PLOT_LEFT + 6,
+        top=top,
+        width=WIDTH - _PLOT_LEFT - 24,
+        height=170,
+        x_ticks=svg.nice_ticks(min(epochs), max(epochs)),
+        y_ticks=svg.nice_ticks(min(values), max(values), about=4),
+    )
+    parts = [
+        svg.legend(arms, [styles[arm] for arm in arms], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
+        axes.draw("epoch", curves[0].metric.replace("_", " ")),
+    ]
+    for curve, line in zip(curves, points, strict=True):
+        xs, ys = [epoch for epoch, _ in line], [value for _, value in line]
+        style = f"line s{styles[curve.arm]}"
+        parts.append(axes.line(xs, ys, class_=style))
+        if len(line) == 1:
+            place = {"cx": axes.x(xs[0]), "cy": axes.y(ys[0]), "r": 3}
+            parts.append(svg.element("circle", **place, class_=f"dot s{styles[curve.arm]}"))
+    return svg.figure(
+        WIDTH, top + axes.height + _PLOT_BOTTOM, *parts, label=f"{curves[0].metric} over epochs"
+    )
+
+
+def windows_figure(summary: WindowSummary, names: Sequence[str]) -> str:
+    """For each event, the windows of its videos, and those that Step 2 left it."""
+    of_video_C = np.asarray(summary.of_video_C)
+    order = [int(c) for c in np.argsort(-of_video_C, kind="stable") if of_video_C[c]]
+    labels = {c: svg.shorten(names[c], _LABEL_CHARACTERS) for c in order}
+    left = 12 + svg.CHARACTER_WIDTH * max((len(label) for label in labels.values()), default=0)
+    most = max((summary.of_video_C[c] for c in order), default=1)
+    row, top, width = 17, 6, WIDTH - left - 52
+    parts = []
+    for index, c in enumerate(order):
+        y = top + row * index
+        all_, kept = summary.of_video_C[c], summary.kept_C[c]
+        parts.append(
+            svg.element(
+                "g",
+                svg.title(f"{names[c]}: {kept} of {all_} windows"),
+                svg.text(left - 7, y + 12, labels[c], anchor="end", class_="name"),
+                svg.element(
+                    "rect", x=left, y=y + 3, width=width * all_ / most, height=11, class_="all"
+                ),
+                svg.element(
+                    "rect", x=left, y=y + 3, width=width * kept / most, height=11, class_="kept"
+                ),
+                svg.text(
+                    left + width * all_ / most + 5, y + 12, f"{kept / all_:.0%}", class_="tick"
+                ),
+            )
+        )
+    return svg.figure(
+        WIDTH,
+        top + row * len(order) + 4,
+        *parts,
+        label="Windows of each event before and after Step 2",
+    )

@@ -1,0 +1,186 @@
+"""Tables of results, as text for a terminal, Markdown, CSV, and cells for the page.
+
+A `Table` keeps its numbers as numbers, so that CSV has all their digits and a person sees one
+decimal.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from distributed_avel.metrics import parsing, segment
+from distributed_avel.report.contents import Figure, Spread
+
+Cell = str | int | float | Spread | None
+"""None is a figure that this row does not have."""
+
+_HEADINGS = {
+    "accuracy": "Accuracy",
+    "weighted_f1": "Weighted F1",
+    "non_ave_f1": "Non-AVE F1",
+    "non_ave_recall": "Non-AVE R",
+    "non_ave_precision": "Non-AVE P",
+    "ave_f1": "AVE F1",
+    "ave_recall": "AVE R",
+    "ave_precision": "AVE P",
+} | {
+    f"{level}_{kind}": f"{level.capitalize()} {name}"
+    for level in parsing.LEVELS
+    for kind, name in zip(parsing.TYPES, ("A", "V", "AV", "Type@AV", "Event@AV"), strict=True)
+}
+
+_ARM_NOTES = {
+    "GT-repeat": "the true video-level label, repeated over all segments",
+    "AVE": "the base model, trained on video-level labels (Step 1)",
+    "AVE-repeat": "the video-level prediction of AVE, repeated over all segments",
+    "AVE+A": "Step 1 with the auxiliary loss, not refined",
+    "AVE+A+LR": "retrained on the refined labels of AVE+A (Step 3)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with a name for each row in its first column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a ragged table."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: {row[:1]} has {len(row)} cells, not one a column")
+
+    def best(self, column: int) -> frozenset[int]:
+        """Rows that hold the highest shown figure of a column, naive strategies set aside."""
+        shown = {
+            row: round(mean, 1)
+            for row, cells in enumerate(self.rows)
+            if (mean := _mean(cells[column])) is not None and not is_naive(str(cells[0]))
+        }
+        return frozenset(row for row, mean in shown.items() if mean == max(shown.values()))
+
+
+def results_table(
+    arms: Mapping[str, Mapping[str, Figure]],
+    metrics: Sequence[str] | None = None,
+    *,
+    title: str = "Results on the test split, in percent",
+) -> Table:
+    """Arms in rows, metrics in columns.
+
+    Args:
+        arms: Figures by arm, then by metric, such as `results["arms"]` of `results.json`.
+        metrics: Which, in this order; by default all there are, in the order of the papers.
+    """
+    there = {metric: None for figures in arms.values() for metric in figures}
+    if metrics is None:
+        known = [m for m in (*segment.METRICS, *parsing.METRICS) if m in there]
+        metrics = [*known, *(m for m in there if m not in known)]
+    return Table(
+        title=title,
+        columns=("", *(heading(metric) for metric in metrics)),
+        rows=tuple((arm, *(figures.get(m) for m in metrics)) for arm, figures in arms.items()),
+    )
+
+
+def heading(metric: str) -> str:
+    """How people write the name of a metric."""
+    return _HEADINGS.get(metric, metric.replace("_", " "))
+
+
+def arm_notes(arms: Iterable[str]) -> dict[str, str]:
+    """One line on each arm that is known here."""
+    return {arm: _ARM_NOTES[arm] for arm in arms if arm in _ARM_NOTES}
+
+
+def is_naive(arm: str) -> bool:
+    """Whether an arm is a strategy that knows nothing of time."""
+    return arm.endswith("-repeat")
+
+
+def format_cell(cell: Cell) -> str:
+    """One decimal for a figure, and its standard deviation where there is one."""
+    match cell:
+        case None:
+            return "–"
+        case Spread(mean=mean, sd=sd):
+            return f"{mean:.1f} ± {sd:.1f}"
+        case float():
+            return f"{cell:.1f}"
+        case _:
+            return str(cell)
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table; the best figure of each column is bold."""
+    best = [frozenset(), *(table.best(c) for c in range(1, len(table.columns)))]
+    lines = [
+        [_markdown(name) for name in table.columns],
+        ["---", *("---:" for _ in table.columns[1:])],
+    ]
+    for index, row in enumerate(table.rows):
+        cells = [_markdown(format_cell(cell)) for cell in row]
+        lines.append([f"**{c}**" if index in best[i] else c for i, c in enumerate(cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """CSV with all digits; a column with spreads has its standard deviation in the next one."""
+    spreads = [any(isinstance(row[c], Spread) for row in table.rows) for c in _range(table)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = []
+    for name, spread in zip(table.columns, spreads, strict=True):
+        header += [name, f"{name} sd"] if spread else [name]
+    writer.writerow(header)
+    for row in table.rows:
+        cells = []
+        for cell, spread in zip(row, spreads, strict=True):
+            mean, sd = (cell.mean, cell.sd) if isinstance(cell, Spread) else (cell, None)
+            cells += [mean, sd] if spread else [mean]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def to_terminal(table: Table, *, width: int = 100, color: bool = False) -> str:
+    """A table for the terminal, drawn by rich; the best figure of each column stands out."""
+    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column, name in enumerate(table.columns):
+        drawn.add_column(_literal(name), justify="right" if column else "left")
+    best = [frozenset(), *(table.best(c) for c in range(1, len(table.columns)))]
+    for index, row in enumerate(table.rows):
+        cells = [_literal(format_cell(cell)) for cell in row]
+        cells = [f"[bold green]{c}[/]" if index in best[i] else c for i, c in enumerate(cells)]
+        drawn.add_row(*cells, style="dim" if is_naive(str(row[0])) else "")
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+    )
+    with console.capture() as capture:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+
+
+def _range(table: Table) -> range:
+    return range(len(table.columns))
+
+
+def _mean(cell: Cell) -> float | None:
+    return cell.mean if isinstance(cell, Spread) else cell if isinstance(cell, float) else None
+
+
+def _markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _literal(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,115 @@
+"""A report with everything in it, made of random figures."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from distributed_avel.metrics.naive import repeat
+from distributed_avel.metrics.segment import confusion_matrix, segment_metrics
+from distributed_avel.report.contents import (
+    Failure,
+    LearningCurve,
+    Report,
+    ThresholdCurve,
+    VideoTimeline,
+    WindowSummary,
+)
+from distributed_avel.timeline import Timeline
+
+CLASSES = ("bell", "dog", "drum", "engine", "flute", "siren")
+
+
+def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=10, **changes):
+    """Two arms and the naive ones, right in 60 % and 75 % of the segments of 80 videos."""
+    rng = np.random.default_rng(0)
+    num_classes = len(classes)
+    label_V = rng.integers(0, num_classes, size=80)
+    start_V = rng.integers(0, num_segments - 2, size=80)
+    end_V = np.minimum(start_V + rng.integers(2, num_segments + 1, size=80), num_segments)
+    segments_T = np.arange(num_segments)
+    inside_VT = (segments_T >= start_V[:, None]) & (segments_T < end_V[:, None])
+    truth_VT = np.where(inside_VT, label_V[:, None], num_classes)
+    repeated_VT = repeat(label_V, num_segments)
+    predictions = {
+        "GT-repeat": repeated_VT,
+        "AVE": np.where(rng.random(truth_VT.shape) < 0.85, repeated_VT, truth_VT),
+        "AVE+A+LR": np.where(rng.random(truth_VT.shape) < 0.75, truth_VT, repeated_VT),
+    }
+    for arm in ("AVE", "AVE+A+LR"):
+        guess_VT = rng.integers(0, num_classes + 1, size=truth_VT.shape)
+        wrong_VT = rng.random(truth_VT.shape) < 0.08
+        predictions[arm] = np.where(wrong_VT, guess_VT, predictions[arm])
+    shown = {arm: predictions[arm] for arm in ("AVE", "AVE+A+LR")}
+    timelines = tuple(
+        VideoTimeline(
+            video_id=f"video_{row:03d}",
+            labels=(int(label_V[row]),),
+            truth_T=truth_VT[row],
+            predictions={arm: classes_VT[row] for arm, classes_VT in shown.items()},
+            scores={
+                arm: softmax(classes_VT[row], num_classes) for arm, classes_VT in shown.items()
+            },
+            frames=tuple(jpeg(row, t) for t in range(num_segments)) if frames else (),
+        )
+        for row in range(num_timelines)
+    )
+    thresholds = tuple(float(t) for t in np.linspace(0.05, 0.95, 19).round(2))
+    epochs = tuple(range(10, 60, 10))
+    values = {
+        "title": "Temporal label refinement on demo",
+        "dataset": "demo",
+        "synthetic": True,
+        "classes": tuple(classes),
+        "timeline": Timeline(num_segments=num_segments, segment_s=1.0),
+        "results": {
+            arm: segment_metrics(truth_VT, classes_VT, num_classes)
+            for arm, classes_VT in predictions.items()
+        },
+        "settings": {"seed": 0, "refine": {"window": 4, "stride": 2, "threshold": "validation"}},
+        "provenance": {"commit": "0123abc", "python": "3.11"},
+        "confusion": {
+            arm: confusion_matrix(truth_VT, classes_VT, num_classes)
+            for arm, classes_VT in shown.items()
+        },
+        "threshold_curve": ThresholdCurve(
+            thresholds=thresholds,
+            sensitivity=tuple(1 - t**2 for t in thresholds),
+            specificity=tuple(1 - (1 - t) ** 3 for t in thresholds),
+            chosen=0.4,
+            arm="AVE+A",
+        ),
+        "learning_curves": tuple(
+            LearningCurve(
+                arm=arm, metric=metric, epochs=epochs, values=tuple(a / e + b for e in epochs)
+            )
+            for metric, a in (("loss", 30), ("val_accuracy", -200))
+            for b, arm in enumerate(("AVE", "AVE+A", "AVE+A+LR"), start=60 if a < 0 else 0)
+        ),
+        "windows": WindowSummary(
+            num_videos=230,
+            num_windows=920,
+            num_background=301,
+            of_video_C=tuple(range(150, 150 - num_classes, -1)),
+            kept_C=tuple(range(100, 100 - num_classes, -1)),
+        ),
+        "timelines": timelines,
+        "timeline_selection": "These are the first of the test split by id.",
+        "failures": (Failure(video_id="video_900", stage="extract", error="no audio stream"),),
+    }
+    return Report(**(values | changes))
+
+
+def softmax(classes_T, num_classes):
+    scores_TK = np.full((len(classes_T), num_classes + 1), 0.3 / num_classes)
+    scores_TK[np.arange(len(classes_T)), classes_T] = 0.7
+    return scores_TK
+
+
+def jpeg(video, segment):
+    """A small picture that moves with the segment."""
+    image = Image.new("RGB", (112, 84), ((37 * video) % 200, (91 * video) % 200, 120))
+    ImageDraw.Draw(image).ellipse((8 * segment, 20, 8 * segment + 40, 60), fill=(230, 220, 90))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=70)
+    return file.getvalue()

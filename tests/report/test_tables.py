@@ -1,0 +1,105 @@
+"""Tables of results as Markdown, CSV and terminal text."""
+
+import csv
+import io
+
+import pytest
+
+from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
+from distributed_avel.metrics.segment import METRICS
+from distributed_avel.report.contents import Spread
+from distributed_avel.report.tables import (
+    Table,
+    arm_notes,
+    format_cell,
+    heading,
+    results_table,
+    to_csv,
+    to_markdown,
+    to_terminal,
+)
+
+ARMS = {
+    "GT-repeat": {"accuracy": 82.21393, "non_ave_f1": 0.0},
+    "AVE": {"non_ave_f1": 12.04, "accuracy": 70.06},
+    "AVE+A+LR": {"accuracy": 70.09, "non_ave_f1": 55.5},
+}
+
+
+def test_columns_stand_in_the_order_of_the_paper_whatever_the_order_of_the_figures():
+    assert results_table(ARMS).columns == ("", "Accuracy", "Non-AVE F1")
+    assert results_table(ARMS, ["non_ave_f1"]).columns == ("", "Non-AVE F1")
+    assert results_table({"x": {"other_thing": 1.0, "accuracy": 2.0}}).columns == (
+        "",
+        "Accuracy",
+        "other thing",
+    )
+
+
+def test_markdown_shows_one_decimal_and_the_best_model_in_bold():
+    # 70.06 and 70.09 are the same figure once rounded, and a naive strategy is no model
+    assert to_markdown(results_table(ARMS)) == (
+        "|  | Accuracy | Non-AVE F1 |\n"
+        "| --- | ---: | ---: |\n"
+        "| GT-repeat | 82.2 | 0.0 |\n"
+        "| AVE | **70.1** | 12.0 |\n"
+        "| AVE+A+LR | **70.1** | **55.5** |\n"
+    )
+
+
+def test_csv_keeps_all_digits():
+    rows = list(csv.DictReader(io.StringIO(to_csv(results_table(ARMS)))))
+    assert [float(row["Accuracy"]) for row in rows] == [82.21393, 70.06, 70.09]
+    assert [row[""] for row in rows] == list(ARMS)
+
+
+def test_csv_gives_a_spread_a_column_of_its_own():
+    table = results_table({"AVE": {"accuracy": Spread(70.25, 0.5, 3)}, "B": {"accuracy": 71.5}})
+    assert to_csv(table) == ",Accuracy,Accuracy sd\nAVE,70.25,0.5\nB,71.5,\n"
+    assert "70.2 ± 0.5" in to_markdown(table)
+
+
+def test_a_missing_figure_is_a_dash_and_never_the_best():
+    table = results_table({"AVE": {"accuracy": 50.0}, "B": {"ave_f1": 10.0}})
+    assert to_markdown(table).splitlines()[2:] == [
+        "| AVE | **50.0** | – |",
+        "| B | – | **10.0** |",
+    ]
+
+
+def test_the_terminal_shows_every_figure_and_no_escape_codes_unless_asked():
+    text = to_terminal(results_table(ARMS))
+    assert "\x1b" not in text
+    for words in ("Results on the test split", "GT-repeat", "82.2", "55.5", "Non-AVE F1"):
+        assert words in text
+    assert "\x1b[1;32m55.5" in to_terminal(results_table(ARMS), color=True)
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are():
+    table = results_table({"a|b [red]": {"accuracy": 1.0}})
+    assert "| a\\|b [red] |" in to_markdown(table)
+    assert "a|b [red]" in to_terminal(table)
+
+
+def test_every_metric_has_a_heading():
+    for metric in (*METRICS, *PARSING_METRICS):
+        assert "_" not in heading(metric)
+        assert heading(metric)[0].isupper()
+    assert heading("event_type") == "Event Type@AV"
+
+
+def test_notes_stand_only_beside_arms_that_are_there():
+    assert list(arm_notes(["GT-repeat", "AVE", "unknown"])) == ["GT-repeat", "AVE"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [(None, "–"), (3, "3"), (0.05, "0.1"), ("AVE", "AVE"), (Spread(1.26, 0.34, 5), "1.3 ± 0.3")],
+)
+def test_a_cell_reads_as_a_person_would_write_it(cell, words):
+    assert format_cell(cell) == words
+
+
+def test_a_ragged_table_is_refused():
+    with pytest.raises(ValueError, match="not one a column"):
+        Table(title="t", columns=("", "a"), rows=(("x",),))
