@@ -48,19 +48,20 @@ hooks: $(VENV)/.tools-installed
 	$(BIN)/pre-commit install
 
 wheel: $(VENV)/.package-installed
+	rm -rf build  # what an earlier build left there would be packed too
 	$(PIP) wheel -q --no-deps -w dist .
 
 # A stamp is newer than what it was made from, so a second call installs nothing.
 # Editable: an edit of the package shows without another install.
-$(VENV)/.package-installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.package-installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.tools-installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.tools-installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.package-installed
 
-$(BIN)/python:
+$(BIN)/pip:
 	@test -n "$(PYTHON)" || { \
 		echo "Python 3.11 or newer is needed, and neither python3.11 nor python3 is one." >&2; \
 		echo "Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
