@@ -36,8 +36,9 @@ Figure = float | Spread
 class ThresholdCurve:
     """How well thresholded windows of the validation split agree with its segment labels.
 
-    `sensitivity` and `specificity` belong to the thresholds of the same position, all in 0..1;
-    `chosen` is the tau that was used. `arm` names the model whose windows these are.
+    `sensitivity` and `specificity`, in 0..1, belong to the thresholds of the same position.
+    `chosen` is the tau that was used; it and the thresholds lie between 0 and 1, ends excluded.
+    `arm` names the arm that was trained on such pseudo-labels.
     """
 
     thresholds: tuple[float, ...]
@@ -50,6 +51,8 @@ class ThresholdCurve:
         """Refuse a curve with a missing point."""
         if not len(self.thresholds) == len(self.sensitivity) == len(self.specificity):
             raise ValueError("a threshold curve needs both rates for each threshold")
+        if not all(0 < threshold < 1 for threshold in (self.chosen, *self.thresholds)):
+            raise ValueError("thresholds must lie between 0 and 1, ends excluded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ class Report:
             base model and the last one the refined model: the page compares these two.
         failures_elsewhere: Where the rest stands when `failures` is not all of them.
         num_failures: All videos that could not be used; by default those of `failures`.
-        timeline_selection: How the videos of `timelines` were chosen.
+        timeline_selection: How the videos of `timelines` were chosen: "They were …".
 
     Raises:
         ValueError: An array has another shape than the classes and the timeline say.

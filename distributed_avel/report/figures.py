@@ -7,6 +7,7 @@ Shape suffixes used in this file:
     C = event classes    K = C + 1, background last
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.report import svg
 from distributed_avel.report.contents import LearningCurve, ThresholdCurve, WindowSummary
+from distributed_avel.report.tables import heading
 
 WIDTH = 400
 """Width of a figure, in units; the page shows it at 1 px a unit or more."""
@@ -22,6 +24,8 @@ WIDTH = 400
 _LABEL_CHARACTERS = 22
 _PLOT_LEFT, _PLOT_BOTTOM = 40, 40
 _FEW_CLASSES = 12
+_MAX_DOTS = 30
+_PROBABILITY_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
 def standalone(figure: str) -> str:
@@ -144,40 +148,49 @@ def f1_figure(
 
 
 def threshold_figure(curve: ThresholdCurve) -> str:
-    """Sensitivity and specificity of the window pseudo-labels over tau, the chosen one marked."""
+    """Sensitivity and specificity of the window pseudo-labels over tau, the chosen one marked.
+
+    tau runs over a logit scale, because the best one may be 0.01 or 0.99.
+    """
     names = ("sensitivity", "specificity")
     top = svg.legend_height(names, WIDTH - _PLOT_LEFT) + 26
+    low, high = min(curve.chosen, *curve.thresholds), max(curve.chosen, *curve.thresholds)
+    ticks = [tick for tick in _PROBABILITY_TICKS if low <= tick <= high]
     axes = svg.Axes(
         left=_PLOT_LEFT,
         top=top,
-        width=WIDTH - _PLOT_LEFT - 14,
+        width=WIDTH - _PLOT_LEFT - 18,
         height=200,
-        x_ticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        x_ticks=[_logit(tick) for tick in ticks],
+        x_names=[f"{tick:g}" for tick in ticks],
+        x_ends=(_logit(low), _logit(high)),
         y_ticks=[0, 0.25, 0.5, 0.75, 1],
     )
-    at, ends = axes.x(curve.chosen), (axes.top, axes.top + axes.height)
-    late = curve.chosen > 0.5
+    at, bottom = axes.x(_logit(curve.chosen)), axes.top + axes.height
+    late = at > WIDTH / 2
     parts = [
         svg.legend(names, [4, 5], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
-        axes.draw("threshold τ", "rate"),
-        svg.element("line", x1=at, x2=at, y1=ends[0], y2=ends[1], class_="chosen"),
+        axes.draw("threshold τ, logit scale", "rate"),
+        svg.element("line", x1=at, x2=at, y1=axes.top, y2=bottom, class_="chosen"),
         svg.text(
             at - 5 if late else at + 5,
-            ends[1] - 8,
-            f"chosen: {curve.chosen:g}",
+            bottom - 8,
+            f"chosen: {curve.chosen:.3g}",
             anchor="end" if late else "start",
             class_="strong",
         ),
     ]
+    logits = [_logit(threshold) for threshold in curve.thresholds]
     for rates, style in ((curve.sensitivity, 4), (curve.specificity, 5)):
-        parts.append(axes.line(curve.thresholds, rates, class_=f"line s{style}"))
-        for threshold, rate in zip(curve.thresholds, rates, strict=True):
-            said = svg.title(f"τ = {threshold:g}: {rate:.3f}")
-            place = {"cx": axes.x(threshold), "cy": axes.y(rate), "r": 2.5}
-            parts.append(svg.element("circle", said, **place, class_=f"dot s{style}"))
+        parts.append(axes.line(logits, rates, class_=f"line s{style}"))
+        if len(rates) <= _MAX_DOTS:
+            for threshold, rate in zip(curve.thresholds, rates, strict=True):
+                said = svg.title(f"τ = {threshold:.3g}: {rate:.3f}")
+                place = {"cx": axes.x(_logit(threshold)), "cy": axes.y(rate), "r": 2.5}
+                parts.append(svg.element("circle", said, **place, class_=f"dot s{style}"))
     return svg.figure(
         WIDTH,
-        top + axes.height + _PLOT_BOTTOM,
+        bottom + _PLOT_BOTTOM,
         *parts,
         label="Sensitivity and specificity over the threshold",
     )
@@ -207,7 +220,7 @@ def curves_figure(curves: Sequence[LearningCurve], styles: Mapping[str, int]) ->
     )
     parts = [
         svg.legend(arms, [styles[arm] for arm in arms], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
-        axes.draw("epoch", curves[0].metric.replace("_", " ")),
+        axes.draw("epoch", heading(curves[0].metric)),
     ]
     for curve, line in zip(curves, points, strict=True):
         xs, ys = [epoch for epoch, _ in line], [value for _, value in line]
@@ -255,3 +268,7 @@ def windows_figure(summary: WindowSummary, names: Sequence[str]) -> str:
         *parts,
         label="Windows of each event before and after Step 2",
     )
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))

@@ -8,7 +8,6 @@ wide, so that its words can still be read at the width of a phone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 
 CHARACTER_WIDTH = 7
 """Width to reserve for a character of the 11-unit sans-serif text of the figures, bold too."""
@@ -69,7 +68,10 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """A rectangle of the figure that shows x from x_ticks[0] to x_ticks[-1], and y likewise."""
+    """A rectangle of the figure that shows x from x_ends[0] to x_ends[1], and y from the first to
+    the last of y_ticks. `x_ends` are by default those of x_ticks; `x_names` stand in place of the
+    numbers of x_ticks.
+    """
 
     left: float
     top: float
@@ -77,10 +79,12 @@ class Axes:
     height: float
     x_ticks: Sequence[float]
     y_ticks: Sequence[float]
+    x_ends: tuple[float, float] | None = None
+    x_names: Sequence[str] = ()
 
     def x(self, value: float) -> float:
         """Where a value lies, from the left of the figure."""
-        return self.left + self.width * _share(value, self.x_ticks)
+        return self.left + self.width * _share(value, self.x_ends or self.x_ticks)
 
     def y(self, value: float) -> float:
         """Where a value lies, from the top of the figure."""
@@ -96,10 +100,9 @@ class Axes:
                 element("line", x1=self.left, x2=self.left + self.width, y1=y, y2=y, class_="grid")
             )
             parts.append(text(self.left - 6, y + 4, f"{tick:g}", anchor="end", class_="tick"))
-        for tick in self.x_ticks:
-            parts.append(
-                text(self.x(tick), bottom + 15, f"{tick:g}", anchor="middle", class_="tick")
-            )
+        names = self.x_names or [f"{tick:g}" for tick in self.x_ticks]
+        for tick, name in zip(self.x_ticks, names, strict=True):
+            parts.append(text(self.x(tick), bottom + 15, name, anchor="middle", class_="tick"))
         parts.append(
             element(
                 "line", x1=self.left, x2=self.left + self.width, y1=bottom, y2=bottom, class_="axis"
@@ -160,8 +163,8 @@ def _legend_places(names: Sequence[str], width: float) -> list[tuple[float, floa
 
 
 def _share(value: float, ticks: Sequence[float]) -> float:
-    assert all(a < b for a, b in pairwise(ticks)), ticks
-    return (value - ticks[0]) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else 0.5
+    low, high = ticks[0], ticks[-1]
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def _value(value: str | float) -> str:

@@ -34,6 +34,8 @@ _HEADINGS = {
     for kind, name in zip(parsing.TYPES, ("A", "V", "AV", "Type@AV", "Event@AV"), strict=True)
 }
 
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
 _ARM_NOTES = {
     "GT-repeat": "the true video-level label, repeated over all segments",
     "AVE": "the base model, trained on video-level labels (Step 1)",
@@ -91,7 +93,10 @@ def results_table(
 
 
 def heading(metric: str) -> str:
-    """How people write the name of a metric."""
+    """How people write the name of a metric, `accuracy` or, of one split, `val/accuracy`."""
+    split, slash, name = metric.partition("/")
+    if slash:
+        return f"{heading(name)} ({_SPLITS.get(split, split)})"
     return _HEADINGS.get(metric, metric.replace("_", " "))
 
 

@@ -54,7 +54,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
         )
         for row in range(num_timelines)
     )
-    thresholds = tuple(float(t) for t in np.linspace(0.05, 0.95, 19).round(2))
+    thresholds = tuple((1 / (1 + np.exp(-np.linspace(-7, 7, 141)))).tolist())
     epochs = tuple(range(10, 60, 10))
     values = {
         "title": "Temporal label refinement on demo",
@@ -76,14 +76,14 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
             thresholds=thresholds,
             sensitivity=tuple(1 - t**2 for t in thresholds),
             specificity=tuple(1 - (1 - t) ** 3 for t in thresholds),
-            chosen=0.4,
-            arm="AVE+A",
+            chosen=thresholds[100],
+            arm="AVE+A+LR",
         ),
         "learning_curves": tuple(
             LearningCurve(
                 arm=arm, metric=metric, epochs=epochs, values=tuple(a / e + b for e in epochs)
             )
-            for metric, a in (("loss", 30), ("val_accuracy", -200))
+            for metric, a in (("train/total", 30), ("val/non_ave_f1", -200))
             for b, arm in enumerate(("AVE", "AVE+A", "AVE+A+LR"), start=60 if a < 0 else 0)
         ),
         "windows": WindowSummary(
@@ -94,7 +94,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
             kept_C=tuple(range(100, 100 - num_classes, -1)),
         ),
         "timelines": timelines,
-        "timeline_selection": "These are the first of the test split by id.",
+        "timeline_selection": "the first of the test split by id",
         "failures": (Failure(video_id="video_900", stage="extract", error="no audio stream"),),
     }
     return Report(**(values | changes))

@@ -11,7 +11,10 @@ from distributed_avel.report import figures, svg
 from distributed_avel.report.contents import LearningCurve, ThresholdCurve, WindowSummary
 
 CURVE = ThresholdCurve(
-    thresholds=(0.0, 0.5, 1.0), sensitivity=(1.0, 0.5, 0.0), specificity=(0.0, 0.5, 1.0), chosen=0.5
+    thresholds=(0.01, 0.5, 0.99),
+    sensitivity=(1.0, 0.5, 0.0),
+    specificity=(0.0, 0.5, 1.0),
+    chosen=0.5,
 )
 
 
@@ -64,7 +67,7 @@ def test_the_chosen_threshold_is_marked_where_it_lies():
     figure = figures.threshold_figure(CURVE)
     (chosen,) = of_class(figure, "chosen")
     dots = [float(e.get("cx", "")) for e in of_class(figure, "dot") if e.tag == "circle"]
-    assert float(chosen.get("x1", "")) == dots[1] == (dots[0] + dots[2]) / 2
+    assert float(chosen.get("x1", "")) == dots[1] == pytest.approx((dots[0] + dots[2]) / 2)
     assert "chosen: 0.5" in figure
 
 
@@ -81,6 +84,29 @@ def test_a_threshold_curve_needs_both_rates():
         ThresholdCurve(
             thresholds=(0.1, 0.2), sensitivity=(1.0, 1.0), specificity=(0.0,), chosen=0.1
         )
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_threshold_without_a_logit_is_refused(threshold):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ThresholdCurve(thresholds=(0.5,), sensitivity=(1.0,), specificity=(1.0,), chosen=threshold)
+
+
+def test_a_single_threshold_can_be_drawn():
+    curve = ThresholdCurve(thresholds=(0.5,), sensitivity=(1.0,), specificity=(0.0,), chosen=0.5)
+    assert "chosen: 0.5" in figures.threshold_figure(curve)
+
+
+def test_a_fine_grid_of_thresholds_is_drawn_as_lines_alone():
+    grid = tuple(np.linspace(0.001, 0.999, 141).tolist())
+    curve = ThresholdCurve(
+        thresholds=grid, sensitivity=grid[::-1], specificity=grid, chosen=0.99912
+    )
+    figure = figures.threshold_figure(curve)
+    assert not [e for e in of_class(figure, "dot") if e.tag == "circle"]
+    assert "chosen: 0.999" in figure
+    assert [e.text for e in of_class(figure, "tick")][5:] == [
+        "0.001", "0.01", "0.1", "0.5", "0.9", "0.99", "0.999"]  # fmt: skip
 
 
 def test_values_that_are_not_finite_leave_a_learning_curve_drawable():

@@ -86,6 +86,8 @@ def test_every_metric_has_a_heading():
         assert "_" not in heading(metric)
         assert heading(metric)[0].isupper()
     assert heading("event_type") == "Event Type@AV"
+    assert heading("val/non_ave_f1") == "Non-AVE F1 (validation)"
+    assert heading("train/total") == "total (training)"
 
 
 def test_notes_stand_only_beside_arms_that_are_there():
