@@ -114,8 +114,8 @@ class Location:
         return json.loads(self.read_bytes())
 
     def write_json(self, value: Any) -> None:
-        """Write a JSON file, keys sorted."""
-        self.write_bytes(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
+        """Write a JSON file, keys in their order."""
+        self.write_bytes(json.dumps(value, indent=2).encode() + b"\n")
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file."""

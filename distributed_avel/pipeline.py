@@ -401,9 +401,7 @@ class Pipeline:
         )
 
 
-def count_windows(
-    labels_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]
-) -> dict[str, Any]:
+def count_windows(labels_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]) -> dict[str, Any]:
     """What refinement made of the windows of the videos with an event, as counts."""
     event_V = labels_VK[:, :-1].any(axis=1)
     num_windows = labels_VWK.shape[1]

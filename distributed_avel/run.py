@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ConfigError
-from distributed_avel.features import extractor_class
+from distributed_avel.features.base import extractor_class
 from distributed_avel.models import model_class
 from distributed_avel.pipeline import RESULTS, STAGES, Pipeline
 from distributed_avel.report.tables import results_table, to_terminal

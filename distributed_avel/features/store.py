@@ -27,9 +27,7 @@ class FeatureStore:
     def __contains__(self, video_id: str) -> bool:
         return video_id in self._part_of
 
-    def read(
-        self, video_ids: Sequence[str]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    def read(self, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Features in the order of `video_ids`: audio (V, T, D_a) and visual (V, T, R, D_v).
 
         Raises:

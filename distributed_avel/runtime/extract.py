@@ -20,8 +20,8 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.datasets import VideoSet
 from distributed_avel.errors import DatasetError, MediaError
-from distributed_avel.features import Extractor, extractor_class
-from distributed_avel.features.base import Features
+from distributed_avel.features import descriptors as descriptors  # registers it
+from distributed_avel.features.base import Extractor, Features, extractor_class
 from distributed_avel.features.store import INDEX, PARTS
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
@@ -43,9 +43,7 @@ class ExtractorRecipe:
 
     def __call__(self) -> Extractor:
         """A new extractor."""
-        return extractor_class(self.config.extractor)(
-            self.timeline, self.config.frames_per_segment
-        )
+        return extractor_class(self.config.extractor)(self.timeline, self.config.frames_per_segment)
 
 
 class ExtractWorker:
@@ -135,7 +133,9 @@ def _prepare(media: Location) -> Any:
     return _process_extractor.prepare(media.read_bytes())
 
 
-def extract(videos: VideoSet, root: Location, config: ExtractConfig, out: Location) -> dict[str, Any]:
+def extract(
+    videos: VideoSet, root: Location, config: ExtractConfig, out: Location
+) -> dict[str, Any]:
     """Extract the features of all videos into `out`, and list what failed.
 
     Returns:
@@ -203,7 +203,9 @@ def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConf
     """
     failures = (out / FAILURES_FILE).read_table()
     if failures.num_rows:
-        say(f"extract: {failures.num_rows} of {num_videos} videos failed, see {out}/{FAILURES_FILE}")
+        say(
+            f"extract: {failures.num_rows} of {num_videos} videos failed, see {out}/{FAILURES_FILE}"
+        )
     if failures.num_rows <= config.max_failed_fraction * num_videos:
         return
     reasons = pc.value_counts(failures["error"]).to_pylist()

@@ -59,18 +59,20 @@ def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator
         return
 
     last_line_s = started
-    last = text(already, "")
+    unsaid = ""
     say(f"{stage}: {total - already} of {total} {unit} to do")
 
     def report(done: int, note: str = "") -> None:
-        nonlocal last_line_s, last
-        last = text(done, note)
+        nonlocal last_line_s, unsaid
+        unsaid = f"{stage}: {text(done, note)}"
         if time.monotonic() - last_line_s >= _LINE_EVERY_S:
             last_line_s = time.monotonic()
-            say(f"{stage}: {last}")
+            say(unsaid)
+            unsaid = ""
 
     yield report
-    say(f"{stage}: {last}")
+    if unsaid:
+        say(unsaid)
 
 
 def say(line: str) -> None:

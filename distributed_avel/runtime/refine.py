@@ -112,9 +112,7 @@ def score_windows(
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
     """
-    pool = PartnerPool(
-        videos.video_labels(training), [v.uri for v in training], config.partners
-    )
+    pool = PartnerPool(videos.video_labels(training), [v.uri for v in training], config.partners)
     labels_VK = videos.video_labels(chosen)
     partners = [
         training[pool.draw(label_K, v.uri, derive(seed, "refine", "partner", v.video_id))].video_id

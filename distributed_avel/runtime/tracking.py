@@ -6,6 +6,7 @@ parent run.
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -37,7 +38,7 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log nested settings under dotted names; MLflow refuses to change one later."""
-        flat = [Param(k, str(v)[:_MAX_PARAM_CHARS]) for k, v in _flatten(values)]
+        flat = [Param(_name(k), str(v)[:_MAX_PARAM_CHARS]) for k, v in _flatten(values)]
         if self._client:
             for start in range(0, len(flat), 100):
                 self._client.log_batch(self.run_id, params=flat[start : start + 100])
@@ -51,12 +52,14 @@ class Run:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of one step."""
         now_ms = int(time.time() * 1000)
-        self._log([Metric(name, value, now_ms, step) for name, value in values.items()])
+        self._log([Metric(_name(name), value, now_ms, step) for name, value in values.items()])
 
     def curves(self, table: pa.Table) -> None:
         """Log learning curves of `schema.CURVES`."""
         now_ms = int(time.time() * 1000)
-        self._log([Metric(r["metric"], r["value"], now_ms, r["epoch"]) for r in table.to_pylist()])
+        self._log(
+            [Metric(_name(r["metric"]), r["value"], now_ms, r["epoch"]) for r in table.to_pylist()]
+        )
 
     def file(self, location: Location, folder: str | None = None) -> None:
         """Log a file, wherever it lies."""
@@ -105,6 +108,8 @@ def tracked(config: RunConfig, name: str) -> Iterator[Tracker]:
         yield Tracker(None, "", Run(None, ""))
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=store_uri(config.tracking))
     experiment_id = _experiment(client, config.tracking)
     settings = config.model_dump(mode="json")
@@ -153,6 +158,11 @@ def _ends(client: MlflowClient, run_id: str) -> Iterator[None]:
         raise
     finally:
         client.set_terminated(run_id, status)
+
+
+def _name(name: str) -> str:
+    """A name that MLflow takes: it has no plus sign."""
+    return name.replace("+", "-")
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

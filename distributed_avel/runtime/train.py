@@ -101,14 +101,14 @@ class TrainJob:
     files: Sequence[str]
     labels_VK: NDArray[np.bool_]
     mask_WT: NDArray[np.bool_]
-    window_labels_VWK: NDArray[np.bool_] | None
-    partners: PartnerKind | None
     val_ids: Sequence[str]
     val_labels_VTK: NDArray[np.bool_]
     pooling: Pooling
     loss: VideoLoss
     num_epochs: int
     config: TrainConfig
+    window_labels_VWK: NDArray[np.bool_] | None = None
+    partners: PartnerKind | None = None
 
     def training_set(self) -> TrainingSet:
         """The training videos, read into memory."""
@@ -191,9 +191,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
 
     torch.manual_seed(derive(job.seed, job.stage, "weights"))  # the same on every worker
     model = job.make_model()
-    objective = Objective(
-        model, torch.from_numpy(job.mask_WT), pooling=job.pooling, loss=job.loss
-    )
+    objective = Objective(model, torch.from_numpy(job.mask_WT), pooling=job.pooling, loss=job.loss)
     wrapped = ray.train.torch.prepare_model(objective)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()

@@ -2,7 +2,7 @@
 
 Extraction, rendering and Step 2 all have this form: many independent videos, an actor that is
 expensive to set up, results that must survive a kill. Ray Data streams the units through the
-pool, restarts what dies and repeats its unit. The actor itself writes what a unit yields, as
+pool, restarts actors that die and repeats their units. The actor itself writes what a unit yields, as
 one Parquet file a kind of table, so that a unit that is written is never done again, whoever
 was killed; the files of a unit have the same names and contents whoever writes them.
 """
@@ -117,7 +117,5 @@ def _stream(
         compute=ray.data.ActorPoolStrategy(size=min(pool.num_actors, len(units))),
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     yield from summaries.iter_rows()

@@ -12,7 +12,9 @@ from distributed_avel.errors import ArtifactError
 
 def weights_to_bytes(model: nn.Module) -> bytes:
     """The weights of a model, as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     return safetensors.torch.save(state)
 
 

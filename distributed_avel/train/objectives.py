@@ -45,9 +45,7 @@ class Objective(nn.Module):
             scores_BTK, scores_BWTK = self._score_together(codes_BTD, mixed_BWTD)
             losses = {
                 "mil": mil_loss(scores_BTK, batch.labels_BK, self._pooling, self._loss),
-                "auxiliary": auxiliary_loss(
-                    scores_BWTK, batch.union_BK, self._pooling, self._loss
-                ),
+                "auxiliary": auxiliary_loss(scores_BWTK, batch.union_BK, self._pooling, self._loss),
             }
         if batch.window_labels_BWK is not None:
             losses["refinement"] = refinement_loss(
