@@ -5,8 +5,10 @@ checks each request's parameters as AWS's own client does. Ray's code runs as in
 the launch of a machine.
 """
 
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,28 @@ def test_what_is_mounted_is_enough_to_install_the_project(tmp_path):
     assert install in config["worker_setup_commands"]
     assert (source / "constraints.txt").exists()
     assert "distributed_avel/config.py" in build_wheel(source, tmp_path / "wheel")
+
+
+def test_a_node_that_is_set_up_twice_has_its_environment_once(tmp_path):
+    """`ray up` runs the setup again when something has changed."""
+    commands = prepare_config(read_cluster())["head_setup_commands"]
+    into_bashrc = [command for command in commands if "~/.bashrc" in command]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    (tmp_path / ".bashrc").touch()
+
+    for command in [*into_bashrc, *into_bashrc]:
+        subprocess.run(["bash", "-c", command], env=environment, check=True)
+
+    show = "source ~/.bashrc; echo $PATH; echo $RAY_AUTH_MODE; echo $MLFLOW_TRACKING_URI"
+    shell = subprocess.run(
+        ["bash", "-c", show], env=environment, check=True, capture_output=True, text=True
+    )
+    assert shell.stdout.splitlines() == [
+        f"{tmp_path}/venv/bin:{os.environ['PATH']}",
+        "token",
+        f"sqlite:///{tmp_path}/mlflow.db",
+    ]
+    assert len((tmp_path / ".bashrc").read_text().splitlines()) == len(into_bashrc) == 2
 
 
 def test_ray_starts_only_with_the_token_and_shows_its_dashboard_to_nobody():
