@@ -11,7 +11,7 @@ Shape suffixes used in this file:
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 from torch import Tensor
 
 from distributed_avel.mil import Pooling, mil_pool, pool_windows

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _LINE_EVERY_S = 5.0
+_MIN_S = 1.0
 
 
 class Report(Protocol):
@@ -39,7 +40,7 @@ def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator
         if first is None:
             first = (now_s, done) if done > already else None
         parts = [f"{done}/{total} {unit}", _duration(now_s - started)]
-        if first and now_s > first[0] and done > first[1]:
+        if first and now_s > first[0] + _MIN_S and done > first[1]:
             speed = (done - first[1]) / (now_s - first[0])
             parts.append(f"{speed:.1f}/s")
             if done < total:
