@@ -126,7 +126,8 @@ class Report:
         provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
         warnings: What a reader must know before the figures, such as a collapse to background.
         confusion: Counts of segments (K, K) by arm, true classes in rows. The first arm is the
-            base model and the last one the refined model: the page compares these two.
+            base model and the last one the refined model: the page compares these two, and shows
+            the F1 of every class for those between as well.
         failures_elsewhere: Where the rest stands when `failures` is not all of them.
         num_failures: All videos that could not be used; by default those of `failures`.
         timeline_selection: How the videos of `timelines` were chosen: "They were …".

@@ -1,7 +1,7 @@
 """The figures of a report, each a function from numbers to an SVG element.
 
 On the page they follow its style sheet; `standalone` makes a file of one. Arms are told apart
-by a style number, the same in all figures: the position of the arm in the table of results.
+by a style number, the same in all figures (`page.arm_styles`).
 
 Shape suffixes used in this file:
     C = event classes    K = C + 1, background last
@@ -43,20 +43,24 @@ def standalone(figure: str) -> str:
 def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) -> str:
     """A confusion matrix, true classes in rows, shaded by their share of the row.
 
+    Columns carry the numbers of the rows, so that long names are written once.
+
     Args:
         confusion_KK: Counts of segments.
         names: Names of the K columns.
     """
     few = len(names) <= _FEW_CLASSES
-    cell = 28 if few else 12
+    cell = 28 if few else 13
     labels = [svg.shorten(name, _LABEL_CHARACTERS) for name in names]
-    left = 10 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
-    top, side = 14, cell * len(names)
+    left = 30 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
+    top, side = 16, cell * len(names)
     shares_KK = confusion_KK / np.maximum(confusion_KK.sum(axis=1, keepdims=True), 1)
 
-    parts = [svg.text(left, top - 4, "predicted →", class_="tick")]
-    parts.append(svg.text(left - 6, top - 4, "true ↓", anchor="end", class_="tick"))
-    parts.append(svg.element("rect", x=left, y=top, width=side, height=side, class_="matrix"))
+    parts = [
+        svg.text(left, top - 5, "predicted →", class_="tick"),
+        svg.text(left - 24, top - 5, "true ↓", anchor="end", class_="tick"),
+        svg.element("rect", x=left, y=top, width=side, height=side, class_="matrix"),
+    ]
     for row, column in np.argwhere(confusion_KK > 0):
         count, share = int(confusion_KK[row, column]), float(shares_KK[row, column])
         said = f"true {names[row]}, predicted {names[column]}: {count} ({share:.0%})"
@@ -69,29 +73,24 @@ def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) ->
             dark = " on-heat" if share > 0.5 else ""
             style = {"anchor": "middle", "class_": f"cell{dark}"}
             parts.append(svg.text(x + cell / 2, y + cell / 2 + 3.5, f"{100 * share:.0f}", **style))
+    size = "" if few else " small"
     for index, (name, label) in enumerate(zip(names, labels, strict=True)):
-        middle = top + cell * (index + 0.5) + 3.5
-        size = "" if few else " small"
-        parts.append(
-            svg.text(left - 5, middle, label, anchor="end", class_=f"name{size}")
-            if label == name
-            else svg.element(
+        middle = cell * (index + 0.5)
+        number = {"class_": f"tick{size}", "anchor": "middle"}
+        parts += [
+            svg.element(
                 "g",
                 svg.title(name),
-                svg.text(left - 5, middle, label, anchor="end", class_=f"name{size}"),
-            )
-        )
-        x, y = left + cell * (index + 0.5) + 3.5, top + side + 5
-        turned = f"rotate(-90 {x:.1f} {y:.1f})"
-        parts.append(svg.text(x, y, label, anchor="end", class_=f"name{size}", transform=turned))
-    border = cell * (len(names) - 1)
-    lines = ((left + border, left + border, top, top + side), (left, left + side, top + border))
-    x1, x2, y1, y2 = lines[0]
-    parts.append(svg.element("line", x1=x1, x2=x2, y1=y1, y2=y2, class_="axis"))
-    x1, x2, y1 = lines[1]
-    parts.append(svg.element("line", x1=x1, x2=x2, y1=y1, y2=y1, class_="axis"))
-    height = top + side + left - 4
-    return svg.figure(left + side + 2, height, *parts, label="Confusion matrix")
+                svg.text(left - 24, top + middle + 3.5, label, anchor="end", class_=f"name{size}"),
+            ),
+            svg.text(left - 11, top + middle + 3.5, f"{index + 1}", **number),
+            svg.text(left + middle, top + side + 12, f"{index + 1}", **number),
+        ]
+    border, axis = cell * (len(names) - 1), {"class_": "axis"}
+    x, y, right, bottom = left + border, top + border, left + side, top + side
+    parts.append(svg.element("line", x1=x, x2=x, y1=top, y2=bottom, **axis))
+    parts.append(svg.element("line", x1=left, x2=right, y1=y, y2=y, **axis))
+    return svg.figure(right + 2, bottom + 18, *parts, label="Confusion matrix")
 
 
 def f1_figure(
@@ -110,7 +109,7 @@ def f1_figure(
     labels = [svg.shorten(names[k], _LABEL_CHARACTERS) for k in order]
     left = 12 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
     legend = svg.legend_height(arms, WIDTH - 20)
-    row, top = 17, legend + 10
+    row, top = 24 if len(names) <= _FEW_CLASSES else 17, legend + 10
     height = row * len(order)
     axes = svg.Axes(
         left=left,
@@ -169,7 +168,7 @@ def threshold_figure(curve: ThresholdCurve) -> str:
     at, bottom = axes.x(_logit(curve.chosen)), axes.top + axes.height
     late = at > WIDTH / 2
     parts = [
-        svg.legend(names, [4, 5], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
+        svg.legend(names, [3, 4], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
         axes.draw("threshold τ, logit scale", "rate"),
         svg.element("line", x1=at, x2=at, y1=axes.top, y2=bottom, class_="chosen"),
         svg.text(
@@ -181,7 +180,7 @@ def threshold_figure(curve: ThresholdCurve) -> str:
         ),
     ]
     logits = [_logit(threshold) for threshold in curve.thresholds]
-    for rates, style in ((curve.sensitivity, 4), (curve.specificity, 5)):
+    for rates, style in ((curve.sensitivity, 3), (curve.specificity, 4)):
         parts.append(axes.line(logits, rates, class_=f"line s{style}"))
         if len(rates) <= _MAX_DOTS:
             for threshold, rate in zip(curve.thresholds, rates, strict=True):

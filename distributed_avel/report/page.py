@@ -67,6 +67,7 @@ def _context(report: Report) -> dict[str, Any]:
         context["confusion_figures"] = {
             arm: Markup(figures.confusion_figure(confusion, names))
             for arm, confusion in report.confusion.items()
+            if arm in (arms[0], arms[-1])
         }
     if report.threshold_curve:
         context["threshold_figure"] = Markup(figures.threshold_figure(report.threshold_curve))
@@ -79,9 +80,9 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def arm_styles(report: Report) -> dict[str, int]:
-    """Style number of each arm, the same in all figures."""
+    """Style number of each arm, the same in all figures; compared arms come first."""
     curves = (curve.arm for curve in report.learning_curves)
-    arms = dict.fromkeys([*report.results, *report.confusion, *curves])
+    arms = dict.fromkeys([*report.confusion, *curves, *report.results])
     return {arm: index % _NUM_STYLES for index, arm in enumerate(arms)}
 
 

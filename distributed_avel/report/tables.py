@@ -20,6 +20,7 @@ Cell = str | int | float | Spread | None
 """None is a figure that this row does not have."""
 
 _HEADINGS = {
+    "total": "Loss",
     "accuracy": "Accuracy",
     "weighted_f1": "Weighted F1",
     "non_ave_f1": "Non-AVE F1",
@@ -75,7 +76,7 @@ def results_table(
     *,
     title: str = "Results on the test split, in percent",
 ) -> Table:
-    """Arms in rows, metrics in columns.
+    """Arms in rows, naive strategies first; metrics in columns.
 
     Args:
         arms: Figures by arm, then by metric, such as `results["arms"]` of `results.json`.
@@ -88,7 +89,7 @@ def results_table(
     return Table(
         title=title,
         columns=("", *(heading(metric) for metric in metrics)),
-        rows=tuple((arm, *(figures.get(m) for m in metrics)) for arm, figures in arms.items()),
+        rows=tuple((arm, *(arms[arm].get(m) for m in metrics)) for arm in naive_first(arms)),
     )
 
 
@@ -102,7 +103,12 @@ def heading(metric: str) -> str:
 
 def arm_notes(arms: Iterable[str]) -> dict[str, str]:
     """One line on each arm that is known here."""
-    return {arm: _ARM_NOTES[arm] for arm in arms if arm in _ARM_NOTES}
+    return {arm: _ARM_NOTES[arm] for arm in naive_first(arms) if arm in _ARM_NOTES}
+
+
+def naive_first(arms: Iterable[str]) -> list[str]:
+    """The arms in the order given, those that are no models before the others."""
+    return sorted(arms, key=lambda arm: not is_naive(arm))
 
 
 def is_naive(arm: str) -> bool:
