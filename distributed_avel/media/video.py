@@ -11,6 +11,7 @@ Shape suffixes used in this file:
 """
 
 import io
+import re
 from dataclasses import dataclass
 
 import decord
@@ -44,20 +45,24 @@ class SampledFrames:
 
 
 def sample_frames(
-    media: bytes, timeline: Timeline, per_segment: int, size_hw: tuple[int, int] | None = None
+    media: bytes,
+    timeline: Timeline,
+    per_segment: int,
+    size_hw: tuple[int, int] | int | None = None,
 ) -> SampledFrames:
     """Decode `per_segment` frames of each segment of the timeline.
 
     Args:
-        size_hw: Height and width to which pictures are scaled, without a crop; None keeps them.
+        size_hw: Height and width to which pictures are scaled, without a crop. One number is
+            the length of the shorter side, and pictures keep their shape; None keeps them.
 
     Raises:
         MediaError: The file has no usable pictures for the whole timeline; says why.
     """
     with open_media(media):
         pass
-    height, width = size_hw or (-1, -1)
     try:
+        height, width = _size(media, size_hw) if isinstance(size_hw, int) else size_hw or (-1, -1)
         reader = decord.VideoReader(
             io.BytesIO(media), ctx=decord.cpu(0), width=width, height=height, num_threads=1
         )
@@ -118,6 +123,16 @@ def sample_indices(
     return within[np.maximum(on_show, 0).reshape(timeline.num_segments, per_segment)]
 
 
+def _size(media: bytes, shorter_side: int) -> tuple[int, int]:
+    """Height and width of the pictures, turned as they are shown, when scaled to that side."""
+    reader = decord.VideoReader(io.BytesIO(media), ctx=decord.cpu(0), num_threads=1)
+    if not len(reader):
+        return shorter_side, shorter_side
+    height, width, _ = reader[0].shape
+    scale = shorter_side / min(height, width)
+    return max(shorter_side, int(height * scale)), max(shorter_side, int(width * scale))
+
+
 def _is_even(start_s: NDArray[np.floating], timeline: Timeline) -> bool:
     """Whether counting frames finds the right moment to within half a segment."""
     even_s = np.linspace(start_s[0], start_s[-1], len(start_s))
@@ -125,6 +140,7 @@ def _is_even(start_s: NDArray[np.floating], timeline: Timeline) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The last words of decord, whose messages carry a file name, a line and a stack."""
-    text = str(error).split("Stack trace")[0].strip().splitlines()
-    return (text[0] if text else type(error).__name__)[-200:]
+    """What decord says, without its time, source line and stack."""
+    text = str(error).split("Stack trace")[0]
+    said = re.sub(r"\[[\d:]+\] \S+?:\d+: ", "", text).split()
+    return " ".join(said)[:200] or type(error).__name__
