@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,11 @@ def _options_of(defaults: Config) -> type[Any]:
             fields.append((name, section, dataclasses.field(default_factory=section)))
         else:
             kind = Annotated[info.annotation, tyro.conf.arg(help=info.description)]
-            fields.append((name, kind, dataclasses.field(default=value)))
+            fields.append((name, kind, dataclasses.field(default_factory=partial(_same, value))))
     made = dataclasses.make_dataclass(type(defaults).__name__, fields, frozen=True)
     made.__doc__ = type(defaults).__doc__
     return made
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -129,7 +129,7 @@ def tensor_column(arrays: Sequence[np.ndarray] | np.ndarray, dtype: pa.DataType)
     """
     assert isinstance(dtype, pa.FixedShapeTensorType)
     shape = tuple(dtype.shape)
-    values = np.stack(arrays) if len(arrays) else np.empty((0, *shape))
+    values = np.asarray(arrays) if len(arrays) else np.empty((0, *shape))
     if values.shape[1:] != shape:
         raise ValueError(f"expected arrays of shape {shape}, got {values.shape[1:]}")
     values = values.astype(dtype.value_type.to_pandas_dtype(), copy=False)

@@ -37,11 +37,11 @@ class FeatureStore:
         if missing or not video_ids:
             what = f"of {missing[0]!r} ({len(missing)} videos)" if missing else "asked for"
             raise ArtifactError(f"{self._location}: no features {what}")
-        wanted = pa.array(sorted(set(video_ids)))
+        wanted = sorted(set(video_ids))
         tables = []
         for part in sorted({self._part_of[video_id] for video_id in video_ids}):
             table = (self._location / PARTS / part).read_table()
-            tables.append(table.filter(pc.is_in(table["video_id"], wanted)))
+            tables.append(table.filter(pc.field("video_id").isin(wanted)))
         table = pa.concat_tables(tables)
         row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
         rows = [row_of[video_id] for video_id in video_ids]

@@ -41,7 +41,7 @@ def window_truth(
 ) -> NDArray[np.bool_]:
     """Which events really occur in each window, shape (V, W, K); background where none does."""
     inside_VWTK = segment_labels_VTK[:, None] & mask_WT[None, :, :, None]
-    events_VWC = inside_VWTK.any(axis=2)[..., :-1]
+    events_VWC = np.any(inside_VWTK[..., :-1], axis=2)
     return np.concatenate([events_VWC, ~events_VWC.any(axis=-1, keepdims=True)], axis=-1)
 
 

@@ -31,7 +31,7 @@ from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.progress import say
 
 REPORT = "report.html"
-_FRAME_HW = (72, 96)
+_FRAME_HEIGHT = 84
 _MAX_FAILURES = 50
 _CURVE_METRICS = ("train/total", "val/accuracy", "val/non_ave_f1")
 _SELECTION = (
@@ -130,19 +130,19 @@ class _Predictions:
     def __init__(self, table: pa.Table, videos: VideoSet) -> None:
         self._table = table
         self._num_segments = videos.timeline.num_segments
-        first = table.filter(pc.equal(table["arm"], table["arm"][0]))
+        first = table.filter(pc.field("arm") == table["arm"][0])
         self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
 
     def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Truth and prediction, each of shape (V, T)."""
-        rows = self._table.filter(pc.equal(self._table["arm"], arm))
+        rows = self._table.filter(pc.field("arm") == arm)
         shape = (-1, self._num_segments)
         truth_VT = rows["truth"].to_numpy().reshape(shape).astype(np.int64)
         return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
 
     def scores(self, arm: str) -> NDArray[np.float32]:
         """Probabilities, shape (V, T, K)."""
-        rows = self._table.filter(pc.equal(self._table["arm"], arm))
+        rows = self._table.filter(pc.field("arm") == arm)
         column = rows["scores"].combine_chunks()
         return column.values.to_numpy().reshape(-1, self._num_segments, column.type.list_size)
 
@@ -151,7 +151,7 @@ def _learning_curves(curves: Mapping[str, pa.Table]) -> list[LearningCurve]:
     found = []
     for arm, table in curves.items():
         for metric in _CURVE_METRICS:
-            rows = table.filter(pc.equal(table["metric"], metric))
+            rows = table.filter(pc.field("metric") == metric)
             if rows.num_rows:
                 found.append(
                     LearningCurve(
@@ -197,7 +197,7 @@ def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:
     timeline = sources.videos.timeline
     try:
         media = (sources.root / video.uri).read_bytes()
-        sampled = sample_frames(media, timeline, per_segment=2, size_hw=_FRAME_HW)
+        sampled = sample_frames(media, timeline, per_segment=2)
     except (MediaError, OSError) as error:
         say(f"report: no frames of {video.video_id}: {error}")
         return ()
@@ -206,5 +206,7 @@ def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:
 
 def _jpeg(frame_HW3: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame_HW3).save(buffer, "JPEG", quality=70)
+    picture = Image.fromarray(frame_HW3)
+    picture.thumbnail((2 * _FRAME_HEIGHT, _FRAME_HEIGHT))
+    picture.save(buffer, "JPEG", quality=70)
     return buffer.getvalue()

@@ -20,7 +20,6 @@ import ray.train
 import ray.train.torch
 import torch
 from numpy.typing import NDArray
-from ray.actor import ActorHandle
 from ray.train import Checkpoint
 
 from distributed_avel.artifacts import Location
@@ -175,7 +174,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer, watch: Callable[[], None]) -> No
         raise errors[0]
 
 
-def _show(board: ActorHandle, report: Callable[[int, str], None]) -> None:
+def _show(board: Any, report: Callable[[int, str], None]) -> None:
     for message in ray.get(board.take.remote()):
         note = "  ".join(f"{name} {value:.4g}" for name, value in message["metrics"].items())
         report(message["epoch"] + 1, note)

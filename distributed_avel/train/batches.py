@@ -10,7 +10,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -69,8 +69,8 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {k: v if v is None else v.to(device, non_blocking=True) for k, v in values.items()}
-        return type(self)(**moved)
+        tensors = {name: value for name, value in values.items() if value is not None}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
