@@ -24,6 +24,8 @@ from pydantic import (
 from distributed_avel.errors import ConfigError
 
 Arm = Literal["base", "A", "A+LR"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Preprocessing = Literal["keras_caffe", "torchvision"]
 
 
 class Config(BaseModel):
@@ -91,8 +93,28 @@ class ExtractConfig(Config):
     timeout_s: PositiveFloat = 60.0
     """A file that takes longer to decode is given up."""
 
-    frames_per_segment: PositiveInt = 16
-    """Frames sampled in a segment; their features are averaged."""
+    frames_per_segment: PositiveInt | None = None
+    """Frames sampled in a segment; their features are averaged. By default the number of the
+    published features: 16, and 8 for the networks of LLP."""
+
+    weights: dict[str, str] = {}
+    """Weights of a network, by its name: a path, a URI, the name of published weights, or
+    `random` to try the machinery with features that mean nothing. By default the published
+    ones, fetched once."""
+
+    weights_dir: str | None = None
+    """Folder for fetched weights (default: distributed_avel/weights in the cache folder of
+    the user, XDG_CACHE_HOME or ~/.cache)."""
+
+    preprocessing: Preprocessing = "keras_caffe"
+    """Pictures for VGG-19, and which published weights go with them: `keras_caffe`, as AVE's
+    published features (BGR, 0..255, mean subtracted), or `torchvision` (RGB, 0..1, scaled)."""
+
+    precision: Precision = "fp32"
+    """Arithmetic of the networks. bf16 and fp16 are faster on a GPU, and not exact."""
+
+    frames_per_batch: PositiveInt = 64
+    """Pictures that a network takes at once, of one video or several; what GPU memory allows."""
 
     max_failed_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     """The stage fails when a larger part of the videos could not be used."""

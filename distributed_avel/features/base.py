@@ -11,11 +11,12 @@ An extractor works in two halves, so that decoding and a GPU keep each other bus
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.timeline import Timeline
 
@@ -37,16 +38,46 @@ class Features:
 
 
 class Extractor(ABC):
-    """Turns one media file into aligned audio and visual features."""
+    """Turns one media file into aligned audio and visual features.
 
-    def __init__(self, timeline: Timeline, frames_per_segment: int) -> None:
+    A new one is cheap: weights are looked for in `provenance` and `load`, so that decoding
+    processes, which call neither, stay small.
+    """
+
+    default_frames_per_segment: ClassVar[int] = 16
+    """What `extract.frames_per_segment` is where the user does not set it."""
+
+    def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         self.timeline = timeline
-        self.frames_per_segment = frames_per_segment
+        self.config = config
+        self.frames_per_segment = config.frames_per_segment or self.default_frames_per_segment
 
     @property
     @abstractmethod
     def shapes(self) -> FeatureShapes:
         """Shapes of the features of one video."""
+
+    @property
+    def weights_note(self) -> str | None:
+        """What a reader of the results must know about the weights, if anything."""
+        return None
+
+    def provenance(self) -> dict[str, str]:
+        """What the features depend on beyond the settings that all extractors share.
+
+        Hashes of weights, without loading them; files that are not here yet are fetched.
+
+        Raises:
+            WeightsError: Weights are missing or are not the right ones.
+        """
+        return {}
+
+    def load(self) -> None:  # noqa: B027 (without weights there is nothing to load)
+        """Load what `embed` needs. The feature actor does so before it reads any video.
+
+        Raises:
+            WeightsError: Weights are missing or are not the right ones.
+        """
 
     @abstractmethod
     def prepare(self, media: bytes) -> Any:

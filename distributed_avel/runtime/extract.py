@@ -43,7 +43,7 @@ class ExtractorRecipe:
 
     def __call__(self) -> Extractor:
         """A new extractor."""
-        return extractor_class(self.config.extractor)(self.timeline, self.config.frames_per_segment)
+        return extractor_class(self.config.extractor)(self.timeline, self.config)
 
 
 class ExtractWorker:
@@ -53,6 +53,7 @@ class ExtractWorker:
         self, make_extractor: MakeExtractor, root: Location, *, processes: int, timeout_s: float
     ) -> None:
         self._extractor = make_extractor()
+        self._extractor.load()
         shapes = self._extractor.shapes
         self._schema = features_schema(shapes.audio, shapes.visual)
         self._root = root
@@ -120,7 +121,7 @@ _process_extractor: Extractor | None = None
 
 
 def _set_up_process(make_extractor: MakeExtractor) -> None:
-    global _process_extractor  # noqa: PLW0603
+    global _process_extractor
     _process_extractor = make_extractor()
 
 

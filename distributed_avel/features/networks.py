@@ -1,0 +1,243 @@
+"""The frozen networks behind the extractors, and how they are run.
+
+Each takes what `prepare` made, uint8 pictures or log-mel patches, and brings it to its own
+scale on the device. Parameters have the names of the published files. This is the only file of
+the package's extractors that needs torch, and only feature actors import it.
+
+Shape suffixes used in this file:
+    N = rows of a batch (pictures, clips or patches)    F = frames of a clip
+    H, W = height and width of a picture    3 = red, green, blue    R = regions    D = feature
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from torchvision.models import resnet152
+from torchvision.models.video import r2plus1d_18
+
+from distributed_avel.config import Precision, Preprocessing
+from distributed_avel.errors import WeightsError
+from distributed_avel.features.weights import RANDOM, RANDOM_SEED, WeightsFile, read_weights
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Mean and divisor of red, green and blue, on pixels of 0..255.
+_IMAGENET = ([0.485 * 255, 0.456 * 255, 0.406 * 255], [0.229 * 255, 0.224 * 255, 0.225 * 255])
+_KINETICS = (
+    [0.43216 * 255, 0.394666 * 255, 0.37645 * 255],
+    [0.22803 * 255, 0.22145 * 255, 0.216989 * 255],
+)
+_CAFFE = ([123.68, 116.779, 103.939], [1.0, 1.0, 1.0])
+
+# Widths of the convolutions of each block; a pooling layer ends a block.
+_VGG19_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
+_VGGISH_BLOCKS = ((64,), (128,), (256, 256), (512, 512))
+
+
+class Scale(nn.Module):
+    """Pictures of 0..255, (..., H, W, 3), to the scale and channel order a network was trained on.
+
+    The result has the channels first: (N, 3, H, W), or (N, 3, F, H, W) for clips.
+    """
+
+    def __init__(
+        self, mean_and_divisor: tuple[list[float], list[float]], *, bgr: bool = False
+    ) -> None:
+        super().__init__()
+        self.mean, self.divisor = mean_and_divisor
+        self.bgr = bgr
+
+    def forward(self, pictures_NHW3: Tensor) -> Tensor:
+        """Scaled pictures with the channels first, float32."""
+        mean_3 = torch.tensor(self.mean, device=pictures_NHW3.device)
+        divisor_3 = torch.tensor(self.divisor, device=pictures_NHW3.device)
+        scaled = (pictures_NHW3.float() - mean_3) / divisor_3
+        return (scaled.flip(-1) if self.bgr else scaled).movedim(-1, 1)
+
+
+class Vgg19Pool5(nn.Module):
+    """VGG-19 up to the last pooling layer (`block5_pool`, `features.36`): 7 x 7 x 512."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        caffe = preprocessing == "keras_caffe"
+        self.scale = Scale(_CAFFE if caffe else _IMAGENET, bgr=caffe)
+        self.features = _convolutions(3, _VGG19_BLOCKS)
+
+    def forward(self, pictures_NHW3: Tensor) -> Tensor:
+        """Features of the regions, row by row, shape (N, R, D)."""
+        return self.features(self.scale(pictures_NHW3)).flatten(2).transpose(1, 2)
+
+
+class VggishNetwork(nn.Module):
+    """VGGish to its embedding of 128, after the last ReLU, without PCA or quantization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = _convolutions(1, _VGGISH_BLOCKS)
+        self.embeddings = nn.Sequential(
+            *(nn.Linear(12288, 4096), nn.ReLU()),
+            *(nn.Linear(4096, 4096), nn.ReLU()),
+            *(nn.Linear(4096, 128), nn.ReLU()),
+        )
+
+    def forward(self, log_mel_NHW: Tensor) -> Tensor:
+        """Embeddings (N, 128) of patches of 96 frames by 64 bands."""
+        maps_NDHW = self.features(log_mel_NHW.unsqueeze(1))
+        return self.embeddings(maps_NDHW.permute(0, 2, 3, 1).flatten(1))  # TensorFlow's order
+
+
+class ResNet152Pool(nn.Module):
+    """ResNet-152 (ImageNet) to its average pool: 2048 a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale(_IMAGENET)
+        # With random weights fifty residual blocks would double their sum fifty times.
+        self.net = resnet152(weights=None, zero_init_residual=True)
+        self.net.fc = nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, pictures_NHW3: Tensor) -> Tensor:
+        """Features (N, 2048)."""
+        return self.net(self.scale(pictures_NHW3))
+
+
+class R2Plus1dPool(nn.Module):
+    """R(2+1)D-18 (Kinetics-400) to its average pool: 512 a clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale(_KINETICS)
+        self.net = r2plus1d_18(weights=None)
+        self.net.fc = nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, clips_NFHW3: Tensor) -> Tensor:
+        """Features (N, 512)."""
+        return self.net(self.scale(clips_NFHW3))
+
+
+def load_network(
+    network: str,
+    make: Callable[[], nn.Module],
+    weights: WeightsFile | None,
+    *,
+    unused: Sequence[str] = (),
+) -> nn.Module:
+    """A network in eval mode with weights from a file, or with seeded random ones.
+
+    Args:
+        network: Its name, for messages.
+        make: Builds it with any weights.
+        weights: None asks for random weights.
+        unused: Beginnings of parameter names of the published file that we have no use for.
+
+    Raises:
+        WeightsError: Parameters are missing, unexpected or of another shape.
+    """
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            return _frozen(make())
+    with torch.device("meta"):  # no time spent on weights that are replaced at once
+        module = make()
+    prefix = "net." if hasattr(module, "net") else ""
+    ours = {name.removeprefix(prefix): value for name, value in module.state_dict().items()}
+    theirs = read_weights(network, weights.path)
+    kept = {name: value for name, value in theirs.items() if not name.startswith(tuple(unused))}
+    for name, value in ours.items():
+        if name.endswith("num_batches_tracked"):  # files older than torch 0.4 have none
+            kept[name] = torch.zeros_like(value, device="cpu")
+    _refuse_other_networks(network, weights, ours, kept)
+    fitting = {prefix + name: kept[name].to(value.dtype) for name, value in ours.items()}
+    module.load_state_dict(fitting, assign=True)
+    return _frozen(module)
+
+
+class Runner:
+    """A frozen network on the best device there is, fed in batches of a bounded size."""
+
+    def __init__(self, module: nn.Module, precision: Precision, rows_per_batch: int) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        convert_conv2d_weight_memory_format(module, torch.channels_last)  # as pictures come
+        self._module = module.to(self.device)
+        self._dtype = _DTYPES[precision]
+        self._rows_per_batch = rows_per_batch
+
+    def __call__(self, videos: Sequence[NDArray]) -> list[NDArray[np.float32]]:
+        """The network's output for the rows of each video; a batch mixes rows of several."""
+        if not videos:
+            return []
+        with torch.inference_mode(), self._arithmetic():
+            outputs = [self._run(batch_N) for batch_N in batches(videos, self._rows_per_batch)]
+        rows = np.cumsum([len(video) for video in videos])[:-1]
+        return np.split(np.concatenate(outputs), rows)
+
+    def _run(self, batch_N: NDArray) -> NDArray[np.float32]:
+        inputs_N = torch.from_numpy(batch_N).to(self.device)
+        return self._module(inputs_N).float().cpu().numpy()
+
+    def _arithmetic(self) -> AbstractContextManager:
+        if self._dtype != torch.float32:
+            return torch.autocast(self.device.type, self._dtype)
+        # fp32 means fp32: by default cuDNN multiplies with 10 bits of mantissa (TF32).
+        return torch.backends.cudnn.flags(allow_tf32=False) if self._cuda else nullcontext()
+
+    @property
+    def _cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+
+def batches(videos: Sequence[NDArray], rows_per_batch: int) -> Iterator[NDArray]:
+    """All rows of all videos in order, `rows_per_batch` at a time; the last batch is shorter."""
+    starts = np.cumsum([0, *(len(video) for video in videos)])
+    for first in range(0, int(starts[-1]), rows_per_batch):
+        last = first + rows_per_batch
+        parts = [
+            video[max(first - start, 0) : max(last - start, 0)]
+            for video, start in zip(videos, starts, strict=False)
+        ]
+        yield np.concatenate(parts)
+
+
+def _convolutions(channels: int, blocks: Iterable[Iterable[int]]) -> nn.Sequential:
+    """Blocks of 3 x 3 convolutions with ReLU, each ended by 2 x 2 max pooling."""
+    layers: list[nn.Module] = []
+    for block in blocks:
+        for width in block:
+            convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            layers += [convolution, nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)
+
+
+def _refuse_other_networks(
+    network: str,
+    weights: WeightsFile,
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+) -> None:
+    problems = [f"missing: {name}" for name in sorted(ours.keys() - theirs.keys())]
+    problems += [f"unexpected: {name}" for name in sorted(theirs.keys() - ours.keys())]
+    problems += [
+        f"{name}: shape {tuple(theirs[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in ours.items()
+        if name in theirs and theirs[name].shape != value.shape
+    ]
+    if problems:
+        shown = problems[:8] + ([f"and {len(problems) - 8} more"] if len(problems) > 8 else [])
+        lines = "".join(f"\n  {problem}" for problem in shown)
+        raise WeightsError(
+            f"extract.weights.{network}: {weights.path} is not {network}, or one of another "
+            f"shape; give the published file or {RANDOM!r}:{lines}"
+        )

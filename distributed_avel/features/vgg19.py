@@ -1,0 +1,79 @@
+"""The visual half of AVE's published features: VGG-19 on a 7 x 7 grid.
+
+Sixteen frames a second, scaled to 224 x 224 without a crop; for each, the last pooling layer
+(`block5_pool`); then their mean. The published features came from Keras, whose VGG-19 has the
+weights and the preprocessing of the original Caffe model: that is the preset `keras_caffe`.
+
+Shape suffixes used in this file:
+    T = segments    S = samples per segment    F = distinct frames    R = regions (49)
+    D = width (512)    H, W = height and width of a picture    3 = red, green, blue
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.features.halves import Half, Weights, loaded
+from distributed_avel.media.video import SampledFrames, sample_frames
+
+_SIDE = 224
+_REGIONS = 49
+_DIM = 512
+
+
+class Vgg19(Half):
+    """Means over the frames of a segment of VGG-19's last pooling layer."""
+
+    _run = None
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """VGG-19, with the weights that go with the preprocessing."""
+        caffe = self.config.preprocessing == "keras_caffe"
+        return {"vgg19": "vgg19_caffe" if caffe else "vgg19_torchvision"}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The preprocessing."""
+        return {"vgg19.preprocessing": self.config.preprocessing}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, 49, 512)."""
+        return self.timeline.num_segments, _REGIONS, _DIM
+
+    def prepare(self, media: bytes) -> SampledFrames:
+        """Each distinct frame once, at 224 x 224: at most 24 MB for ten seconds."""
+        return sample_frames(media, self.timeline, self.frames_per_segment, (_SIDE, _SIDE))
+
+    def load(self, weights: Weights) -> None:
+        """Load VGG-19 up to its last pooling layer."""
+        from distributed_avel.features.networks import (
+            Runner,
+            Vgg19Pool5,
+            load_network,
+        )
+
+        network = load_network(
+            "vgg19",
+            lambda: Vgg19Pool5(self.config.preprocessing),
+            weights["vgg19"],
+            unused=["classifier."],
+        )
+        self._run = Runner(network, self.config.precision, self.config.frames_per_batch)
+
+    def embed(self, prepared: Sequence[SampledFrames]) -> list[NDArray[np.float32]]:
+        """Features (T, 49, 512) of each video."""
+        maps_VFRD = loaded(self._run)([sampled.frames_FHW3 for sampled in prepared])
+        return [
+            mean_over_samples(maps_FRD, sampled.index_TS)
+            for maps_FRD, sampled in zip(maps_VFRD, prepared, strict=True)
+        ]
+
+
+def mean_over_samples(
+    features_F: NDArray[np.float32], index_TS: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Means over the samples of each segment, shape (T, ...); frames sampled twice count twice."""
+    return np.stack([features_F[index_S].mean(axis=0) for index_S in index_TS])

@@ -1,0 +1,223 @@
+"""Weights of published networks: where they come from, and that they are the right ones.
+
+Features are worth what their weights are worth, so nothing is assumed: a public file must
+have the hash that its publisher wrote into its name, any file's sha256 goes into the manifest,
+and whoever wants random numbers must ask for them by name. All of this happens before the
+first video is read. torch is imported only to read a file: decoding processes never need it.
+"""
+
+import hashlib
+import os
+import shutil
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from distributed_avel.artifacts import Location
+from distributed_avel.errors import ArtifactError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANDOM = "random"
+"""Asks for seeded random weights: the machinery runs, the features mean nothing."""
+
+RANDOM_SEED = 0
+
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublicWeights:
+    """A published file; its name ends in the first digits of its sha256, as is torch's custom."""
+
+    url: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def sha256_prefix(self) -> str:
+        """The hexadecimal digits between the last `-` and the suffix."""
+        return self.file_name.rpartition("-")[2].partition(".")[0]
+
+
+PUBLIC = {
+    "vgg19_caffe": PublicWeights("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth"),
+    "vgg19_torchvision": PublicWeights("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"),
+    "resnet152": PublicWeights("https://download.pytorch.org/models/resnet152-394f9c45.pth"),
+    "r2plus1d_18": PublicWeights("https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"),
+    "vggish": PublicWeights(
+        "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
+    ),
+}
+"""Published weights by name; the name is a source like any path."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A local file of weights, and the hash of what is in it."""
+
+    path: Path
+    sha256: str
+
+
+def find_weights(network: str, source: str, cache_dir: str | None = None) -> WeightsFile:
+    """The file of weights for a network, fetched and checked.
+
+    Args:
+        network: Its name, for messages.
+        source: A name in `PUBLIC`, a local path, or the URI of a file: http(s), or any file
+            system that pyarrow or fsspec knows. `#sha256=<digits>` at the end pins the file.
+        cache_dir: Where fetched files are kept; None is the cache folder of the user.
+
+    Raises:
+        WeightsError: The file is missing or is another; the message has the remedy.
+    """
+    cache = _cache_folder(cache_dir)
+    source, _, pinned = source.partition("#sha256=")
+    if public := PUBLIC.get(source):
+        path = cache / public.file_name
+        if not path.exists():
+            _download(network, public.url, path, public.sha256_prefix)
+        pinned = pinned or public.sha256_prefix
+    elif source.startswith(("http://", "https://")):
+        path = cache / f"{_short_hash(source)}-{source.rpartition('/')[2]}"
+        if not path.exists():
+            _download(network, source, path, pinned)
+    else:
+        path = _local_copy(network, source, cache)
+    sha256 = _sha256(path)
+    if not sha256.startswith(pinned.lower()):
+        raise WeightsError(
+            f"extract.weights.{network}: {path} is not the file that was asked for: its sha256 "
+            f"is {sha256}, not {pinned}...; replace it" + _how_to_fetch(source, path)
+        )
+    return WeightsFile(path, sha256)
+
+
+def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
+    """The parameters in a file, by name: safetensors, or torch's format without any code.
+
+    A checkpoint with the parameters under `state_dict` is unpacked, and the prefix `module.`
+    of a DataParallel model is removed.
+
+    Raises:
+        WeightsError: The file holds something else.
+    """
+    import pickle
+
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(
+            f"extract.weights.{network}: {path} is not a file of weights ({reason[0]}); "
+            "expected a state_dict, saved by torch.save or as safetensors"
+        ) from None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise WeightsError(
+            f"extract.weights.{network}: {path} holds {type(content).__name__}, not the "
+            "parameters of a network by name (a state_dict)"
+        )
+    if content and all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
+
+
+def _cache_folder(cache_dir: str | None) -> Path:
+    """The user's choice; else that of the XDG base directories."""
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "distributed_avel" / "weights"
+
+
+def _local_copy(network: str, source: str, cache: Path) -> Path:
+    """A path as it is; a file elsewhere through the cache, anew when it has changed."""
+    key = f"extract.weights.{network}"
+    try:
+        remote = Location.at(source)
+        info = remote.fs.get_file_info(remote.path)
+    except (pa.ArrowException, OSError, ArtifactError) as error:
+        raise WeightsError(f"{key}: {source} cannot be read: {error}") from None
+    if not info.is_file:
+        what = "is a folder" if info.type.name == "Directory" else "there is no such file"
+        known = ", ".join([RANDOM, *PUBLIC])
+        raise WeightsError(f"{key}: {source}: {what}; give a file, a URI or one of: {known}")
+    if remote.is_local:
+        return Path(remote.path)
+    path = cache / f"{_short_hash(f'{source} {info.size} {info.mtime_ns}')}-{remote.name}"
+    if not path.exists():
+        try:
+            with remote.fs.open_input_stream(remote.path) as stream:
+                _write_whole(stream, path)
+        except OSError as error:
+            raise WeightsError(f"{key}: {source} cannot be copied to {path}: {error}") from None
+    return path
+
+
+def _download(network: str, url: str, path: Path, pinned: str) -> None:
+    """Fetch a file into the cache; what is not the file asked for is not kept."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+            _write_whole(response, path, pinned)
+    except (OSError, urllib.error.URLError, WeightsError) as error:
+        raise WeightsError(
+            f"extract.weights.{network}: {url} could not be fetched ({error})"
+            + _how_to_fetch(url, path)
+            + f"\nor name another file: extract.weights.{network}: <path or URI>"
+        ) from None
+
+
+def _write_whole(stream: object, path: Path, pinned: str = "") -> None:
+    """Copy a stream so that nobody ever sees half of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        with part.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)  # type: ignore[arg-type]
+        sha256 = _sha256(part)
+        if not sha256.startswith(pinned.lower()):
+            raise WeightsError(f"what came has sha256 {sha256}, not {pinned}...")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _how_to_fetch(source: str, path: Path) -> str:
+    url = PUBLIC[source].url if source in PUBLIC else source
+    if not url.startswith(("http://", "https://")):
+        return ""
+    return (
+        "\nwhere there is a connection, this fetches it to its place:"
+        f"\n    curl -fL --create-dirs -o '{path}' '{url}'"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
