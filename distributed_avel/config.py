@@ -53,6 +53,25 @@ class DemoConfig(Config):
     """Seed of the generator; the run's own seed does not change the videos."""
 
 
+class SyntheticConfig(Config):
+    """The generated features (synthetic)."""
+
+    num_train: PositiveInt = 800
+    """Training videos with an event."""
+
+    num_event_free: PositiveInt = 40
+    """Training videos without an event."""
+
+    num_val: PositiveInt = 150
+    """Validation videos."""
+
+    num_test: PositiveInt = 300
+    """Test videos."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the generator; the run's own seed does not change the features."""
+
+
 class DataConfig(Config):
     """Which videos, and how they are cut into segments."""
 
@@ -70,6 +89,7 @@ class DataConfig(Config):
     """Length of a segment, in seconds."""
 
     demo: DemoConfig = DemoConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
 
 
 class ExtractConfig(Config):

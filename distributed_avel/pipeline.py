@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import RunConfig
-from distributed_avel.datasets import Split, Video, VideoSet
+from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.provenance import provenance
@@ -24,6 +24,7 @@ from distributed_avel.refine.windows import window_mask
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS, evaluate
 from distributed_avel.runtime.extract import FAILURES_FILE, extract, refuse_too_many_failures
+from distributed_avel.runtime.imported import import_features
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.refine import read_window_scores, score_windows
 from distributed_avel.runtime.report import REPORT, ReportSources, write_report
@@ -93,9 +94,9 @@ class Pipeline:
 
     @cached_property
     def extract(self) -> Stage:
-        """The features of all videos that could be used."""
-        config = self.config.extract
-        used = {"extractor", "frames_per_segment", "timeout_s", "unit_size"}
+        """The features of all videos that could be used: extracted, or the data set's own."""
+        config, source = self.config.extract, feature_source(self.config.data.dataset)
+        used = set() if source else {"extractor", "frames_per_segment", "timeout_s", "unit_size"}
         stage = Stage(
             self.run_dir,
             "extract",
@@ -108,7 +109,11 @@ class Pipeline:
         )
 
         def compute(run: Run) -> dict[str, Any]:
-            counts = extract(self.videos, self._root, config, stage.location)
+            if source:
+                data, root = self.config.data, self._root
+                counts = import_features(self.videos, source, data, root, stage.location)
+            else:
+                counts = extract(self.videos, self._root, config, stage.location)
             run.metrics({key: counts[key] for key in ("num_videos", "num_failed")})
             run.file(stage.location / FAILURES_FILE)
             return counts
@@ -387,7 +392,7 @@ class Pipeline:
         refined = self.refine(auxiliary=True) if "A+LR" in self.config.arms else None
         return ReportSources(
             videos=self.videos,
-            root=self._root,
+            root=None if feature_source(self.config.data.dataset) else self._root,
             evaluated=evaluated.location,
             results=results,
             shown=list(arms),

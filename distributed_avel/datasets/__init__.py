@@ -2,9 +2,12 @@
 
 from distributed_avel.datasets import ave as ave
 from distributed_avel.datasets import demo as demo
+from distributed_avel.datasets import synthetic as synthetic
 from distributed_avel.datasets.base import Span as Span
 from distributed_avel.datasets.base import Split as Split
 from distributed_avel.datasets.base import Video as Video
 from distributed_avel.datasets.base import VideoSet as VideoSet
 from distributed_avel.datasets.base import dataset_names as dataset_names
+from distributed_avel.datasets.base import feature_source as feature_source
 from distributed_avel.datasets.base import load_dataset as load_dataset
+from distributed_avel.datasets.base import needs_root as needs_root

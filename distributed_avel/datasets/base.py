@@ -1,10 +1,11 @@
 """What a data set is, and the list of those we have.
 
 To add one: write `datasets/<name>.py` with a function from a `DataConfig` to a `VideoSet`,
-decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`.
+decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`. A data
+set that brings its features says so with `@register_features("<name>")`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,18 +155,80 @@ LoadDataset = Callable[[DataConfig, Location], VideoSet]
 """From the settings and the root of the data set to its videos."""
 
 _DATASETS: dict[str, LoadDataset] = {}
+_NEED_NO_ROOT: set[str] = set()
 
 
-def register_dataset(name: str) -> Callable[[LoadDataset], LoadDataset]:
-    """Function decorator that makes a data set known under `name`."""
+def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDataset], LoadDataset]:
+    """Function decorator that makes a data set known under `name`.
+
+    Args:
+        needs_root: Whether there are files that the user has to name with `data.root`.
+    """
 
     def register(load: LoadDataset) -> LoadDataset:
         if name in _DATASETS:
             raise ValueError(f"data set {name!r} is already registered by {_DATASETS[name]}")
         _DATASETS[name] = load
+        if not needs_root:
+            _NEED_NO_ROOT.add(name)
         return load
 
     return register
+
+
+def needs_root(name: str) -> bool:
+    """Whether the user has to name the files of a data set."""
+    return name not in _NEED_NO_ROOT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureChunk:
+    """Ready-made features of a few videos: audio (V, T, D_a) and visual (V, T, R, D_v)."""
+
+    video_ids: Sequence[str]
+    audio_VTD: NDArray[np.floating]
+    visual_VTRD: NDArray[np.floating]
+
+
+ReadFeatures = Callable[[DataConfig, Location], Iterator[FeatureChunk]]
+"""From the settings and the root of the data set to its features, a few videos at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSource:
+    """Where a data set's features come from instead of an extractor.
+
+    `files` lie below the root; features are read anew when one of them was replaced.
+    """
+
+    read: ReadFeatures
+    files: tuple[str, ...]
+
+
+_FEATURES: dict[str, FeatureSource] = {}
+
+
+def register_features(
+    name: str, *, files: Sequence[str] = ()
+) -> Callable[[ReadFeatures], ReadFeatures]:
+    """Function decorator: the data set `name` brings its features, so none are extracted.
+
+    The function yields chunks, so that a data set of any size is imported in constant memory.
+    Videos that it leaves out are listed as failures.
+    """
+
+    def register(read: ReadFeatures) -> ReadFeatures:
+        if name in _FEATURES:
+            raise ValueError(f"features of {name!r} are already registered by {_FEATURES[name]}")
+        _FEATURES[name] = FeatureSource(read, tuple(files))
+        return read
+
+    return register
+
+
+def feature_source(name: str) -> FeatureSource | None:
+    """The ready-made features of a data set, or None where they are extracted."""
+    return _FEATURES.get(name)
 
 
 def dataset_names() -> list[str]:

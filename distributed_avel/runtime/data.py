@@ -11,7 +11,13 @@ from pyarrow import fs as pafs
 
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import DataConfig, DemoConfig
-from distributed_avel.datasets import VideoSet, dataset_names, load_dataset
+from distributed_avel.datasets import (
+    VideoSet,
+    dataset_names,
+    feature_source,
+    load_dataset,
+    needs_root,
+)
 from distributed_avel.datasets.demo import demo_specs, is_rendered, render_into, write_layout
 from distributed_avel.errors import ConfigError
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
@@ -19,6 +25,7 @@ from distributed_avel.timeline import Timeline
 
 VIDEOS_FILE = "videos.parquet"
 _DEMO = "demo"
+_SECTIONS = {"demo", "synthetic"}
 _RENDER_UNIT = 16
 
 
@@ -43,16 +50,18 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
         return Location.at(config.root)
     if config.dataset == _DEMO:
         return run_dir / "videos" / _short_hash(config.demo.model_dump(mode="json"))
+    if not needs_root(config.dataset):
+        return run_dir / "videos"
     raise ConfigError(f"data.root: say where the files of {config.dataset!r} lie")
 
 
 def unused(config: DataConfig) -> set[str]:
     """Settings that say nothing about this data set."""
-    return set() if config.dataset == _DEMO else {"demo"}
+    return _SECTIONS - {config.dataset}
 
 
 def annotations(config: DataConfig, root: Location) -> str | None:
-    """A fingerprint of the annotations as they are now; None for what is generated."""
+    """A fingerprint of the annotations as they are now; None for what is rendered first."""
     if config.dataset == _DEMO:
         return None
     videos = load_dataset(config, root)
@@ -60,14 +69,15 @@ def annotations(config: DataConfig, root: Location) -> str | None:
 
 
 def media_fingerprint(videos: VideoSet, root: Location) -> str | None:
-    """A fingerprint of sizes and times of the media files; None for what is generated.
+    """A fingerprint of sizes and times of the media or feature files; None if generated.
 
     A file that was replaced is extracted anew, because its features would be those of the
     file that is gone.
     """
     if videos.synthetic:
         return None
-    files = sorted({v.uri for v in videos.videos})
+    source = feature_source(videos.name)
+    files = sorted(source.files if source else {v.uri for v in videos.videos})
     infos = root.fs.get_file_info([(root / file).path for file in files])
     return _short_hash(
         [[file, i.size, i.mtime_ns] for file, i in zip(files, infos, strict=True)]
