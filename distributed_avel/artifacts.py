@@ -8,13 +8,13 @@ locks: object storage has none. A file has one writer, or writers that would wri
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import pyarrow as pa
@@ -26,15 +26,33 @@ from distributed_avel.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder, by its absolute URI or absolute local path."""
+    """A file or folder: what a user named, and the path of this one below it.
 
-    uri: str
+    The two stay apart, because a URI gives some characters a meaning that they do not have in
+    the name of a file.
+
+    Args:
+        root: A URI or an absolute local path.
+        below: A path with `/`; empty for the root itself.
+    """
+
+    root: str
+    below: str = ""
 
     @classmethod
     def at(cls, uri: str | Path) -> Self:
         """The place that a user names: a URI, or a path that may be relative."""
         text = str(uri)
         return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+    @property
+    def uri(self) -> str:
+        """A URI or absolute local path for people to read."""
+        if not self.below:
+            return self.root
+        is_uri = "://" in self.root
+        address, mark, options = self.root.partition("?") if is_uri else (self.root, "", "")
+        return f"{address.rstrip('/')}/{self.below}{mark}{options}"
 
     def __str__(self) -> str:
         return self.uri
@@ -45,33 +63,24 @@ class Location:
         Raises:
             ArtifactError: `name` is absolute or climbs out with `..`.
         """
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "://" in name or "\\" in name:
+        if name.startswith("/") or ".." in name.split("/") or "://" in name or "\\" in name:
             raise ArtifactError(f"{name!r} would lie outside {self.uri}")
-        if "://" not in self.uri:
-            return Location(f"{self.uri.rstrip('/')}/{name}")
-        split = urlsplit(self.uri)
-        return Location(urlunsplit(split._replace(path=f"{split.path.rstrip('/')}/{name}")))
-
-    @cached_property
-    def _resolved(self) -> tuple[pafs.FileSystem, str]:
-        if "://" not in self.uri:
-            return pafs.LocalFileSystem(), self.uri
-        try:
-            return pafs.FileSystem.from_uri(self.uri)
-        except pa.ArrowInvalid:
-            filesystem, path = fsspec.core.url_to_fs(self.uri)
-            return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+        return Location(self.root, f"{self.below}/{name}" if self.below else name)
 
     @property
     def fs(self) -> pafs.FileSystem:
-        """The file system."""
-        return self._resolved[0]
+        """The file system.
+
+        Raises:
+            ArtifactError: There is none for such a URI.
+        """
+        return _open(self.root)[0]
 
     @property
     def path(self) -> str:
         """The path within `fs`."""
-        return self._resolved[1]
+        path = _open(self.root)[1]
+        return f"{path.rstrip('/')}/{self.below}" if self.below else path
 
     @property
     def name(self) -> str:
@@ -83,17 +92,21 @@ class Location:
         """Whether other programs can open `path` as it is."""
         return isinstance(self.fs, pafs.LocalFileSystem)
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri}
-
     def exists(self) -> bool:
         """Whether there is a file or folder."""
-        return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
+        try:
+            return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
+        except NotADirectoryError:  # some file systems say so of what lies below a file
+            return False
 
     def children(self) -> list["Location"]:
-        """Files and folders directly below, by name; none where there is no folder."""
+        """Files and folders directly below, by name; none where there is no folder.
+
+        What a killed process left half written is not among them.
+        """
         found = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
-        return [self / info.base_name for info in sorted(found, key=lambda info: info.path)]
+        names = sorted(info.base_name for info in found)
+        return [self / name for name in names if not _UNFINISHED.search(name)]
 
     def read_bytes(self) -> bytes:
         """The whole file.
@@ -104,9 +117,9 @@ class Location:
         with self.fs.open_input_stream(self.path) as stream:
             return stream.read()
 
-    def write_bytes(self, content: bytes) -> None:
+    def write_bytes(self, content: bytes | pa.Buffer) -> None:
         """Write a file so that nobody ever sees half of it."""
-        with self._whole_or_not_at_all() as (fs, path), fs.open_output_stream(path) as stream:
+        with _Write(self) as (fs, path), fs.open_output_stream(path) as stream:
             stream.write(content)
 
     def read_json(self) -> Any:
@@ -124,11 +137,30 @@ class Location:
 
     def write_table(self, table: pa.Table) -> None:
         """Write a Parquet file so that nobody ever sees half of it."""
-        with self._whole_or_not_at_all() as (fs, path):
-            pq.write_table(table, path, filesystem=fs, compression="zstd")
+        whole = pa.BufferOutputStream()  # a writer that fails half way would close a short file
+        pq.write_table(table, whole, compression="zstd")
+        self.write_bytes(whole.getvalue())
 
-    def _whole_or_not_at_all(self) -> "_Write":
-        return _Write(self)
+
+@lru_cache(maxsize=256)
+def _open(root: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI or path, and the path within it."""
+    if "://" not in root:
+        return pafs.LocalFileSystem(), root
+    try:
+        return pafs.FileSystem.from_uri(root.replace(" ", "%20"))
+    except pa.ArrowInvalid:
+        pass  # not one of pyarrow's own
+    except OSError as error:
+        raise ArtifactError(f"{root}: {error}") from None
+    try:
+        filesystem, path = fsspec.core.url_to_fs(root)
+    except (ValueError, ImportError) as error:
+        raise ArtifactError(f"{root}: no such file system: {error}") from None
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+_UNFINISHED = re.compile(r"\.tmp-[0-9a-f]{8}$")
 
 
 class _Write:
@@ -207,10 +239,11 @@ class Stage:
         """What differs from the most similar result that exists, in one line."""
         if (self.location / "depends.json").exists():
             return "interrupted before"
+        depends = json.loads(json.dumps(self.depends))  # lists for tuples, as in the file
         changes = []
         for other in (self.run_dir / self.name).children():
             if (other / "depends.json").exists():
-                changes.append(list(_changes((other / "depends.json").read_json(), self.depends)))
+                changes.append(list(_changes((other / "depends.json").read_json(), depends)))
         if not changes:
             return "not run before"
         return "; ".join(min(changes, key=len))
