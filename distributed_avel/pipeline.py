@@ -6,7 +6,9 @@ redoes exactly the stages that it affects.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location, Stage
-from distributed_avel.config import RunConfig
+from distributed_avel.config import Arm, RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
@@ -34,7 +36,15 @@ from distributed_avel.runtime.thresholds import (
     read_threshold_curve,
 )
 from distributed_avel.runtime.tracking import Run, Tracker
-from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, ModelRecipe, TrainJob, train
+from distributed_avel.runtime.train import (
+    CURVES_FILE,
+    WEIGHTS,
+    ModelRecipe,
+    TrainJob,
+    Watch,
+    train,
+    train_here,
+)
 
 STAGES = ("data", "extract", "base", "refine", "retrain", "evaluate", "report")
 
@@ -51,6 +61,28 @@ _JOB_OF = {
 }
 
 
+@contextmanager
+def _nobody_else(stage: Stage) -> Iterator[bool]:
+    yield True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where stages are computed, and how.
+
+    Args:
+        here: Train and score in this process rather than in workers of their own: what takes
+            seconds is not worth their start.
+        watch: Called after each epoch of a training in this process.
+        alone_at: Holds a stage that others may want at the same moment. It yields whether the
+            stage is still to be computed; where it is not, somebody did so meanwhile.
+    """
+
+    here: bool = False
+    watch: Watch | None = None
+    alone_at: Callable[[Stage], AbstractContextManager[bool]] = _nobody_else
+
+
 class Pipeline:
     """One configuration, and its stages; asking for a stage's result computes it if need be.
 
@@ -59,9 +91,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, config: RunConfig, tracker: Tracker, may_run: tuple[str, ...] = STAGES
+        self,
+        config: RunConfig,
+        tracker: Tracker,
+        may_run: tuple[str, ...] = STAGES,
+        place: Place | None = None,
     ) -> None:
         self.config = config
+        self._place = place or Place()
         self.run_dir = Location.at(config.resolved_run_dir)
         self._tracker = tracker
         self._may_run = may_run
@@ -90,6 +127,7 @@ class Pipeline:
             run.file(stage.location / data_stage.VIDEOS_FILE)
             return counts
 
+        self._tracker.parent.tags({"data_fingerprint": stage.fingerprint})
         return self._ensure(stage, compute)
 
     @cached_property
@@ -122,26 +160,33 @@ class Pipeline:
         refuse_too_many_failures(stage.location, len(self.videos.videos), config)
         return stage
 
-    def base(self, auxiliary: bool) -> Stage:
-        """Step 1: the base model, with or without the auxiliary loss."""
-        num_epochs = self.config.train.base_epochs
-        settings = self._training_settings(num_epochs)
+    def base_stage(self, auxiliary: bool) -> Stage:
+        """Step 1, whether it is done or not."""
+        settings = self._training_settings(self.config.train.base_epochs)
         if auxiliary:
             settings["auxiliary"] = self._window_settings()
-        stage = self._stage("base", settings, extract=self.extract)
+        return self._stage("base", settings, extract=self.extract)
+
+    def base(self, auxiliary: bool) -> Stage:
+        """Step 1: the base model, with or without the auxiliary loss."""
+        stage = self.base_stage(auxiliary)
 
         def compute(run: Run) -> dict[str, Any]:
+            num_epochs = self.config.train.base_epochs
             name = "base+A" if auxiliary else "base"
             partners = self.config.refine.partners if auxiliary else None
             return self._train(stage, run, name, num_epochs, partners=partners)
 
         return self._ensure(stage, compute)
 
+    def refine_stage(self, auxiliary: bool) -> Stage:
+        """Step 2, whether it is done or not."""
+        settings = {"seed": self.config.seed, **self._window_settings()}
+        return self._stage("refine", settings, base=self.base_stage(auxiliary))
+
     def refine(self, auxiliary: bool) -> Stage:
         """Step 2: window probabilities of the training and validation videos, and tau."""
-        base = self.base(auxiliary)
-        settings = {"seed": self.config.seed, **self._window_settings()}
-        stage = self._stage("refine", settings, base=base)
+        base, stage = self.base(auxiliary), self.refine_stage(auxiliary)
 
         def compute(run: Run) -> dict[str, Any]:
             recipe = self._recipe()
@@ -156,6 +201,7 @@ class Pipeline:
                 config=self.config.refine,
                 seed=self.config.seed,
                 out=stage.location,
+                here=self._place.here,
             )
             chosen = choose_threshold(self.videos, validation, self._mask_WT, stage.location)
             if chosen["threshold"] is not None:
@@ -165,15 +211,20 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
+    def retrain_stage(self, auxiliary: bool) -> Stage:
+        """Step 3, whether it is done or not; a tau from validation needs Step 2."""
+        refined = self.refine_stage(auxiliary)
+        settings = self._training_settings(self.config.train.retrain_epochs)
+        settings["threshold"] = self._threshold(refined)
+        return self._stage("retrain", settings, extract=self.extract, refine=refined)
+
     def retrain(self, auxiliary: bool) -> Stage:
         """Step 3: a model trained from scratch on the video labels and the pseudo-labels."""
-        num_epochs = self.config.train.retrain_epochs
         refined = self.refine(auxiliary)
-        threshold = self._threshold(refined)
-        settings = self._training_settings(num_epochs) | {"threshold": threshold}
-        stage = self._stage("retrain", settings, extract=self.extract, refine=refined)
+        stage, threshold = self.retrain_stage(auxiliary), self._threshold(refined)
 
         def compute(run: Run) -> dict[str, Any]:
+            num_epochs = self.config.train.retrain_epochs
             training = self.usable("train")
             scores_VWK = read_window_scores(refined.location, [v.video_id for v in training])
             labels_VK = self.videos.video_labels(training)
@@ -254,6 +305,7 @@ class Pipeline:
         stages: dict[str, Callable[[], Stage]] = {
             "base": lambda: self.base(auxiliary=False),
             "A": lambda: self.base(auxiliary=True),
+            "LR": lambda: self.retrain(auxiliary=False),
             "A+LR": lambda: self.retrain(auxiliary=True),
         }
         names = {"base": self.model_label}
@@ -264,7 +316,8 @@ class Pipeline:
     def results(self, evaluated: Stage) -> dict[str, Any]:
         """What `results.json` holds."""
         config = self.config
-        refined = self.retrain(auxiliary=True).manifest() if "A+LR" in config.arms else {}
+        arm = self._refined_arm
+        refined = {} if arm is None else self.retrain(arm == "A+LR").manifest()
         num_usable = len(self.usable("test"))
         return {
             "arms": (evaluated.location / METRICS).read_json(),
@@ -285,6 +338,11 @@ class Pipeline:
     @cached_property
     def _root(self) -> Location:
         return data_stage.root_of(self.config.data, self.run_dir)
+
+    @property
+    def _refined_arm(self) -> Arm | None:
+        """The arm whose tau and windows are shown: with the auxiliary loss, if there is one."""
+        return next((arm for arm in ("A+LR", "LR") if arm in self.config.arms), None)
 
     @cached_property
     def _store(self) -> FeatureStore:
@@ -314,7 +372,15 @@ class Pipeline:
                 f"{stage.name} is not there for these settings ({why}); "
                 f"run `python {_JOB_OF[stage.name]}` with the same options first"
             )
-        say(f"{label}: {why}")
+        with self._place.alone_at(stage) as is_mine:
+            if is_mine:
+                say(f"{label}: {why}")
+                self._compute(stage, compute)
+            else:
+                say(f"{label}: done meanwhile")
+        return stage
+
+    def _compute(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> None:
         stage.begin()
         started = time.monotonic()
         with self._tracker.stage(stage.name) as run:
@@ -323,7 +389,6 @@ class Pipeline:
             seconds = round(time.monotonic() - started, 2)
             run.metrics({"seconds": seconds})
             stage.finish({**manifest, "seconds": seconds, "provenance": provenance()})
-        return stage
 
     def _recipe(self) -> ModelRecipe:
         shapes = self.extract.manifest()
@@ -370,7 +435,10 @@ class Pipeline:
             config=self.config.train,
             **what,
         )
-        train(job, stage.location)
+        if self._place.here:
+            train_here(job, stage.location, self._place.watch)
+        else:
+            train(job, stage.location)
         run.curves((stage.location / CURVES_FILE).read_table())
         run.file(stage.location / WEIGHTS)
         return {"num_videos": len(training)}
@@ -388,8 +456,8 @@ class Pipeline:
         (self.run_dir / name).write_bytes((stage.location / name).read_bytes())
 
     def _report_sources(self, evaluated: Stage) -> ReportSources:
-        arms, results = self.arms(), self.results(evaluated)
-        refined = self.refine(auxiliary=True) if "A+LR" in self.config.arms else None
+        arms, results, arm = self.arms(), self.results(evaluated), self._refined_arm
+        refined = None if arm is None else self.refine(arm == "A+LR")
         return ReportSources(
             videos=self.videos,
             root=None if feature_source(self.config.data.dataset) else self._root,

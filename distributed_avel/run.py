@@ -19,39 +19,41 @@ from distributed_avel.runtime.tracking import store_uri, tracked
 
 def run_pipeline(config: RunConfig) -> None:
     """All stages, then a table of the results and where everything lies."""
-    with _pipeline(config, STAGES) as pipeline:
+    with open_pipeline(config, STAGES) as pipeline:
         pipeline.report()
         _summarize(pipeline)
 
 
 def run_extract(config: RunConfig) -> None:
     """The data and its features."""
-    with _pipeline(config, ("data", "extract")) as pipeline:
+    with open_pipeline(config, ("data", "extract")) as pipeline:
         say(f"features: {pipeline.extract.location}")
 
 
 def run_base(config: RunConfig) -> None:
     """Step 1, as often as the arms need it."""
-    with _pipeline(config, ("base",)) as pipeline:
+    with open_pipeline(config, ("base",)) as pipeline:
         for auxiliary in _auxiliaries(config):
             say(f"base model: {pipeline.base(auxiliary).location}")
 
 
 def run_refine(config: RunConfig) -> None:
     """Step 2."""
-    with _pipeline(config, ("refine",)) as pipeline:
-        say(f"window probabilities: {pipeline.refine(auxiliary=True).location}")
+    with open_pipeline(config, ("refine",)) as pipeline:
+        for auxiliary in _refined(config):
+            say(f"window probabilities: {pipeline.refine(auxiliary).location}")
 
 
 def run_retrain(config: RunConfig) -> None:
     """Step 3."""
-    with _pipeline(config, ("retrain",)) as pipeline:
-        say(f"retrained model: {pipeline.retrain(auxiliary=True).location}")
+    with open_pipeline(config, ("retrain",)) as pipeline:
+        for auxiliary in _refined(config):
+            say(f"retrained model: {pipeline.retrain(auxiliary).location}")
 
 
 def run_evaluate(config: RunConfig) -> None:
     """Evaluation and report."""
-    with _pipeline(config, ("evaluate", "report")) as pipeline:
+    with open_pipeline(config, ("evaluate", "report")) as pipeline:
         pipeline.report()
         _summarize(pipeline)
 
@@ -78,7 +80,7 @@ def check_names(config: RunConfig) -> None:
 
 
 @contextmanager
-def _pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
+def open_pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
     check_names(config)
     with ray_session(config.cluster), tracked(config, config.data.dataset) as tracker:
         require(config)
@@ -86,8 +88,12 @@ def _pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]
 
 
 def _auxiliaries(config: RunConfig) -> list[bool]:
-    needed = {arm != "base" for arm in config.arms}
-    return sorted(needed)
+    return sorted({arm in ("A", "A+LR") for arm in config.arms})
+
+
+def _refined(config: RunConfig) -> list[bool]:
+    """Whether refinement starts from a base model with the auxiliary loss, as often as needed."""
+    return sorted({arm == "A+LR" for arm in config.arms if arm in ("LR", "A+LR")})
 
 
 def _summarize(pipeline: Pipeline) -> None:

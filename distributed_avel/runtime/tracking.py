@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig, TrackingConfig
+from distributed_avel.provenance import commit
 
 _LOCAL_STORE = "runs"
 _KEY_TAG = "distributed_avel.key"
@@ -122,6 +123,7 @@ def tracked(config: RunConfig, name: str) -> Iterator[Tracker]:
         tags = {_KEY_TAG: key, MLFLOW_RUN_NAME: name}
         run_id = client.create_run(experiment_id, tags=tags).info.run_id
     parent = Run(client, run_id)
+    parent.tags({"git_commit": commit()})
     parent.params(settings)
     parent.json(settings, "config.json")
     with _ends(client, run_id):

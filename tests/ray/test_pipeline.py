@@ -1,0 +1,189 @@
+"""The pipeline on real mp4 files, a real Ray cluster and a real MLflow store, made small."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from distributed_avel.artifacts import Location, Stage
+from distributed_avel.config import RunConfig, validate
+from distributed_avel.errors import ArtifactError, ConfigError
+from distributed_avel.metrics.segment import METRICS, segment_metrics
+from distributed_avel.pipeline import STAGES
+from distributed_avel.run import open_pipeline, run_pipeline, run_refine
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+
+ARMS = ["GT-repeat", "AVE", "AVE-repeat", "AVE+A", "AVE+A+LR"]
+
+
+def settings(root, **changes) -> RunConfig:
+    """A small run: 44 videos, 2 epochs, tau given."""
+    values = {
+        "run_dir": str(root / "run"),
+        "data": {"demo": {"num_train": 16, "num_event_free": 4, "num_val": 8, "num_test": 16}},
+        "model": {"hidden_size": 8},
+        "train": {"base_epochs": 2, "retrain_epochs": 2, "report_every": 1, "cpus_per_worker": 1},
+        "refine": {"threshold": 0.5, "num_actors": 1},
+        "report": {"num_timelines": 10},
+        "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    return validate(values, "test")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray_cluster):
+    """The root of a run that is finished."""
+    root = tmp_path_factory.mktemp("pipeline")
+    run_pipeline(settings(root))
+    return root
+
+
+def done_markers(root) -> dict[str, int]:
+    """When each stage result of a run was finished, by its path."""
+    run = root / "run"
+    return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.glob("*/*/DONE")}
+
+
+def test_every_arm_is_evaluated_on_the_test_split(finished):
+    results = json.loads((finished / "run" / "results.json").read_text())
+
+    assert sorted(results["arms"]) == sorted(ARMS)
+    for metrics in results["arms"].values():
+        assert sorted(metrics) == sorted(METRICS)
+        assert all(0 <= value <= 100 for value in metrics.values())
+    assert results["dataset"] == "demo"
+    assert results["synthetic"] is True
+    assert (results["threshold"], results["window"], results["stride"]) == (0.5, 4, 2)
+    assert (results["num_test_videos"], results["num_test_videos_lost"]) == (16, 0)
+
+
+def test_the_results_follow_from_the_stored_predictions(finished):
+    results = json.loads((finished / "run" / "results.json").read_text())
+    table = Location.at(finished / "run" / "predictions.parquet").read_table()
+
+    for arm in ARMS:
+        rows = table.filter(pc.field("arm") == arm)
+        assert rows.num_rows == 16 * 10
+        truth, prediction = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
+        scores = np.array(rows["scores"].to_pylist())
+        assert (scores.argmax(axis=1) == prediction).all()
+        np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-5)
+        assert segment_metrics(truth, prediction, scores.shape[1] - 1) == results["arms"][arm]
+
+
+def test_repeating_the_true_label_finds_no_background(finished):
+    arms = json.loads((finished / "run" / "results.json").read_text())["arms"]
+
+    assert arms["GT-repeat"]["non_ave_f1"] == 0
+    assert arms["GT-repeat"]["ave_recall"] == 100
+
+
+def test_the_report_shows_the_timelines_with_their_frames(finished):
+    page = (finished / "run" / "report.html").read_text()
+
+    assert page.count("data:image/jpeg") >= 10 * 10
+    assert "AVE+A+LR" in page
+    assert "synthetic" in page
+
+
+def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(finished):
+    client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
+    experiment = client.get_experiment_by_name("distributed_avel")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+    children = [run for run in runs if MLFLOW_PARENT_RUN_ID in run.data.tags]
+
+    assert [parent.info.status for parent in parents] == ["FINISHED"]
+    assert {run.info.run_name for run in children} == set(STAGES)
+    assert {run.data.tags[MLFLOW_PARENT_RUN_ID] for run in children} == {parents[0].info.run_id}
+    assert parents[0].data.params["refine.window"] == "4"
+    assert parents[0].data.tags["git_commit"]
+    assert parents[0].data.tags["data_fingerprint"]
+    assert "AVE-A-LR/accuracy" in parents[0].data.metrics
+    assert {f.path for f in client.list_artifacts(parents[0].info.run_id)} >= {
+        "config.json",
+        "report.html",
+        "results.json",
+    }
+    retrain = next(run for run in children if run.info.run_name == "retrain")
+    curve = client.get_metric_history(retrain.info.run_id, "train/refinement")
+    assert [point.step for point in curve] == [0, 1]
+    files = {file.path for file in client.list_artifacts(retrain.info.run_id)}
+    assert "model.safetensors" in files
+
+
+def test_a_rerun_computes_nothing(finished):
+    before = done_markers(finished)
+
+    run_pipeline(settings(finished))
+
+    assert done_markers(finished) == before
+
+
+def test_a_changed_setting_redoes_the_stages_that_it_affects(finished, capsys):
+    before = done_markers(finished)
+
+    run_pipeline(settings(finished, refine={"threshold": 0.9}))
+
+    made = {path.split("/")[0] for path in done_markers(finished).keys() - before.keys()}
+    assert made == {"retrain", "evaluate", "report"}
+    assert "settings.threshold was 0.5, is 0.9" in capsys.readouterr().err
+
+
+def test_a_single_stage_says_which_job_comes_before_it(finished):
+    config = settings(finished, train={"base_epochs": 3})
+
+    with pytest.raises(ArtifactError, match=r"run `python jobs/train_base\.py` with the same"):
+        run_refine(config)
+
+
+def test_wrong_names_are_refused_together_before_anything_starts(tmp_path):
+    config = settings(
+        tmp_path, model={"name": "avee"}, data={"dataset": "aves"}, extract={"extractor": "vgg"}
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        run_pipeline(config)
+
+    assert {line.split(":")[0] for line in str(caught.value).splitlines()} == {
+        "data.dataset",
+        "extract.extractor",
+        "model.name",
+    }
+    assert not (tmp_path / "run").exists()
+
+
+def test_pseudo_labels_do_not_depend_on_the_number_of_actors(finished, tmp_path):
+    def window_scores(config: RunConfig) -> dict[str, tuple[str, bytes]]:
+        with open_pipeline(config, STAGES) as pipeline:
+            stage = pipeline.refine(auxiliary=True)
+        tables = [part.read_table() for part in (stage.location / "scores").children()]
+        return {
+            row["video_id"]: (row["partner"], np.float32(row["scores"]).tobytes())
+            for table in tables
+            for row in table.to_pylist()
+        }
+
+    one = settings(finished, refine={"num_actors": 1})
+    with open_pipeline(one, STAGES) as pipeline:
+        base = pipeline.base(auxiliary=True)
+        extracted = pipeline.extract
+        data = pipeline.data
+    copied = settings(tmp_path, refine={"num_actors": 3, "unit_size": 5})
+    for stage in (base, extracted, data):
+        copy_stage(stage, Location.at(copied.resolved_run_dir))
+
+    assert window_scores(one) == window_scores(copied)
+
+
+def copy_stage(stage: Stage, run_dir: Location) -> None:
+    """The finished result of a stage, also in another run directory."""
+    target = run_dir / stage.name / stage.fingerprint
+    shutil.copytree(stage.location.path, target.path)
