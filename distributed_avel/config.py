@@ -18,12 +18,13 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from distributed_avel.errors import ConfigError
 
-Arm = Literal["base", "A", "A+LR"]
+Arm = Literal["base", "A", "LR", "A+LR"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Preprocessing = Literal["keras_caffe", "torchvision"]
 
@@ -255,35 +256,34 @@ class RunConfig(Config):
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
     arms: tuple[Arm, ...] = ("base", "A", "A+LR")
-    """What to train: the base model, with the auxiliary loss, with refined labels."""
+    """What to train: the base model, with the auxiliary loss (A), with refined labels (LR)."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
-    refine: RefineConfig = RefineConfig()
+    refine: RefineConfig = Field(default=RefineConfig(), validate_default=True)
     report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
-    @model_validator(mode="after")
-    def _windows_fit_the_video(self) -> Self:
-        num_segments, window, stride = (
-            self.data.num_segments,
-            self.refine.window,
-            self.refine.stride,
-        )
-        if not 1 < window < (num_segments + 1) / 2:
+    @field_validator("refine")
+    @classmethod
+    def _windows_fit_the_video(cls, refine: RefineConfig, info: ValidationInfo) -> RefineConfig:
+        if "data" not in info.data:
+            return refine  # it is refused already, for a reason of its own
+        num_segments = info.data["data"].num_segments
+        if not 1 < refine.window < (num_segments + 1) / 2:
             raise ValueError(
-                f"refine.window must lie in 2..{num_segments // 2} "
-                f"for {num_segments} segments, got {window}"
+                f"window must lie in 2..{num_segments // 2} for {num_segments} segments, "
+                f"got {refine.window}"
             )
-        if (num_segments - window) % stride:
+        if (num_segments - refine.window) % refine.stride:
             raise ValueError(
-                f"refine.stride must divide data.num_segments - refine.window = "
-                f"{num_segments - window}, got {stride}"
+                f"stride must divide data.num_segments - refine.window = "
+                f"{num_segments - refine.window}, got {refine.stride}"
             )
-        return self
+        return refine
 
     @property
     def resolved_run_dir(self) -> str:

@@ -104,6 +104,7 @@ def score_windows(
     config: RefineConfig,
     seed: int,
     out: Location,
+    here: bool = False,
 ) -> None:
     """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
 
@@ -111,11 +112,16 @@ def score_windows(
         chosen: Videos to score.
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
+        here: Score in this process rather than in actors; the results are the same.
     """
-    pool = PartnerPool(videos.video_labels(training), [v.uri for v in training], config.partners)
+    candidates = PartnerPool(
+        videos.video_labels(training), [v.uri for v in training], config.partners
+    )
     labels_VK = videos.video_labels(chosen)
     partners = [
-        training[pool.draw(label_K, v.uri, derive(seed, "refine", "partner", v.video_id))].video_id
+        training[
+            candidates.draw(label_K, v.uri, derive(seed, "refine", "partner", v.video_id))
+        ].video_id
         for v, label_K in zip(chosen, labels_VK, strict=True)
     ]
     rows = pa.table(
@@ -126,12 +132,13 @@ def score_windows(
         }
     )
     mask_WT = window_mask(videos.timeline.num_segments, config.window, config.stride)
+    pool = Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor)
     run_units(
         "refine",
         cut_into_units(rows, config.unit_size),
         _MakeWorker(make_model, features, mask_WT, pooling),
         out,
-        Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor),
+        None if here else pool,
     )
 
 

@@ -5,12 +5,9 @@ ways only: the objective is wrapped in DDP, each global batch is shared out, sum
 over the workers, and rank 0 alone writes files.
 """
 
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,6 @@ import ray.train
 import ray.train.torch
 import torch
 from numpy.typing import NDArray
-from ray.train import Checkpoint
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, TrainConfig
@@ -33,23 +29,20 @@ from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.runtime.progress import ProgressBoard, progress
 from distributed_avel.runtime.reduce import all_reduce_sums
+from distributed_avel.runtime.teams import Alone, RayTeam, Team
+from distributed_avel.runtime.teams import Watch as Watch
 from distributed_avel.schema import CURVES
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
-from distributed_avel.train.checkpoint import (
-    load_weights,
-    state_from_bytes,
-    state_to_bytes,
-    weights_to_bytes,
-)
+from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
 from distributed_avel.train.loop import train_epoch
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes, segment_scores
 
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
-_STATE = "state.pt"
 _BOARD_EVERY_S = 0.5
 _MAX_FAILURES = 5
+_SHOWN = ("val/accuracy", "val/non_ave_f1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,43 +169,59 @@ def _fit(trainer: ray.train.torch.TorchTrainer, watch: Callable[[], None]) -> No
 
 def _show(board: Any, report: Callable[[int, str], None]) -> None:
     for message in ray.get(board.take.remote()):
-        note = "  ".join(f"{name} {value:.4g}" for name, value in message["metrics"].items())
+        shown = {k: v for k, v in message["metrics"].items() if k[:4] != "val/" or k in _SHOWN}
+        note = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         report(message["epoch"] + 1, note)
 
 
-def _train_worker(settings: dict[str, Any]) -> None:
-    """Body of every worker."""
-    job: TrainJob = settings["job"]
-    context = ray.train.get_context()
-    rank, num_workers = context.get_world_rank(), context.get_world_size()
-    device = ray.train.torch.get_device()
-    torch.set_num_threads(job.config.cpus_per_worker)
+def train_here(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
+    """What `train` does with one worker, in this process; the weights are the same."""
+    if not (out / WEIGHTS).exists():
+        device = torch.device("cuda" if job.config.use_gpu else "cpu")
+        _run_epochs(job, Alone(job.stage, out, device, watch), out)
 
+
+def _train_worker(settings: dict[str, Any]) -> None:
+    """Body of every worker of Ray Train."""
+    _run_epochs(settings["job"], RayTeam(settings["board"]), settings["out"])
+
+
+def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
+    """Train as one of the workers; rank 0 writes weights and curves."""
+    torch.set_num_threads(job.config.cpus_per_worker)
     torch.manual_seed(derive(job.seed, job.stage, "weights"))  # the same on every worker
     model = job.make_model()
     objective = Objective(model, torch.from_numpy(job.mask_WT), pooling=job.pooling, loss=job.loss)
-    wrapped = ray.train.torch.prepare_model(objective)
+    wrapped = team.wrap(objective)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()
-    curves, first_epoch = _restore(model, optimizer)
+    curves: list[dict[str, Any]] = []
+    first_epoch = 0
+    if state := team.restore():
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        curves, first_epoch = state["curves"], state["epoch"] + 1
 
     for epoch in range(first_epoch, job.num_epochs):
         plan = EpochPlan(
             seed=job.seed, stage=job.stage, epoch=epoch, batch_size=job.config.batch_size
         )
-        torch.manual_seed(derive(job.seed, job.stage, "dropout", epoch, rank))
+        torch.manual_seed(derive(job.seed, job.stage, "dropout", epoch, team.rank))
         batches = worker_batches(
-            videos, plan, rank=rank, num_workers=num_workers, dtype=torch.get_default_dtype()
+            videos,
+            plan,
+            rank=team.rank,
+            num_workers=team.num_workers,
+            dtype=torch.get_default_dtype(),
         )
         model.train()
-        total = all_reduce_sums(train_epoch(wrapped, batches, optimizer, device), device)
+        sums = train_epoch(wrapped, batches, optimizer, team.device)
+        total = all_reduce_sums(sums, team.device)
         metrics = {f"train/{name}": value for name, value in total.means().items()}
         due = (epoch + 1) % job.config.report_every == 0 or epoch + 1 == job.num_epochs
-        if rank == 0 and due:
-            metrics |= _validate(job, model, device)
+        if team.rank == 0 and due:
+            metrics |= _validate(job, model, team.device)
         curves += [{"epoch": epoch, "metric": k, "value": v} for k, v in metrics.items()]
-        if rank == 0:
-            settings["board"].put.remote({"epoch": epoch, "metrics": metrics})
         if due:
             state = {
                 "model": model.state_dict(),
@@ -220,27 +229,13 @@ def _train_worker(settings: dict[str, Any]) -> None:
                 "epoch": epoch,
                 "curves": curves,
             }
-            with _rank_zero_checkpoint(state, rank) as checkpoint:
-                ray.train.report(metrics, checkpoint=checkpoint)
+            team.save(state, metrics)
+        if team.rank == 0:
+            team.show(epoch, metrics)
 
-    if rank == 0:
-        out: Location = settings["out"]
+    if team.rank == 0:
         (out / CURVES_FILE).write_table(pa.Table.from_pylist(curves, schema=CURVES))
         (out / WEIGHTS).write_bytes(weights_to_bytes(model))
-
-
-def _restore(
-    model: BaseModel, optimizer: torch.optim.Optimizer
-) -> tuple[list[dict[str, Any]], int]:
-    """Take up the last checkpoint, if there is one: the curves so far and the next epoch."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return [], 0
-    with checkpoint.as_directory() as directory:
-        state = state_from_bytes((Path(directory) / _STATE).read_bytes())
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["curves"], state["epoch"] + 1
 
 
 def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str, float]:
@@ -252,15 +247,4 @@ def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str
     class_VT = scores_VTK.argmax(axis=-1)
     truth_VT = one_label_per_segment(job.val_labels_VTK, class_VT)
     metrics = segment_metrics(truth_VT, class_VT, scores_VTK.shape[-1] - 1)
-    return {f"val/{name}": metrics[name] for name in ("accuracy", "non_ave_f1", "ave_f1")}
-
-
-@contextmanager
-def _rank_zero_checkpoint(state: dict[str, Any], rank: int) -> Iterator[Checkpoint | None]:
-    """A checkpoint directory that lives until `report` has copied it; None off rank 0."""
-    if rank != 0:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / _STATE).write_bytes(state_to_bytes(state))
-        yield Checkpoint.from_directory(directory)
+    return {f"val/{name}": value for name, value in metrics.items()}

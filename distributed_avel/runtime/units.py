@@ -2,9 +2,9 @@
 
 Extraction, rendering and Step 2 all have this form: many independent videos, an actor that is
 expensive to set up, results that must survive a kill. Ray Data streams the units through the
-pool, restarts actors that die and repeats their units. The actor itself writes what a unit yields, as
-one Parquet file a kind of table, so that a unit that is written is never done again, whoever
-was killed; the files of a unit have the same names and contents whoever writes them.
+pool, restarts actors that die and repeats their units. The actor itself writes what a unit
+yields, as one Parquet file a kind of table, so that a unit that is written is never done again,
+whoever was killed; the files of a unit have the same names and contents whoever writes them.
 """
 
 import time
@@ -42,6 +42,8 @@ class Pool:
     num_actors: int
     cpus_per_actor: float = 1.0
     gpus_per_actor: float = 0.0
+    units_in_hand: int = 1
+    """Units that an actor does at once, each in a thread: what a kill can cost."""
 
 
 class _UnitActor:
@@ -79,22 +81,34 @@ def run_units(
     units: Sequence[pa.Table],
     make_worker: Callable[[], UnitWorker],
     out: Location,
-    pool: Pool,
+    pool: Pool | None,
 ) -> None:
     """Do all units that `out` does not have yet.
 
     Args:
         make_worker: Called once in each actor.
         out: The folder of the stage.
+        pool: The actors; without them, all is done in this process.
     """
     finished = {location.name for location in (out / "units").children()}
     todo = [unit for unit in units if unit[UNIT][0].as_py() not in finished]
     total = sum(unit.num_rows for unit in units)
     done = total - sum(unit.num_rows for unit in todo)
     with progress(stage, total, "videos", already=done) as report:
-        for summary in _stream(todo, make_worker, out, pool):
+        do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
+        for summary in do:
             done += summary["rows"]
             report(done)
+
+
+def _do_here(
+    units: Sequence[pa.Table], make_worker: Callable[[], UnitWorker], out: Location
+) -> Iterator[dict[str, Any]]:
+    if not units:
+        return
+    actor = _UnitActor(make_worker, out)
+    for unit in units:
+        yield actor(unit).to_pylist()[0]
 
 
 def _stream(
@@ -114,7 +128,11 @@ def _stream(
         fn_constructor_args=(make_worker, out),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(pool.num_actors, len(units))),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(pool.num_actors, len(units)),
+            max_concurrent_calls_per_actor=pool.units_in_hand,
+            enable_true_multi_threading=pool.units_in_hand > 1,
+        ),
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,
     )
