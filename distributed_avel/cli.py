@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from distributed_avel.config import Config, RunConfig, load_values, validate
 from distributed_avel.errors import AvelError, ConfigError
@@ -40,16 +41,21 @@ def read_config(argv: list[str], description: str | None = None) -> RunConfig:
     """The configuration that these arguments ask for.
 
     Raises:
-        ConfigError: Keys or values are wrong; the message has all of them.
+        ConfigError: Keys or values are wrong; the message has all of them, those of the file
+            and those of the command line.
     """
     path, overrides = split_config_option(argv)
-    defaults = validate(load_values(path), str(path)) if path else RunConfig()
-    options = tyro.cli(
-        _options_of(defaults),
+    values = load_values(path) if path else {}
+    options, unknown = tyro.cli(
+        _options_of(RunConfig, values),
         args=overrides,
         description=f"{(description or '').strip()}\n\n{_CONFIG_HELP}",
+        return_unknown_args=True,
     )
-    return validate(dataclasses.asdict(options), "command line")
+    values = _merged(values, dataclasses.asdict(options))
+    _add_unknown(values, unknown)
+    sources = [str(path)] if path else []
+    return validate(values, " and ".join([*sources, "command line"] if overrides else sources))
 
 
 def split_config_option(argv: list[str]) -> tuple[Path | None, list[str]]:
@@ -68,25 +74,106 @@ def split_config_option(argv: list[str]) -> tuple[Path | None, list[str]]:
     return None, argv
 
 
-def _options_of(defaults: Config) -> type[Any]:
+def _options_of(section: type[Config], values: Any) -> type[Any]:
     """A plain dataclass with the fields of a configuration, and no checks.
 
-    Parsed into it, the command line is checked as a whole afterwards; parsed into the
-    configuration itself, only the first problem would be told.
+    The command line is parsed into it as it stands, over the unchecked values of the file; both
+    are checked afterwards, as a whole. Parsed into the configuration itself, only the first
+    problem would be told, and a file could not leave to the command line what it lacks.
     """
-    fields = []
-    for name, info in type(defaults).model_fields.items():
-        value = getattr(defaults, name)
-        if isinstance(value, Config):
-            section = _options_of(value)
-            fields.append((name, section, dataclasses.field(default_factory=section)))
+    given = values if isinstance(values, dict) else {}
+    options = []
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            made = _options_of(kind, given.get(name))
+            options.append((name, made, dataclasses.field(default_factory=made)))
         else:
-            kind = Annotated[info.annotation, tyro.conf.arg(help=info.description)]
-            fields.append((name, kind, dataclasses.field(default_factory=partial(_same, value))))
-    made = dataclasses.make_dataclass(type(defaults).__name__, fields, frozen=True)
-    made.__doc__ = type(defaults).__doc__
+            default = given.get(name, info.default)
+            help_text = tyro.conf.arg(help=info.description)
+            if kind is bool and isinstance(default, bool):  # a flag, so it has no value to check
+                annotated = Annotated[bool, help_text]
+            else:
+                annotated = Annotated[Any, _as_it_stands(kind), help_text]
+            factory = partial(_same, default)
+            options.append((name, annotated, dataclasses.field(default_factory=factory)))
+    made = dataclasses.make_dataclass(section.__name__, options, frozen=True)
+    made.__doc__ = section.__doc__
     return made
 
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
+    """How an option of this type is shown and split into words; what they mean is checked later."""
+    origin = get_origin(kind)
+
+    def read(words: list[str]) -> Any:
+        if origin is dict:
+            if len(words) % 2:
+                raise ValueError("expected pairs of a name and a value")
+            return dict(zip(words[::2], words[1::2], strict=True))
+        if origin is tuple:
+            return tuple(words)
+        return None if words[0] == "None" and type(None) in get_args(kind) else words[0]
+
+    def show(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [str(word) for pair in value.items() for word in pair]
+        return [str(word) for word in value] if isinstance(value, list | tuple) else [str(value)]
+
+    return PrimitiveConstructorSpec(
+        nargs="*" if origin in (dict, tuple) else 1,
+        metavar=_metavar(kind),
+        instance_from_str=read,
+        is_instance=lambda _: True,
+        str_from_instance=show,
+    )
+
+
+def _metavar(kind: Any) -> str:
+    """What stands for the value in the help text, such as INT or {max,mean}."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _metavar(inner[0])
+    if origin is Literal:
+        return f"{{{','.join(inner)}}}"
+    if origin is dict:
+        return f"[{' '.join(map(_metavar, inner))} ...]"
+    if origin is tuple:
+        return f"[{_metavar(inner[0])} ...]"
+    if inner:
+        return "|".join(_metavar(k) for k in inner if k is not type(None))
+    return "{True,False}" if kind is bool else kind.__name__.upper()
+
+
+def _merged(below: Any, above: dict[str, Any]) -> Any:
+    """Values of `above`, and those of `below` that it does not know; they are mistakes."""
+    if not isinstance(below, dict):
+        return below
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(above[name], dict):
+            merged[name] = _merged(below[name], above[name])
+    return merged
+
+
+def _add_unknown(values: dict[str, Any], arguments: list[str]) -> None:
+    """Put options that there are not among the values, to be refused together with the others."""
+    expects_value = False
+    for argument in arguments:
+        if not argument.startswith("-") and expects_value:
+            expects_value = False
+            continue
+        name, equals, _ = argument.lstrip("-").partition("=")
+        expects_value = argument.startswith("-") and not equals
+        *sections, key = name.replace("-", "_").split(".")
+        section: Any = values
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[key] = None
+        else:
+            values[name] = None

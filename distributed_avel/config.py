@@ -5,8 +5,9 @@ one wins. Unknown keys and impossible values are refused before any work starts,
 and all problems are reported together.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -194,7 +195,7 @@ class RefineConfig(Config):
     stride: PositiveInt = 2
     """s, the distance between the starts of neighbouring windows, in segments."""
 
-    threshold: float | Literal["validation"] = "validation"
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation"] = "validation"
     """tau: a class is present in a window when its probability reaches it."""
 
     partners: Literal["event_free", "disjoint"] = "event_free"
@@ -208,12 +209,6 @@ class RefineConfig(Config):
 
     unit_size: PositiveInt = 64
     """Videos in a unit of work: what a kill can cost."""
-
-    @model_validator(mode="after")
-    def _threshold_is_a_probability(self) -> Self:
-        if self.threshold != "validation" and not 0.0 < self.threshold < 1.0:
-            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
-        return self
 
 
 class ReportConfig(Config):
@@ -292,12 +287,16 @@ class RunConfig(Config):
 
 
 def load_values(path: Path) -> dict[str, Any]:
-    """The values of a YAML file, unchecked; `validate` checks them."""
+    """The values of a YAML file, unchecked; `validate` checks them.
+
+    Raises:
+        ConfigError: There is no such file, or it holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: no configuration file to read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
@@ -305,7 +304,14 @@ def load_values(path: Path) -> dict[str, Any]:
 
 
 def validate(values: dict[str, Any], source: str) -> RunConfig:
-    """A configuration from values, or everything that is wrong with them."""
+    """A configuration from values.
+
+    Args:
+        source: Where they come from, for the error message.
+
+    Raises:
+        ConfigError: The message has everything that is wrong with them.
+    """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -314,8 +320,31 @@ def validate(values: dict[str, Any], source: str) -> RunConfig:
 
 def explain(source: str, error: ValidationError) -> str:
     """All problems of a configuration, one a line, each with its key."""
-    lines = [f"{source}: {error.error_count()} problem(s)"]
+    problems: dict[str, list[str]] = {}
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-        lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
+        key, siblings = _key_of(problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such key"
+            for close in get_close_matches(key.rpartition(".")[2], siblings, n=1):
+                message += f"; perhaps {close}"
+        if message not in problems.setdefault(key, []):
+            problems[key].append(message)
+    lines = [f"{source}: {len(problems)} problem(s)"]
+    lines += [f"  {key}: {', or: '.join(messages)}" for key, messages in problems.items()]
     return "\n".join(lines)
+
+
+def _key_of(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """The key that a problem concerns, and the keys that could stand in its place.
+
+    Of a value that may be of two types, pydantic tells one problem for each.
+    """
+    section: Any = RunConfig
+    for depth, part in enumerate(location, start=1):
+        fields = section.model_fields
+        kind = fields[part].annotation if part in fields else None
+        if not (isinstance(kind, type) and issubclass(kind, Config)):
+            return ".".join(map(str, location[:depth])), list(fields)
+        section = kind
+    return ".".join(map(str, location)), []

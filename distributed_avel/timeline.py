@@ -49,6 +49,11 @@ class Timeline:
         A segment counts when the span covers at least half of it; AVE's spans are
         whole seconds, so that there the span 2-5 is segments 2, 3 and 4.
         """
-        first = max(0, round(start_s / self.segment_s))
-        last = min(self.num_segments, round(end_s / self.segment_s))
-        return range(first, max(first, last))
+        half_s = self.segment_s / 2
+        covered = [
+            segment
+            for segment in range(self.num_segments)
+            if min(end_s, (segment + 1) * self.segment_s) - max(start_s, segment * self.segment_s)
+            >= half_s
+        ]
+        return range(covered[0], covered[-1] + 1) if covered else range(0)

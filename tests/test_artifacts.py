@@ -238,7 +238,7 @@ def test_a_stage_is_done_when_its_marker_is_there(folder):
     assert not made.is_done()
     made.begin()
     assert not made.is_done()
-    with pytest.raises(ArtifactError, match="'base' is not complete: no .*/DONE"):
+    with pytest.raises(ArtifactError, match=r"'base' is not complete: no .*/DONE"):
         made.manifest()
 
     made.finish({"num_videos": 3})

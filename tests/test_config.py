@@ -1,0 +1,151 @@
+"""Settings: their defaults, where they come from, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from distributed_avel.config import RunConfig, load_values, validate
+from distributed_avel.errors import ConfigError
+from distributed_avel.refine.windows import window_mask
+
+DEFAULTS = Path(__file__).parent / "data" / "default_config.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def refused(values: dict) -> str:
+    with pytest.raises(ConfigError) as error:
+        validate(values, "some.yaml")
+    return str(error.value)
+
+
+def test_a_changed_default_is_noticed():
+    """A default decides what people's runs compute: change it on purpose, and write it here."""
+    written = yaml.safe_load(DEFAULTS.read_text())
+
+    assert RunConfig().model_dump(mode="json") == written
+
+
+def test_the_defaults_written_as_a_file_are_the_defaults():
+    assert validate(load_values(DEFAULTS), "defaults") == RunConfig()
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_that_we_ship_is_valid(name):
+    assert validate(load_values(name), name.name)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().seed = 1
+
+
+def test_every_setting_says_what_it_is():
+    def undocumented(section, prefix=""):
+        for name, info in section.model_fields.items():
+            if hasattr(info.annotation, "model_fields"):
+                yield from undocumented(info.annotation, f"{prefix}{name}.")
+            elif not info.description:
+                yield prefix + name
+
+    assert list(undocumented(RunConfig)) == []
+
+
+def test_all_problems_are_told_at_once_each_with_its_key():
+    message = refused(
+        {
+            "sed": 3,
+            "arms": "all",
+            "data": {"dataset": 5},
+            "model": {"pooling": "median"},
+            "train": {"batch_size": 0, "learning_rate": "fast", "loss": "mse"},
+            "refine": {"threshold": 1.5, "windw": 4},
+        }
+    )
+
+    assert message.splitlines() == [
+        "some.yaml: 9 problem(s)",
+        "  arms: Input should be a valid tuple",
+        "  data.dataset: Input should be a valid string",
+        "  model.pooling: Input should be 'model', 'max', 'mean' or 'lse'",
+        "  train.batch_size: Input should be greater than 0",
+        "  train.learning_rate: Input should be a valid number, unable to parse string as a number",
+        "  train.loss: Input should be 'soft_margin' or 'cross_entropy'",
+        "  refine.threshold: Input should be less than 1, or: Input should be 'validation'",
+        "  refine.windw: no such key; perhaps window",
+        "  sed: no such key; perhaps seed",
+    ]
+
+
+def test_windows_that_do_not_fit_are_told_together_with_other_problems():
+    message = refused({"refine": {"window": 6}, "train": {"loss": "mse"}})
+
+    assert "refine: window must lie in 2..5 for 10 segments, got 6" in message
+    assert "train.loss" in message
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, "test", None])
+def test_a_threshold_is_a_probability_or_chosen_on_the_validation_split(threshold):
+    assert "refine.threshold" in refused({"refine": {"threshold": threshold}})
+
+
+@given(num_segments=st.integers(1, 24), window=st.integers(1, 14), stride=st.integers(1, 14))
+def test_a_window_and_stride_are_refused_exactly_where_they_have_no_windows(
+    num_segments, window, stride
+):
+    values = {
+        "data": {"num_segments": num_segments},
+        "refine": {"window": window, "stride": stride},
+    }
+    try:
+        window_mask(num_segments, window, stride)
+    except ValueError:
+        assert "window must lie" in refused(values) or "stride must divide" in refused(values)
+    else:
+        assert validate(values, "some.yaml").refine.window == window
+
+
+def test_a_shorter_video_may_need_another_window():
+    assert "window must lie in 2..2 for 5 segments" in refused({"data": {"num_segments": 5}})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"- a\n- b\n", "expected `key: value` lines, got list"),
+        (b"just a text", "expected `key: value` lines, got str"),
+        (b"data: {dataset: [", "not YAML"),
+        (b"\xff\xfe\x00\xd8", "not YAML"),
+        (b"data: 3\n", "data: Input should be a valid dictionary"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, told):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError) as error:
+        validate(load_values(path), str(path))
+
+    assert str(path) in str(error.value)
+    assert told in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
+    for path in (tmp_path / "missing.yaml", tmp_path):
+        with pytest.raises(ConfigError, match=f"{path}: no configuration file to read"):
+            load_values(path)
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+
+    assert validate(load_values(tmp_path / "empty.yaml"), "empty.yaml") == RunConfig()
+
+
+def test_results_go_below_the_name_of_the_data_set():
+    assert RunConfig().resolved_run_dir == "runs/demo"
+    assert validate({"data": {"dataset": "ave"}}, "").resolved_run_dir == "runs/ave"
+    assert validate({"run_dir": "s3://bucket/x"}, "").resolved_run_dir == "s3://bucket/x"
