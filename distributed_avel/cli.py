@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from distributed_avel.config import Config, RunConfig, load_values, validate
+from distributed_avel.config import AnyRun, Config, RunConfig, load_values, validate
 from distributed_avel.errors import AvelError, ConfigError
 
 USER_ERROR = 2
@@ -19,15 +19,21 @@ INTERRUPTED = 130
 _CONFIG_HELP = "Every option may also stand in a YAML file: --config PATH. Options override it."
 
 
-def run_job(job: Callable[[RunConfig], None], argv: list[str], description: str | None) -> int:
+def run_job(
+    job: Callable[[AnyRun], None],
+    argv: list[str],
+    description: str | None,
+    kind: type[AnyRun] = RunConfig,
+) -> int:
     """Read the configuration, run the job, and return the exit status.
 
     Args:
         argv: `--config PATH` and options that override that file.
         description: The help text of the job.
+        kind: The configuration that the job takes.
     """
     try:
-        job(read_config(argv, description))
+        job(read_config(argv, description, kind))
     except AvelError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
@@ -37,7 +43,9 @@ def run_job(job: Callable[[RunConfig], None], argv: list[str], description: str 
     return 0
 
 
-def read_config(argv: list[str], description: str | None = None) -> RunConfig:
+def read_config(
+    argv: list[str], description: str | None = None, kind: type[AnyRun] = RunConfig
+) -> AnyRun:
     """The configuration that these arguments ask for.
 
     Raises:
@@ -47,7 +55,7 @@ def read_config(argv: list[str], description: str | None = None) -> RunConfig:
     path, overrides = split_config_option(argv)
     values = load_values(path) if path else {}
     options, unknown = tyro.cli(
-        _options_of(RunConfig, values),
+        _options_of(kind, values),
         args=overrides,
         description=f"{(description or '').strip()}\n\n{_CONFIG_HELP}",
         return_unknown_args=True,
@@ -55,7 +63,8 @@ def read_config(argv: list[str], description: str | None = None) -> RunConfig:
     values = _merged(values, dataclasses.asdict(options))
     _add_unknown(values, unknown)
     sources = [str(path)] if path else []
-    return validate(values, " and ".join([*sources, "command line"] if overrides else sources))
+    source = " and ".join([*sources, "command line"] if overrides else sources)
+    return validate(values, source, kind)
 
 
 def split_config_option(argv: list[str]) -> tuple[Path | None, list[str]]:

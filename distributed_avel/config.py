@@ -7,7 +7,7 @@ and all problems are reported together.
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -286,6 +286,84 @@ class RunConfig(Config):
         return self.run_dir or f"runs/{self.data.dataset}"
 
 
+class SweepConfig(Config):
+    """What a sweep tries, and how the best of it is chosen."""
+
+    search: Literal["grid", "random", "optuna", "asha"] = "grid"
+    """All combinations; num_trials at random; so many that Optuna suggests; or so many at
+    random, of which ASHA stops the worse ones early."""
+
+    num_trials: PositiveInt = 20
+    """Trials of a search that is not a grid."""
+
+    windows: tuple[str, ...] = ()
+    """Pairs N:s of window and stride, such as 4:2 (default: all valid ones)."""
+
+    max_windows: PositiveInt | None = None
+    """No pair with more windows T1: the cost of a pair grows with them."""
+
+    max_unevenness: float = Field(default=1.0, ge=0.0, le=1.0)
+    """No pair whose windows cover the segments less evenly: 1 - least/most windows that a
+    segment is in. Below 1, no segment is left out."""
+
+    thresholds: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
+    """Values of tau for a grid, tried as they are (default: num_thresholds of those that the
+    validation split finds worth it)."""
+
+    num_thresholds: PositiveInt = 5
+    """Values of tau for a grid, evenly spaced on the logit scale."""
+
+    screen_keep: float = Field(default=0.5, ge=0.0, le=1.0)
+    """A tau is worth a trial where sensitivity + specificity - 1 of the window pseudo-labels, on
+    the validation split, reaches this part of its best; 0 tries all."""
+
+    vary: tuple[str, ...] = ()
+    """More settings: KEY=VALUE,VALUE,... or KEY=LOW..HIGH (logarithmic), such as
+    train.learning_rate=0.001,0.002 or model.name=ave,psp."""
+
+    auxiliary: bool = True
+    """Whether Step 1 has the auxiliary loss: the arm A+LR rather than LR."""
+
+    criterion: tuple[str, ...] = ("accuracy", "non_ave_f1")
+    """The mean of these metrics on the validation split decides."""
+
+    num_best: PositiveInt = 3
+    """So many of the best points are tried with more seeds."""
+
+    num_seeds: PositiveInt = 3
+    """Seeds of each of them."""
+
+    max_concurrent: PositiveInt | None = None
+    """No more trials than this at once (default: what the cluster holds)."""
+
+    gpus_per_trial: NonNegativeFloat = 0.0
+    """GPUs of a trial that trains in its own process; a fraction shares one."""
+
+    max_retries: NonNegativeInt = 1
+    """How often a trial that failed or was killed is tried again."""
+
+
+class TuneConfig(RunConfig):
+    """A sweep: the run that all trials start from, and what they vary."""
+
+    sweep: SweepConfig = Field(default=SweepConfig(), validate_default=True)
+
+    @field_validator("sweep")
+    @classmethod
+    def _gpus_are_used(cls, sweep: SweepConfig, info: ValidationInfo) -> SweepConfig:
+        if sweep.gpus_per_trial and "train" in info.data and not info.data["train"].use_gpu:
+            raise ValueError("gpus_per_trial: say --train.use-gpu as well")
+        return sweep
+
+    @property
+    def run(self) -> RunConfig:
+        """The run without the sweep."""
+        return RunConfig.model_validate(self.model_dump(exclude={"sweep"}))
+
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
 def load_values(path: Path) -> dict[str, Any]:
     """The values of a YAML file, unchecked; `validate` checks them.
 
@@ -303,26 +381,27 @@ def load_values(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def validate(values: dict[str, Any], source: str) -> RunConfig:
+def validate(values: dict[str, Any], source: str, kind: type[AnyRun] = RunConfig) -> AnyRun:
     """A configuration from values.
 
     Args:
         source: Where they come from, for the error message.
+        kind: What they are the values of.
 
     Raises:
         ConfigError: The message has everything that is wrong with them.
     """
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(source, error)) from None
+        raise ConfigError(explain(source, error, kind)) from None
 
 
-def explain(source: str, error: ValidationError) -> str:
+def explain(source: str, error: ValidationError, kind: type[RunConfig] = RunConfig) -> str:
     """All problems of a configuration, one a line, each with its key."""
     problems: dict[str, list[str]] = {}
     for problem in error.errors():
-        key, siblings = _key_of(problem["loc"])
+        key, siblings = _key_of(problem["loc"], kind)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "no such key"
@@ -335,12 +414,12 @@ def explain(source: str, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _key_of(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
+def _key_of(location: tuple[int | str, ...], whole: type[RunConfig]) -> tuple[str, list[str]]:
     """The key that a problem concerns, and the keys that could stand in its place.
 
     Of a value that may be of two types, pydantic tells one problem for each.
     """
-    section: Any = RunConfig
+    section: Any = whole
     for depth, part in enumerate(location, start=1):
         fields = section.model_fields
         kind = fields[part].annotation if part in fields else None

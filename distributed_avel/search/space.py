@@ -1,0 +1,316 @@
+"""The space of a sweep: pairs of window and stride, tau, and any other settings of a run.
+
+A point of the space is a dictionary from dotted keys of the configuration to values, so that
+`with_values` makes a run of it and nothing about a dimension has to be known twice.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from distributed_avel.config import RunConfig, SweepConfig, validate
+from distributed_avel.errors import ConfigError
+from distributed_avel.randomness import generator
+from distributed_avel.refine.windows import window_mask
+
+Point = dict[str, Any]
+
+WINDOW, STRIDE, THRESHOLD = "refine.window", "refine.stride", "refine.threshold"
+
+_SECTIONS = ("model", "train", "refine")
+_WINDOWS = "windows"
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A valid pair of window N and stride s, with what it costs and how evenly it looks.
+
+    Args:
+        num_windows: T1, which the costs of Steps 1 (with the auxiliary loss) and 2 grow with.
+        unevenness: 1 - least / most windows that a segment is in: 0 is even, and 1 means that
+            some segments are in no window.
+    """
+
+    window: int
+    stride: int
+    num_windows: int
+    unevenness: float
+
+    def __str__(self) -> str:
+        return f"{self.window}:{self.stride}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A setting that takes one of some values."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A setting that takes any value from `low` to `high`, evenly on a logarithmic scale."""
+
+    key: str
+    low: float
+    high: float
+    is_whole: bool
+
+
+class Suggest(Protocol):
+    """What the space asks of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        ...
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """A number between these."""
+        ...
+
+
+def valid_windows(
+    num_segments: int, *, max_windows: int | None = None, max_unevenness: float = 1.0
+) -> list[Windows]:
+    """All pairs with 1 < N < (T + 1) / 2 and s a divisor of T - N, the cheapest first.
+
+    Args:
+        num_segments: T.
+        max_windows: The largest T1 that is wanted.
+        max_unevenness: The largest unevenness that is wanted.
+    """
+    found = []
+    for window in range(2, (num_segments + 1) // 2 + 1):
+        if not 1 < window < (num_segments + 1) / 2:
+            continue
+        for stride in range(1, num_segments - window + 1):
+            if (num_segments - window) % stride == 0:
+                found.append(_windows(num_segments, window, stride))
+    kept = [
+        w
+        for w in found
+        if w.num_windows <= (max_windows or w.num_windows) and w.unevenness <= max_unevenness
+    ]
+    return sorted(kept, key=lambda w: (w.num_windows, w.window, w.stride))
+
+
+def _windows(num_segments: int, window: int, stride: int) -> Windows:
+    mask_WT = window_mask(num_segments, window, stride)
+    cover_T = mask_WT.sum(axis=0)
+    return Windows(window, stride, len(mask_WT), 1.0 - float(cover_T.min() / cover_T.max()))
+
+
+def chosen_windows(config: SweepConfig, num_segments: int) -> list[Windows]:
+    """The pairs that a sweep tries.
+
+    Raises:
+        ConfigError: A pair is not one or is not valid, or the limits leave none.
+    """
+    everything = valid_windows(num_segments)
+    if not config.windows:
+        found = valid_windows(
+            num_segments,
+            max_windows=config.max_windows,
+            max_unevenness=config.max_unevenness,
+        )
+        if not found:
+            raise ConfigError(
+                "sweep.max_windows and sweep.max_unevenness leave no pair of window and stride; "
+                f"there are {_list(everything)}"
+            )
+        return found
+    by_name = {str(windows): windows for windows in everything}
+    wrong = [name for name in config.windows if name not in by_name]
+    if wrong:
+        raise ConfigError(
+            f"sweep.windows: {', '.join(wrong)}: not a valid pair N:s for {num_segments} segments "
+            f"(1 < N < {(num_segments + 1) / 2:g}, s divides {num_segments} - N); "
+            f"there are {_list(everything)}"
+        )
+    return [by_name[name] for name in dict.fromkeys(config.windows)]
+
+
+def _list(windows: Sequence[Windows]) -> str:
+    return ", ".join(f"{w} (T1 {w.num_windows})" for w in windows)
+
+
+def with_values(config: RunConfig, point: Mapping[str, Any], source: str = "sweep") -> RunConfig:
+    """The run that a point of the space stands for.
+
+    Raises:
+        ConfigError: The configuration has no such key, or refuses the value.
+    """
+    values = config.model_dump(mode="json")
+    for key, value in point.items():
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return validate(values, source)
+
+
+def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
+    """A dimension from `KEY=VALUE,VALUE,...` or `KEY=LOW..HIGH`, checked against the configuration.
+
+    Raises:
+        ConfigError: There is no such setting, a sweep cannot vary it, or a value is refused.
+    """
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise ConfigError(f"sweep.vary: {text!r}: expected KEY=VALUE,VALUE,... or KEY=LOW..HIGH")
+    if key.partition(".")[0] not in _SECTIONS:
+        raise ConfigError(
+            f"sweep.vary: {key}: a sweep varies settings of {', '.join(_SECTIONS)}; the trials "
+            "share data and features, and seeds are those of sweep.num_seeds"
+        )
+    if key in (WINDOW, STRIDE, THRESHOLD):
+        raise ConfigError(f"sweep.vary: {key}: use sweep.windows and sweep.thresholds")
+    low, dots, high = values.partition("..")
+    checked = [
+        _checked(config, key, yaml.safe_load(part))
+        for part in ((low, high) if dots else values.split(","))
+    ]
+    if not dots:
+        return Choice(key, tuple(dict.fromkeys(checked)))
+    are_numbers = all(isinstance(value, int | float) for value in checked)
+    if not are_numbers or not 0 < checked[0] < checked[1]:
+        raise ConfigError(f"sweep.vary: {key}: a range needs two numbers with 0 < LOW < HIGH")
+    is_whole = all(isinstance(value, int) for value in checked)
+    return Range(key, float(checked[0]), float(checked[1]), is_whole)
+
+
+def _checked(config: RunConfig, key: str, value: Any) -> Any:
+    """The value as the configuration holds it."""
+    found: Any = with_values(config, {key: value}, "sweep.vary")
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """All points that a sweep may try.
+
+    Args:
+        thresholds: Values of tau for a grid.
+        threshold_range: Where tau lies otherwise.
+    """
+
+    windows: tuple[Windows, ...]
+    thresholds: tuple[float, ...]
+    threshold_range: tuple[float, float]
+    dimensions: tuple[Choice | Range, ...] = ()
+
+    def grid(self) -> list[Point]:
+        """Every combination.
+
+        Raises:
+            ConfigError: A dimension is a range.
+        """
+        ranges = [d.key for d in self.dimensions if isinstance(d, Range)]
+        if ranges:
+            raise ConfigError(
+                f"sweep.vary: {', '.join(ranges)}: a grid needs values, not a range; list them or "
+                "choose sweep.search random, optuna or asha"
+            )
+        choices = [d for d in self.dimensions if isinstance(d, Choice)]
+        combinations = [
+            dict(zip([d.key for d in choices], values, strict=True))
+            for values in product(*(d.values for d in choices))
+        ]
+        return [
+            {**_pair(windows), **chosen, THRESHOLD: tau}
+            for windows in self.windows
+            for chosen in combinations
+            for tau in self.thresholds
+        ]
+
+    def sample(self, count: int, seed: int) -> list[Point]:
+        """Points drawn at random; the first ones do not depend on how many there are."""
+        return [self._draw(generator(seed, "sweep", "point", i)) for i in range(count)]
+
+    def _draw(self, rng: np.random.Generator) -> Point:
+        windows = self.windows[int(rng.integers(len(self.windows)))]
+        point = _pair(windows)
+        for dimension in self.dimensions:
+            if isinstance(dimension, Choice):
+                point[dimension.key] = dimension.values[int(rng.integers(len(dimension.values)))]
+            else:
+                point[dimension.key] = _from_log(dimension, rng.uniform(*_log_ends(dimension)))
+        point[THRESHOLD] = _expit(rng.uniform(*map(logit, self.threshold_range)))
+        return point
+
+    def suggest(self, trial: Suggest) -> None:
+        """Define by run: ask an Optuna trial for one value a dimension; see `suggested`."""
+        trial.suggest_categorical(_WINDOWS, [str(windows) for windows in self.windows])
+        trial.suggest_float(THRESHOLD, *map(logit, self.threshold_range))
+        for dimension in self.dimensions:
+            if isinstance(dimension, Choice):
+                trial.suggest_categorical(dimension.key, list(dimension.values))
+            else:
+                trial.suggest_float(dimension.key, *_log_ends(dimension))
+
+    def suggested(self, values: Mapping[str, Any]) -> Point:
+        """The point that values stand for which `suggest` asked for."""
+        windows = next(w for w in self.windows if str(w) == values[_WINDOWS])
+        point = _pair(windows)
+        for dimension in self.dimensions:
+            value = values[dimension.key]
+            is_choice = isinstance(dimension, Choice)
+            point[dimension.key] = value if is_choice else _from_log(dimension, value)
+        point[THRESHOLD] = _expit(values[THRESHOLD])
+        return point
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """A point in a few words, such as `N 4, s 2, tau 0.95`."""
+    names = {WINDOW: "N", STRIDE: "s", THRESHOLD: "tau"}
+    words = []
+    for key, value in point.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        words.append(f"{names.get(key, key)} {shown}")
+    return ", ".join(words)
+
+
+def spread_thresholds(low: float, high: float, count: int) -> tuple[float, ...]:
+    """`count` values of tau from `low` to `high`, evenly spaced on the logit scale."""
+    if count == 1:
+        return (_expit((logit(low) + logit(high)) / 2),)
+    return tuple(_expit(x) for x in np.linspace(logit(low), logit(high), count))
+
+
+def logit(probability: float) -> float:
+    """log(p / (1 - p))."""
+    return math.log(probability / (1.0 - probability))
+
+
+def _expit(x: float) -> float:
+    """The inverse of `logit`, to six decimals, so that people can type it."""
+    return round(1.0 / (1.0 + math.exp(-x)), 6)
+
+
+def _pair(windows: Windows) -> Point:
+    return {WINDOW: windows.window, STRIDE: windows.stride}
+
+
+def _log_ends(dimension: Range) -> tuple[float, float]:
+    return math.log(dimension.low), math.log(dimension.high)
+
+
+def _from_log(dimension: Choice | Range, value: float) -> float | int:
+    assert isinstance(dimension, Range)
+    number = min(max(math.exp(value), dimension.low), dimension.high)
+    return round(number) if dimension.is_whole else float(f"{number:.6g}")
+
+
+def shared_settings(points: Iterable[Point]) -> list[Point]:
+    """The settings of the points that Steps 1 and 2 depend on, each once, in their order."""
+    shared = ({k: v for k, v in point.items() if k != THRESHOLD} for point in points)
+    return list({repr(point): point for point in shared}.values())
