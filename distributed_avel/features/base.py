@@ -48,6 +48,13 @@ class Extractor(ABC):
     """What `extract.frames_per_segment` is where the user does not set it."""
 
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
+        networks = self.networks(config)
+        unknown = sorted(config.weights.keys() - networks.keys())
+        if unknown:
+            raise ConfigError(
+                f"extract.weights: extractor {config.extractor!r} has no network {unknown[0]!r}; "
+                f"it has: {', '.join(networks) or 'none'}"
+            )
         self.timeline = timeline
         self.config = config
         self.frames_per_segment = config.frames_per_segment or self.default_frames_per_segment
@@ -56,6 +63,11 @@ class Extractor(ABC):
     @abstractmethod
     def shapes(self) -> FeatureShapes:
         """Shapes of the features of one video."""
+
+    @classmethod
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
+        """Name of each network, and the source of its weights where `extract.weights` has none."""
+        return {}
 
     @property
     def weights_note(self) -> str | None:
@@ -121,3 +133,15 @@ def extractor_class(name: str) -> type[Extractor]:
     except KeyError:
         known = ", ".join(extractor_names())
         raise ConfigError(f"extract.extractor: no extractor {name!r}; there are: {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorRecipe:
+    """How a process builds its own extractor. Unpickling it registers all of them."""
+
+    timeline: Timeline
+    config: ExtractConfig
+
+    def __call__(self) -> Extractor:
+        """A new extractor."""
+        return extractor_class(self.config.extractor)(self.timeline, self.config)

@@ -1,4 +1,4 @@
-"""Work cut into units that a pool of Ray actors does, one unit at a time, each at most once.
+"""Work cut into units that a pool of Ray actors does, each unit at most once.
 
 Extraction, rendering and Step 2 all have this form: many independent videos, an actor that is
 expensive to set up, results that must survive a kill. Ray Data streams the units through the
@@ -7,20 +7,23 @@ yields, as one Parquet file a kind of table, so that a unit that is written is n
 whoever was killed; the files of a unit have the same names and contents whoever writes them.
 """
 
-import time
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
-import ray
 import ray.data
 
 from distributed_avel.artifacts import Location
+from distributed_avel.errors import AvelError
 from distributed_avel.runtime.progress import progress
 
 UNIT = "unit"
 """The column that holds a unit's name."""
+
+_UNITS = "units"
+_SUMMARY = pa.schema([("rows", pa.int64()), ("error", pa.binary())])
 
 
 class UnitWorker(Protocol):
@@ -35,88 +38,95 @@ class UnitWorker(Protocol):
         ...
 
 
+MakeWorker = Callable[[], UnitWorker]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """The actors that do the units."""
+    """The actors that do the units.
+
+    Args:
+        units_in_hand: How many units an actor does at once, each in a thread of its own. They
+            are what is done again when it is killed.
+    """
 
     num_actors: int
     cpus_per_actor: float = 1.0
     gpus_per_actor: float = 0.0
     units_in_hand: int = 1
-    """Units that an actor does at once, each in a thread: what a kill can cost."""
 
 
 class _UnitActor:
-    """Does units, writes their tables, and says what it wrote."""
+    """Does units, writes their tables, and says how many rows it did.
 
-    def __init__(self, make_worker: Callable[[], UnitWorker], out: Location) -> None:
-        self._worker = make_worker()
+    A user's mistake is handed to the driver as it is; Ray would make a bug with a traceback of it.
+    """
+
+    def __init__(self, make_worker: MakeWorker, out: Location) -> None:
         self._out = out
+        self._error: AvelError | None = None
+        try:
+            self._worker = make_worker()
+        except AvelError as error:
+            self._error = error
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        started = time.monotonic()
+        error = self._error
+        if error is None:
+            try:
+                self._do(rows)
+            except AvelError as mistake:
+                error = mistake
+        summary = {"rows": rows.num_rows, "error": error and pickle.dumps(error)}
+        return pa.Table.from_pylist([summary], schema=_SUMMARY)
+
+    def _do(self, rows: pa.Table) -> None:
         unit = rows[UNIT][0].as_py()
-        tables = self._worker(rows.drop_columns(UNIT))
-        for folder, table in tables.items():
+        for folder, table in self._worker(rows.drop_columns(UNIT)).items():
+            part = self._out / folder / f"{unit}.parquet"
             if table.num_rows:
-                (self._out / folder / f"{unit}.parquet").write_table(table)
-        (self._out / "units" / unit).write_bytes(b"")
-        return pa.table(
-            {"unit": [unit], "rows": [rows.num_rows], "seconds": [time.monotonic() - started]}
-        )
+                part.write_table(table)
+            elif part.exists():  # a killed attempt left it, such as a failure that was none
+                part.fs.delete_file(part.path)
+        (self._out / _UNITS / unit).write_bytes(b"")
 
 
 def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
     """Tables of at most `size` rows, each with its unit's name in every row."""
-    return [
-        rows.slice(start, size).append_column(
-            UNIT, pa.array([f"{start // size:06d}"] * rows.slice(start, size).num_rows)
-        )
-        for start in range(0, rows.num_rows, size)
-    ]
+    units = []
+    for start in range(0, rows.num_rows, size):
+        part = rows.slice(start, size)
+        name = f"{start // size:06d}"
+        units.append(part.append_column(UNIT, pa.array([name] * part.num_rows)))
+    return units
 
 
 def run_units(
-    stage: str,
-    units: Sequence[pa.Table],
-    make_worker: Callable[[], UnitWorker],
-    out: Location,
-    pool: Pool | None,
+    stage: str, units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool
 ) -> None:
     """Do all units that `out` does not have yet.
 
     Args:
         make_worker: Called once in each actor.
         out: The folder of the stage.
-        pool: The actors; without them, all is done in this process.
+
+    Raises:
+        AvelError: What a worker raised. Units that are done stay done.
     """
-    finished = {location.name for location in (out / "units").children()}
+    finished = {location.name for location in (out / _UNITS).children()}
     todo = [unit for unit in units if unit[UNIT][0].as_py() not in finished]
     total = sum(unit.num_rows for unit in units)
     done = total - sum(unit.num_rows for unit in todo)
     with progress(stage, total, "videos", already=done) as report:
-        do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
-        for summary in do:
-            done += summary["rows"]
+        for num_rows in _stream(todo, make_worker, out, pool):
+            done += num_rows
             report(done)
 
 
-def _do_here(
-    units: Sequence[pa.Table], make_worker: Callable[[], UnitWorker], out: Location
-) -> Iterator[dict[str, Any]]:
-    if not units:
-        return
-    actor = _UnitActor(make_worker, out)
-    for unit in units:
-        yield actor(unit).to_pylist()[0]
-
-
 def _stream(
-    units: Sequence[pa.Table],
-    make_worker: Callable[[], UnitWorker],
-    out: Location,
-    pool: Pool,
-) -> Iterator[dict[str, Any]]:
+    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool
+) -> Iterator[int]:
+    """The number of rows of each unit as it is done."""
     if not units:
         return
     context = ray.data.DataContext.get_current()
@@ -136,4 +146,7 @@ def _stream(
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,
     )
-    yield from summaries.iter_rows()
+    for summary in summaries.iter_rows():
+        if summary["error"] is not None:
+            raise pickle.loads(summary["error"])
+        yield summary["rows"]

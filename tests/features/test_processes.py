@@ -1,0 +1,168 @@
+"""Decoding processes: one bad file costs itself, and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from media.clips import TIMELINE, clip
+from troubled import is_running, make_nothing, make_troubled, preparations, wait_until, write_order
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import ExtractConfig
+from distributed_avel.features.base import ExtractorRecipe
+from distributed_avel.features.processes import MAX_FILE_BYTES, DecodingProcesses, Failed
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(60)]
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def processes():
+    made = DecodingProcesses(make_troubled, num_processes=1, timeout_s=1.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def order(tmp_path):
+    def make(name: str, do: str = "work", seconds: float = 0.0) -> Location:
+        write_order(tmp_path / name, do, seconds)
+        return Location.at(tmp_path / name)
+
+    return make
+
+
+def make_sparse(path: Path, size: int) -> None:
+    path.touch()
+    os.truncate(path, size)
+
+
+def pid_of(media: Location) -> int:
+    return preparations(Path(media.path))[-1][0]
+
+
+@pytest.mark.parametrize(
+    ("do", "reason"),
+    [
+        ("hang", "gave up after 1 s; fetch it again or raise extract.timeout_s"),
+        ("hang without a chance for other threads", "gave up after 1 s"),
+        ("exit", "the decoder crashed on it, 2 times (exit status 11); fetch it again"),
+        ("segfault", "the decoder crashed on it, 2 times (SIGSEGV); fetch it again"),
+        ("refuse", "no sound; record it again"),
+        ("divide by zero", "unexpected ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_be_prepared_fails_alone(processes, order, do, reason):
+    files = [order("before"), order("bad", do), order("after")]
+
+    before, bad, after = [future.result() for future in map(processes.prepare, files)]
+
+    assert isinstance(bad, Failed)
+    assert bad.reason.startswith(reason)
+    assert (before, after) == (sum(b"before"), sum(b"after"))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "no such file; put it there or take it out of the annotations"),
+        (Path.mkdir, "a folder, a pipe or a device"),
+        (os.mkfifo, "a folder, a pipe or a device"),  # opening it would wait for ever
+        (lambda path: make_sparse(path, MAX_FILE_BYTES + 1), "too large: 1.0 GiB"),
+        (lambda path: (path.parent / "file").touch(), "no such file"),
+    ],
+    ids=["missing", "folder", "pipe", "too large", "nothing below a file"],
+)
+def test_what_is_not_a_media_file_is_said_before_it_is_read(processes, tmp_path, make, reason):
+    make(tmp_path / "video")
+    name = "file/video" if (tmp_path / "file").exists() else "video"
+
+    failed = processes.prepare(Location.at(tmp_path) / name).result()
+
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith(reason)
+
+
+def test_a_process_that_somebody_killed_costs_no_file(processes, order):
+    idle = order("idle")
+    assert processes.prepare(idle).result() == sum(b"idle")
+    os.kill(pid_of(idle), signal.SIGKILL)
+    wait_until(lambda: not is_running(pid_of(idle)))
+
+    busy = order("busy", "be killed once")
+
+    assert processes.prepare(busy).result() == sum(b"busy")
+    assert len(preparations(Path(busy.path))) == 2
+
+
+def test_a_process_that_cannot_be_set_up_is_an_error_and_no_file_is_to_blame(order):
+    processes = DecodingProcesses(make_nothing, num_processes=1, timeout_s=1.0)
+
+    with pytest.raises(RuntimeError, match=r"cannot be set up: FileNotFoundError: weights\.bin"):
+        processes.prepare(order("good")).result()
+    processes.close()
+
+
+def test_each_process_has_one_file_at_a_time(order):
+    files = [order(f"{i}", seconds=0.2) for i in range(6)]
+    processes = DecodingProcesses(make_troubled, num_processes=2, timeout_s=5.0)
+
+    results = [future.result() for future in map(processes.prepare, files)]
+    processes.close()
+
+    assert results == [sum(f"{i}".encode()) for i in range(6)]
+    assert len({pid_of(file) for file in files}) == 2
+
+
+@pytest.mark.parametrize("do", ["work", "hang", "hang without a chance for other threads"])
+def test_processes_end_with_the_one_that_started_them(order, do):
+    media = order("video", do)
+    script = f"""
+        import time
+        from troubled import make_troubled
+        from distributed_avel.artifacts import Location
+        from distributed_avel.features.processes import DecodingProcesses
+
+        processes = DecodingProcesses(make_troubled, num_processes=1, timeout_s=1000)
+        processes.prepare(Location.at({media.path!r}))
+        time.sleep(1000)
+    """
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, "PYTHONPATH": path}
+    )
+    wait_until(lambda: preparations(Path(media.path)))
+
+    owner.kill()
+    owner.wait()
+
+    wait_until(lambda: not is_running(pid_of(media)), seconds=5)
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
+    whole = clip()
+    (tmp_path / "whole.mp4").write_bytes(whole)
+    (tmp_path / "damaged.mp4").write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    (tmp_path / "mute.mp4").write_bytes(clip(audio=False))
+    recipe = ExtractorRecipe(TIMELINE, ExtractConfig())
+    processes = DecodingProcesses(recipe, num_processes=1, timeout_s=30.0)
+
+    def prepare(times: int) -> int:
+        """Prepare files, and say how much memory the process then has, in bytes."""
+        for _ in range(times):
+            for name in ("whole.mp4", "damaged.mp4", "mute.mp4"):
+                processes.prepare(Location.at(tmp_path / name)).result()
+        (process,) = processes._processes
+        pages = Path(f"/proc/{process._running[0].pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    warm = prepare(20)
+    grown = prepare(100) - warm
+    processes.close()
+
+    assert grown < 24 * 2**20  # an audio reader that kept its buffers would keep 60 MiB

@@ -1,0 +1,104 @@
+"""An extractor whose files are orders: work, hang, crash; and a look at the processes it ran in."""
+
+import ctypes
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distributed_avel.config import ExtractConfig
+from distributed_avel.errors import MediaError
+from distributed_avel.features.base import Extractor, Features, FeatureShapes
+from distributed_avel.timeline import Timeline
+
+TIMELINE = Timeline(num_segments=2, segment_s=1.0)
+
+
+def write_order(path: Path, do: str, seconds: float = 0.0) -> None:
+    """A file for `Troubled`; it notes in a file beside it who prepared it and when it began."""
+    order = {"do": do, "number": sum(path.name.encode()), "seconds": seconds, "me": str(path)}
+    path.write_text(json.dumps(order))
+
+
+def preparations(path: Path) -> list[tuple[int, int]]:
+    """For each time that a file was begun: the process that did it, and that one's parent."""
+    notes = path.with_suffix(".notes")
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    return [(int(pid), int(parent)) for pid, parent in map(str.split, lines)]
+
+
+class Troubled(Extractor):
+    """Does what a file says; a number made from its name is its only feature."""
+
+    @property
+    def shapes(self) -> FeatureShapes:
+        num_segments = self.timeline.num_segments
+        return FeatureShapes(audio=(num_segments, 3), visual=(num_segments, 2, 1))
+
+    def prepare(self, media: bytes) -> int:
+        order = json.loads(media)
+        with Path(order["me"]).with_suffix(".notes").open("a") as notes:
+            notes.write(f"{os.getpid()} {os.getppid()}\n")
+        time.sleep(order["seconds"])
+        if order["do"] == "hang":
+            while True:
+                time.sleep(1)
+        elif order["do"] == "hang without a chance for other threads":
+            ctypes.PyDLL(None).sleep(1000)  # PyDLL keeps the interpreter's lock
+        elif order["do"] == "exit":
+            os._exit(11)
+        elif order["do"] == "segfault":
+            ctypes.string_at(0)
+        elif order["do"] == "refuse":
+            raise MediaError("no sound; record it again")
+        elif order["do"] == "divide by zero":
+            return order["number"] // 0
+        elif order["do"] == "be killed once" and len(preparations(Path(order["me"]))) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return order["number"]
+
+    def embed(self, prepared: Sequence[int]) -> list[Features]:
+        shapes = self.shapes
+        return [
+            Features(
+                np.full(shapes.audio, number, np.float32),
+                np.full(shapes.visual, number, np.float16),
+            )
+            for number in prepared
+        ]
+
+
+def make_troubled() -> Troubled:
+    return Troubled(TIMELINE, ExtractConfig())
+
+
+def make_nothing() -> Troubled:
+    raise FileNotFoundError("weights.bin")
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process that has not ended; one that nobody waited for has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes below a process, now."""
+    found = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def wait_until(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds:g} s"
+        time.sleep(0.02)
