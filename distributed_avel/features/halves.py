@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
-from distributed_avel.errors import ConfigError, WeightsError
+from distributed_avel.errors import WeightsError
 from distributed_avel.features.base import Extractor, Features, FeatureShapes
 from distributed_avel.features.weights import RANDOM, RANDOM_SEED, WeightsFile, find_weights
 from distributed_avel.timeline import Timeline
@@ -36,9 +36,9 @@ class Half(ABC):
         self.config = config
         self.frames_per_segment = frames_per_segment
 
-    @property
+    @classmethod
     @abstractmethod
-    def networks(self) -> dict[str, str]:
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
         """Name of each network, and the source of its weights where the user names none."""
 
     @property
@@ -74,14 +74,7 @@ class PairedExtractor(Extractor):
         super().__init__(timeline, config)
         self._visual = self.visual_half(timeline, config, self.frames_per_segment)
         self._audio = self.audio_half(timeline, config, self.frames_per_segment)
-        networks = {**self._visual.networks, **self._audio.networks}
-        unknown = sorted(config.weights.keys() - networks.keys())
-        if unknown:
-            raise ConfigError(
-                f"extract.weights: extractor {config.extractor!r} has no network {unknown[0]!r}; "
-                f"it has: {', '.join(networks)}"
-            )
-        self._sources = {**networks, **config.weights}
+        self._sources = {**self.networks(config), **config.weights}
         self._found: dict[str, WeightsFile | None] | None = None
         self._loaded = False
 
@@ -93,6 +86,11 @@ class PairedExtractor(Extractor):
         return FeatureShapes(
             audio=(num_segments, audio_dim), visual=(num_segments, regions, visual_dim)
         )
+
+    @classmethod
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
+        """The networks of both halves."""
+        return {**cls.visual_half.networks(config), **cls.audio_half.networks(config)}
 
     @property
     def weights_note(self) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distributed_avel.config import ExtractConfig
 from distributed_avel.features.halves import Half, Weights, loaded
 from distributed_avel.features.vgg19 import mean_over_samples
 from distributed_avel.media.video import sample_frames
@@ -42,8 +43,8 @@ class ResNetAndR2Plus1d(Half):
     _run_frames = None
     _run_clips = None
 
-    @property
-    def networks(self) -> dict[str, str]:
+    @classmethod
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
         """ResNet-152 and R(2+1)D-18."""
         return {"resnet152": "resnet152", "r2plus1d_18": "r2plus1d_18"}
 

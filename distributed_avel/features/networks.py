@@ -10,7 +10,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -185,11 +185,7 @@ class Runner:
         if self._dtype != torch.float32:
             return torch.autocast(self.device.type, self._dtype)
         # fp32 means fp32: by default cuDNN multiplies with 10 bits of mantissa (TF32).
-        return torch.backends.cudnn.flags(allow_tf32=False) if self._cuda else nullcontext()
-
-    @property
-    def _cuda(self) -> bool:
-        return self.device.type == "cuda"
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def batches(videos: Sequence[NDArray], rows_per_batch: int) -> Iterator[NDArray]:

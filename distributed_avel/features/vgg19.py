@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.config import ExtractConfig
 from distributed_avel.features.halves import Half, Weights, loaded
 from distributed_avel.media.video import SampledFrames, sample_frames
 
@@ -27,10 +28,10 @@ class Vgg19(Half):
 
     _run = None
 
-    @property
-    def networks(self) -> dict[str, str]:
+    @classmethod
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
         """VGG-19, with the weights that go with the preprocessing."""
-        caffe = self.config.preprocessing == "keras_caffe"
+        caffe = config.preprocessing == "keras_caffe"
         return {"vgg19": "vgg19_caffe" if caffe else "vgg19_torchvision"}
 
     @property

@@ -39,8 +39,8 @@ class Vggish(Half):
                 f"{timeline.segment_s:g} s are shorter; use longer ones or another extractor"
             )
 
-    @property
-    def networks(self) -> dict[str, str]:
+    @classmethod
+    def networks(cls, config: ExtractConfig) -> dict[str, str]:
         """VGGish."""
         return {"vggish": "vggish"}
 

@@ -10,14 +10,16 @@ import pytest
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError, WeightsError
 from distributed_avel.features.base import Extractor, extractor_class
+from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.features.llp import centre_crop
 from distributed_avel.features.networks import Vgg19Pool5
 from distributed_avel.features.pairs import AveExtractor, LlpExtractor
 from distributed_avel.features.vgg19 import mean_over_samples
+from distributed_avel.features.weights import PUBLIC
 from distributed_avel.media.write import write_mp4
 from distributed_avel.timeline import Timeline
 from tests.features.seeded_weights import save
-from tests.media.clips import tones
+from tests.media.clips import clip, tones
 
 TIMELINE = Timeline(num_segments=2, segment_s=1.0)
 AVE, LLP = "vgg19+vggish", "resnet152+r2plus1d_18+vggish"
@@ -89,8 +91,11 @@ def test_frames_are_scaled_without_a_crop_for_vgg19():
     assert np.abs(corners - first[[0, 0, -1, -1], [0, -1, 0, -1]]).mean() < 40
 
 
-def test_for_llp_frames_keep_their_shape_and_clips_do_not():
-    _, video = extractor(LLP, frames_per_segment=None).prepare(coloured(0))
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (128, 96), (64, 64)])
+def test_for_llp_frames_are_cropped_and_clips_are_not(height, width):
+    media = clip(2.0, height=height, width=width)
+
+    _, video = extractor(LLP, frames_per_segment=None).prepare(media)
 
     assert video.frames_FHW3.shape == (16, 224, 224, 3)
     assert video.small_FHW3.shape == (16, 112, 112, 3)
@@ -144,18 +149,22 @@ def test_what_features_depend_on_is_known_without_loading_anything(tmp_path):
     assert known(frames_per_segment=2) != same
 
 
-def test_each_preprocessing_comes_with_its_own_published_weights(tmp_path):
-    sources = {}
-    for preprocessing in ("keras_caffe", "torchvision"):
-        ours = AveExtractor(TIMELINE, ExtractConfig(extractor=AVE, preprocessing=preprocessing))
-        sources[preprocessing] = ours._visual.networks["vgg19"]
+@pytest.mark.parametrize(
+    ("preprocessing", "source"),
+    [("keras_caffe", "vgg19_caffe"), ("torchvision", "vgg19_torchvision")],
+)
+def test_each_preprocessing_comes_with_its_own_published_weights(preprocessing, source):
+    networks = AveExtractor.networks(ExtractConfig(preprocessing=preprocessing))
 
-    assert sources == {"keras_caffe": "vgg19_caffe", "torchvision": "vgg19_torchvision"}
+    assert networks == {"vgg19": source, "vggish": "vggish"}
+    assert set(networks.values()) <= PUBLIC.keys()
 
 
 def test_weights_for_a_network_that_is_not_there_are_refused():
     with pytest.raises(ConfigError, match="no network 'vgg'; it has: vgg19, vggish"):
         extractor(AVE, weights={"vgg": "random"})
+    with pytest.raises(ConfigError, match="no network 'vgg19'; it has: none"):
+        Descriptors(TIMELINE, ExtractConfig(weights={"vgg19": "random"}))
 
 
 @pytest.mark.parametrize("step", ["provenance", "load"])

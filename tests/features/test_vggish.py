@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError
@@ -53,15 +54,30 @@ def test_embeddings_are_the_published_ones_from_weights_with_the_published_names
     np.testing.assert_allclose(embedding, expected, atol=1e-4)
 
 
-def test_lower_precision_is_close_but_not_the_same(vggish, weights_file):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_close_but_not_the_same(weights_file, precision):
     patches = parity_patches()[:2]
     timeline = Timeline(num_segments=2, segment_s=1.0)
     exact = reference("vggish").outputs["embedding"][:2]
 
-    (rough,) = half(weights_file, timeline, precision="bf16").embed([patches])
+    (rough,) = half(weights_file, timeline, precision=precision).embed([patches])
 
     error = np.abs(rough - exact).max()
     assert 1e-6 < error < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05)])
+def test_a_gpu_computes_the_published_embeddings_too(weights_file, precision, tolerance):
+    expected = reference("vggish").outputs["embedding"]
+    vggish = half(weights_file, precision=precision)
+
+    (embedding,) = vggish.embed([parity_patches()])
+
+    assert vggish._run is not None
+    assert vggish._run.device.type == "cuda"
+    np.testing.assert_allclose(embedding, expected, atol=tolerance * np.abs(expected).max())
 
 
 def test_silence_has_finite_features_the_same_in_each_segment(vggish):
