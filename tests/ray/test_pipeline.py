@@ -33,7 +33,7 @@ def settings(root, **changes) -> RunConfig:
         "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
     }
     for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     return validate(values, "test")
 
 

@@ -1,0 +1,89 @@
+"""What is killed costs at most the unit in hand."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distributed_avel.artifacts import Location
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+
+JOB = Path(__file__).parents[2] / "jobs" / "pipeline.py"
+
+
+@pytest.fixture
+def command(tmp_path) -> list[str]:
+    """A pipeline whose Step 1 takes long enough to be killed."""
+    options = {
+        "--run-dir": tmp_path / "run",
+        "--tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "--arms": "base",
+        "--data.demo.num-train": 8,
+        "--data.demo.num-event-free": 2,
+        "--data.demo.num-val": 8,
+        "--data.demo.num-test": 8,
+        "--model.hidden-size": 8,
+        "--train.base-epochs": 3000,
+        "--train.report-every": 50,
+        "--train.cpus-per-worker": 1,
+    }
+    return [sys.executable, str(JOB), *(str(part) for pair in options.items() for part in pair)]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return list(run.glob("base/*/ray/checkpoint_*/state.pt"))
+
+
+def wait_for(condition, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
+    run = tmp_path / "run"
+    with (tmp_path / "first.log").open("w") as log:
+        driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
+    try:
+        wait_for(lambda: checkpoints(run), 120, "a checkpoint")
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not list(run.glob("base/*/DONE"))
+    features = next(run.glob("extract/*/index.parquet")).stat().st_mtime_ns
+
+    command[command.index("--train.base-epochs") + 1] = "3000"
+    second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+    assert second.returncode == 0, second.stderr
+    assert "data " in second.stderr
+    assert second.stderr.count("done before") == 2  # data and extract
+    assert "interrupted before" in second.stderr
+    assert next(run.glob("extract/*/index.parquet")).stat().st_mtime_ns == features
+    curves = Location.at(next(run.glob("base/*/curves.parquet"))).read_table()
+    losses = [row for row in curves.to_pylist() if row["metric"] == "train/mil"]
+    assert [row["epoch"] for row in losses] == list(range(3000))  # each epoch once
+    first_epoch = int(second.stderr.split("base: ")[2].split("/")[0])
+    assert first_epoch > 50  # it did not start again
+    assert np.isfinite([row["value"] for row in losses]).all()
+
+
+def test_a_terminated_job_ends_cleanly(command, tmp_path):
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: checkpoints(tmp_path / "run"), 120, "a checkpoint")
+
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=60)
+
+    assert driver.returncode == 130
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(driver.pid, 0)

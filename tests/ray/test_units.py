@@ -1,0 +1,127 @@
+"""Units of work on a pool of Ray actors: each is done, and none twice."""
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ray.exceptions import RayTaskError
+from troubled import wait_until
+
+from distributed_avel.artifacts import Location
+from distributed_avel.errors import DatasetError, WeightsError
+from distributed_avel.runtime.units import Pool, cut_into_units, run_units
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(90), pytest.mark.usefixtures("ray_cluster")]
+
+
+class Squares:
+    """Squares numbers; notes in a file which it did; keeps those above 100 apart."""
+
+    def __init__(self, notes: Path) -> None:
+        self._notes = notes
+
+    def __call__(self, rows: pa.Table) -> dict[str, pa.Table]:
+        numbers = rows["number"].to_pylist()
+        with self._notes.open("a") as notes:
+            notes.write("".join(f"{number}\n" for number in numbers))
+        if 13 in numbers:
+            raise DatasetError("13 is not a number; take another")
+        if 17 in numbers:
+            raise ZeroDivisionError
+        squares = pa.table({"number": numbers, "square": [n * n for n in numbers]})
+        large = pa.compute.greater(squares["square"], 100)
+        return {"small": squares.filter(pa.compute.invert(large)), "large": squares.filter(large)}
+
+
+class Meeting:
+    """Returns from a unit when another unit has begun too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, rows: pa.Table) -> dict[str, pa.Table]:
+        (self._folder / f"{os.getpid()}-{rows['number'][0]}").touch()
+        wait_until(lambda: len(list(self._folder.glob(f"{os.getpid()}-*"))) == 2)
+        return {}
+
+
+def without_weights() -> Squares:
+    raise WeightsError("no weights; fetch them")
+
+
+def units_of(numbers, size: int = 2) -> list[pa.Table]:
+    return cut_into_units(pa.table({"number": list(numbers)}), size)
+
+
+def noted(notes: Path) -> list[int]:
+    return sorted(map(int, notes.read_text().split()))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tmp_path):
+    units, notes = units_of(range(20), size=3), tmp_path / "notes"
+    work = partial(Squares, notes)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module=r"distributed_avel\.")
+        run_units("a", units, work, Location.at(tmp_path / "a"), Pool(num_actors=1))
+    several = Pool(num_actors=3, units_in_hand=2)
+    run_units("b", units[::-1], work, Location.at(tmp_path / "b"), several)
+
+    assert noted(notes) == sorted([*range(20), *range(20)])
+    files = files_in(tmp_path / "a")
+    assert files == files_in(tmp_path / "b")
+    assert sorted(name for name in files if name.startswith("large")) == [
+        "large/000003.parquet",  # 9, 10, 11
+        "large/000004.parquet",
+        "large/000005.parquet",
+        "large/000006.parquet",
+    ]
+    table = Location.at(tmp_path / "a" / "large" / "000003.parquet").read_table()
+    assert table.to_pylist() == [{"number": 11, "square": 121}]
+
+
+def test_a_mistake_of_the_user_arrives_as_it_is_and_what_was_done_is_kept(tmp_path):
+    notes, out = tmp_path / "notes", Location.at(tmp_path / "out")
+    work, one = partial(Squares, notes), Pool(num_actors=1)
+
+    with pytest.raises(WeightsError, match="^no weights; fetch them$"):
+        run_units("a", units_of(range(4)), without_weights, out, one)
+    with pytest.raises(DatasetError, match="^13 is not a number; take another$"):
+        run_units("a", units_of([1, 2, 13, 14, 3, 4]), work, out, one)
+    with pytest.raises(RayTaskError, match="ZeroDivisionError"):
+        run_units("a", units_of([1, 2, 17, 18, 3, 4]), work, out, one)
+    notes.unlink()
+    run_units("a", units_of([1, 2, 5, 6, 3, 4]), work, out, one)
+
+    assert 1 not in noted(notes)
+    assert {5, 6} <= set(noted(notes))
+    assert len(files_in(tmp_path / "out" / "small")) == 3
+
+
+def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path):
+    out = tmp_path / "out"
+    run_units("a", units_of([11, 12]), partial(Squares, tmp_path / "notes"), Location.at(out),
+              Pool(num_actors=1))  # fmt: skip
+    assert list(files_in(out / "large")) == ["000000.parquet"]
+    (out / "units" / "000000").unlink()  # as if killed before it was marked
+
+    run_units("a", units_of([1, 2]), partial(Squares, tmp_path / "notes"), Location.at(out),
+              Pool(num_actors=1))  # fmt: skip
+
+    assert files_in(out / "large") == {}
+    assert list(files_in(out / "small")) == ["000000.parquet"]
+
+
+def test_an_actor_has_two_units_in_hand_where_it_may(tmp_path):
+    pool = Pool(num_actors=1, units_in_hand=2)
+
+    run_units("a", units_of([1, 2], 1), partial(Meeting, tmp_path), Location.at(tmp_path), pool)
+
+    assert len(list((tmp_path / "units").iterdir())) == 2
