@@ -74,11 +74,13 @@ class Place:
         here: Train and score in this process rather than in workers of their own: what takes
             seconds is not worth their start.
         watch: Called after each epoch of a training in this process.
+        quiet: Say nothing of stages that are there.
         alone_at: Holds a stage that others may want at the same moment. It yields whether the
             stage is still to be computed; where it is not, somebody did so meanwhile.
     """
 
     here: bool = False
+    quiet: bool = False
     watch: Watch | None = None
     alone_at: Callable[[Stage], AbstractContextManager[bool]] = _nobody_else
 
@@ -363,7 +365,7 @@ class Pipeline:
         is_done, is_new = stage.is_done(), label not in self._said
         self._said.add(label)
         if is_done:
-            if is_new:
+            if is_new and not self._place.quiet:
                 say(f"{label}: done before")
             return stage
         why = stage.why_not_done()

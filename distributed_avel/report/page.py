@@ -40,7 +40,7 @@ def _context(report: Report) -> dict[str, Any]:
     num_failures = len(report.failures) if report.num_failures is None else report.num_failures
     context: dict[str, Any] = {
         "report": report,
-        "css": Markup(_css()),
+        "css": Markup(style_sheet()),
         "results": tables.results_table(report.results),
         "arm_notes": tables.arm_notes(report.results),
         "tiles": _tiles(report),
@@ -95,7 +95,8 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", str(value)
 
 
-def _css() -> str:
+def style_sheet() -> str:
+    """The style sheet of a page: that of its figures, then its own."""
     package = resources.files("distributed_avel.report")
     sheets = (package.joinpath(name) for name in ("figure.css", "page.css"))
     return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)

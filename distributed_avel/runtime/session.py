@@ -109,6 +109,17 @@ def require(config: RunConfig) -> None:
         raise ResourceError("the cluster can never run this:\n" + "\n".join(problems))
 
 
+def machines() -> list[dict[str, float]] | None:
+    """CPUs and GPUs of each machine of the cluster; None where more come on demand."""
+    if _grows_on_demand():
+        return None
+    return [
+        {kind: node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
 def _grows_on_demand() -> bool:
     """Whether an autoscaler may add nodes: only the cluster launcher writes this file."""
     return os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH110, PTH111

@@ -71,6 +71,11 @@ class Run:
             copy.write_bytes(location.read_bytes())
             self._client.log_artifact(self.run_id, str(copy), folder)
 
+    def ended(self, *, failed: bool) -> None:
+        """Say that what the run stands for is over."""
+        if self._client:
+            self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+
     def json(self, value: Any, name: str) -> None:
         """Log a JSON file."""
         if self._client:
@@ -96,17 +101,39 @@ class Tracker:
         if self._client is None:
             yield Run(None, "")
             return
-        tags = {MLFLOW_PARENT_RUN_ID: self.parent.run_id, MLFLOW_RUN_NAME: name}
-        run = self._client.create_run(self._experiment_id, tags=tags)
-        with _ends(self._client, run.info.run_id):
-            yield Run(self._client, run.info.run_id)
+        run_id = self._child(self._client, name)
+        with _ends(self._client, run_id):
+            yield Run(self._client, run_id)
+
+    def trial(self, key: str, name: str) -> Run:
+        """The child run of a trial that ended before: the same one whenever it is logged again.
+
+        Args:
+            key: What tells the trial from all others of this parent.
+        """
+        if self._client is None:
+            return Run(None, "")
+        tags = {_KEY_TAG: key, MLFLOW_PARENT_RUN_ID: self.parent.run_id}
+        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        found = self._client.search_runs([self._experiment_id], query, max_results=1)
+        run_id = found[0].info.run_id if found else self._child(self._client, name, key)
+        return Run(self._client, run_id)
+
+    def _child(self, client: MlflowClient, name: str, key: str = "") -> str:
+        tags = {MLFLOW_PARENT_RUN_ID: self.parent.run_id, MLFLOW_RUN_NAME: name, _KEY_TAG: key}
+        return client.create_run(self._experiment_id, tags=tags).info.run_id
+
+
+def untracked() -> Tracker:
+    """A tracker that keeps nothing: for processes other than the driver."""
+    return Tracker(None, "", Run(None, ""))
 
 
 @contextmanager
 def tracked(config: RunConfig, name: str) -> Iterator[Tracker]:
     """The tracker of a pipeline with these settings."""
     if not config.tracking.enabled:
-        yield Tracker(None, "", Run(None, ""))
+        yield untracked()
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for noisy in ("mlflow.store.db.utils", "alembic"):

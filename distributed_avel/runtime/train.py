@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, TrainConfig
+from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.losses import VideoLoss
-from distributed_avel.metrics.segment import one_label_per_segment, segment_metrics
+from distributed_avel.metrics.segment import METRICS, one_label_per_segment, segment_metrics
 from distributed_avel.mil import Pooling
 from distributed_avel.models import BaseModel, create, model_class
 from distributed_avel.randomness import derive
@@ -236,6 +237,26 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
     if team.rank == 0:
         (out / CURVES_FILE).write_table(pa.Table.from_pylist(curves, schema=CURVES))
         (out / WEIGHTS).write_bytes(weights_to_bytes(model))
+
+
+def last_validation(out: Location) -> dict[str, float]:
+    """Metrics of the validation split at the end of a training.
+
+    Args:
+        out: Folder of the training.
+
+    Raises:
+        ArtifactError: They were not all kept.
+    """
+    rows = (out / CURVES_FILE).read_table().to_pylist()
+    last = {row["metric"]: row["value"] for row in rows}
+    missing = [name for name in METRICS if f"val/{name}" not in last]
+    if missing:
+        raise ArtifactError(
+            f"{out / CURVES_FILE}: no {missing[0]} of the validation split; remove {out} to "
+            "train anew"
+        )
+    return {name: last[f"val/{name}"] for name in METRICS}
 
 
 def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str, float]:

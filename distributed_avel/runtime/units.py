@@ -10,7 +10,7 @@ whoever was killed; the files of a unit have the same names and contents whoever
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray.data
@@ -102,13 +102,14 @@ def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
 
 
 def run_units(
-    stage: str, units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool
+    stage: str, units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool | None
 ) -> None:
     """Do all units that `out` does not have yet.
 
     Args:
         make_worker: Called once in each actor.
         out: The folder of the stage.
+        pool: The actors; without them, this process does all, with the same result.
 
     Raises:
         AvelError: What a worker raised. Units that are done stay done.
@@ -118,7 +119,8 @@ def run_units(
     total = sum(unit.num_rows for unit in units)
     done = total - sum(unit.num_rows for unit in todo)
     with progress(stage, total, "videos", already=done) as report:
-        for num_rows in _stream(todo, make_worker, out, pool):
+        do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
+        for num_rows in do:
             done += num_rows
             report(done)
 
@@ -146,7 +148,17 @@ def _stream(
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,
     )
-    for summary in summaries.iter_rows():
-        if summary["error"] is not None:
-            raise pickle.loads(summary["error"])
-        yield summary["rows"]
+    yield from map(_num_rows, summaries.iter_rows())
+
+
+def _do_here(units: Sequence[pa.Table], make_worker: MakeWorker, out: Location) -> Iterator[int]:
+    """What `_stream` does, unit by unit in this process."""
+    if units:
+        actor = _UnitActor(make_worker, out)
+        yield from (_num_rows(actor(unit).to_pylist()[0]) for unit in units)
+
+
+def _num_rows(summary: Mapping[str, Any]) -> int:
+    if summary["error"] is not None:
+        raise pickle.loads(summary["error"])
+    return summary["rows"]

@@ -244,13 +244,15 @@ class Space:
                 point[dimension.key] = dimension.values[int(rng.integers(len(dimension.values)))]
             else:
                 point[dimension.key] = _from_log(dimension, rng.uniform(*_log_ends(dimension)))
-        point[THRESHOLD] = _expit(rng.uniform(*map(logit, self.threshold_range)))
+        low, high = self.threshold_range
+        point[THRESHOLD] = _expit(rng.uniform(logit(low), logit(high)))
         return point
 
     def suggest(self, trial: Suggest) -> None:
         """Define by run: ask an Optuna trial for one value a dimension; see `suggested`."""
         trial.suggest_categorical(_WINDOWS, [str(windows) for windows in self.windows])
-        trial.suggest_float(THRESHOLD, *map(logit, self.threshold_range))
+        low, high = self.threshold_range
+        trial.suggest_float(THRESHOLD, logit(low), logit(high))
         for dimension in self.dimensions:
             if isinstance(dimension, Choice):
                 trial.suggest_categorical(dimension.key, list(dimension.values))

@@ -1,0 +1,133 @@
+"""A sweep as one self-contained page, and as plain data.
+
+Every figure of the page is one of the validation split; the test split is the business of the
+report of the run that was chosen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from distributed_avel.metrics.segment import METRICS
+from distributed_avel.report.figures import standalone
+from distributed_avel.report.page import flatten, style_sheet
+from distributed_avel.report.sweep_figures import Mark, cost, heat_map, marks, parallel, trade_off
+from distributed_avel.report.tables import heading
+from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
+from distributed_avel.search.space import Windows, describe
+
+_TRADE_OFF = ("accuracy", "non_ave_f1")
+_MOST_ROWS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """All that the page of a sweep shows.
+
+    Args:
+        synthetic: The data were generated; the page says so wherever it shows a figure.
+        windows: Pairs of window and stride that were tried.
+        criterion: The mean of these metrics decided.
+        seed: Of the search; the other seeds are those of the best few points.
+        chosen: The best point over its seeds.
+        finalists: Points with more than one seed, the best first.
+        counts: Stages that the trials of the search shared.
+        settings: The configuration of the sweep, which may be nested.
+    """
+
+    dataset: str
+    synthetic: bool
+    windows: tuple[Windows, ...]
+    trials: tuple[Trial, ...]
+    criterion: tuple[str, ...]
+    seed: int
+    chosen: Candidate
+    finalists: tuple[Candidate, ...]
+    counts: tuple[StageCount, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def finished(self) -> list[Trial]:
+        """Trials of the search that have metrics, the best first."""
+        found = [t for t in self.trials if t.metrics is not None and t.seed == self.seed]
+        return sorted(found, key=lambda t: (-self.value(t), describe(t.point)))
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials that failed, with any seed."""
+        return [trial for trial in self.trials if trial.error]
+
+    @property
+    def num_stopped(self) -> int:
+        """Trials that were stopped early."""
+        return sum(t.metrics is None and not t.error for t in self.trials)
+
+    def value(self, trial: Trial) -> float:
+        """The criterion of a finished trial."""
+        assert trial.metrics is not None
+        return criterion(trial.metrics, self.criterion)
+
+    @property
+    def marks(self) -> list[Mark]:
+        """The finished trials of the search, as the figures take them."""
+        return marks(self.finished, self.windows, self.chosen.point)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return {
+            "dataset": self.dataset,
+            "synthetic": self.synthetic,
+            "split": "val",
+            "criterion": list(self.criterion),
+            "seed": self.seed,
+            "chosen": {**asdict(self.chosen), "mean": self.chosen.mean, "sd": self.chosen.sd},
+            "finalists": [{**asdict(c), "mean": c.mean, "sd": c.sd} for c in self.finalists],
+            "stages": [asdict(count) for count in self.counts],
+            "windows": [asdict(windows) for windows in self.windows],
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def sweep_figures(report: SweepReport) -> dict[str, str]:
+    """The figures as SVG files of their own, by name."""
+    return {name: standalone(figure) for name, figure in _figures(report).items()}
+
+
+def render_sweep(report: SweepReport) -> str:
+    """The whole page as text."""
+    environment = Environment(
+        loader=PackageLoader("distributed_avel", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = {name: Markup(figure) for name, figure in _figures(report).items()}
+    return environment.get_template("sweep.html").render(
+        report=report,
+        css=Markup(style_sheet()),
+        heat_maps={name: figure for name, figure in drawn.items() if name in METRICS},
+        figures=drawn,
+        describe=describe,
+        heading=heading,
+        metrics=METRICS,
+        rows=report.finished[:_MOST_ROWS],
+        total_seconds=sum(count.seconds for count in report.counts),
+        naive_seconds=sum(count.naive_seconds for count in report.counts),
+        settings=list(flatten(report.settings)),
+    )
+
+
+def _figures(report: SweepReport) -> dict[str, str]:
+    found = report.marks
+    shown = tuple(dict.fromkeys([*report.criterion, *_TRADE_OFF]))
+    others = tuple(metric for metric in METRICS if metric not in shown)
+    return {
+        "parallel": parallel(found, shown),
+        "trade_off": trade_off(found, *_TRADE_OFF),
+        **{f"cost_{metric}": cost(found, metric) for metric in shown},
+        **{metric: heat_map(found, metric) for metric in (*shown, *others)},
+    }

@@ -1,0 +1,258 @@
+"""The figures of a sweep, each a function from trials to an SVG element.
+
+They follow the style sheet of the other figures; `figures.standalone` makes a file of one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from distributed_avel.report import svg
+from distributed_avel.report.figures import WIDTH
+from distributed_avel.report.tables import heading
+from distributed_avel.search.selection import Trial, pareto_front
+from distributed_avel.search.space import THRESHOLD, Windows, describe, logit
+
+_LEFT, _BOTTOM, _TOP = 46, 40, 26
+_MOST_COLUMNS = 8
+_CHOSEN, _FRONT, _OTHER = "s0", "s3", "s7"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A finished trial, ready to be drawn."""
+
+    point: Mapping[str, Any]
+    seed: int
+    metrics: Mapping[str, float]
+    windows: Windows
+    is_chosen: bool
+
+    @property
+    def said(self) -> str:
+        """What its tooltip says first."""
+        return f"{describe(self.point)}, seed {self.seed}"
+
+
+def marks(
+    trials: Sequence[Trial], windows: Sequence[Windows], chosen: Mapping[str, Any]
+) -> list[Mark]:
+    """The finished trials, the chosen point last, so that it is drawn above the others."""
+    by_pair = {(w.window, w.stride): w for w in windows}
+    found = [
+        Mark(
+            point=trial.point,
+            seed=trial.seed,
+            metrics=trial.metrics,
+            windows=by_pair[trial.point["refine.window"], trial.point["refine.stride"]],
+            is_chosen=dict(trial.point) == dict(chosen),
+        )
+        for trial in trials
+        if trial.metrics is not None
+    ]
+    return sorted(found, key=lambda mark: mark.is_chosen)
+
+
+def heat_map(found: Sequence[Mark], metric: str) -> str:
+    """A metric over pairs of window and stride, and tau; the best trial of each cell.
+
+    Many values of tau are put into a few columns, evenly spaced on the logit scale.
+    """
+    columns = _columns([mark.point[THRESHOLD] for mark in found])
+    rows = sorted({mark.windows for mark in found}, key=lambda w: (w.num_windows, w.window))
+    best: dict[tuple[Windows, int], Mark] = {}
+    for mark in found:
+        tau = mark.point[THRESHOLD]
+        column = next(i for i, (_, low, high) in enumerate(columns) if low <= tau <= high)
+        held = best.get((mark.windows, column))
+        if held is None or held.metrics[metric] < mark.metrics[metric]:
+            best[mark.windows, column] = mark
+    values = [mark.metrics[metric] for mark in best.values()]
+    low, high = min(values), max(values)
+
+    left, top = 112, 34
+    width, height = (WIDTH - left - 6) / len(columns), 26
+    parts = [
+        svg.text(left, 12, f"{heading(metric)}, percent"),
+        svg.text(left - 8, top - 6, "N, s (T1)", anchor="end", class_="tick"),
+        svg.text(WIDTH - 6, 12, "τ →", anchor="end", class_="tick"),
+    ]
+    for column, (name, _, _) in enumerate(columns):
+        x = left + width * (column + 0.5)
+        parts.append(svg.text(x, top - 6, name, anchor="middle", class_="tick small"))
+    for row, windows in enumerate(rows):
+        y = top + height * row
+        label = f"{windows.window}, {windows.stride} ({windows.num_windows})"
+        parts.append(svg.text(left - 8, y + height / 2 + 4, label, anchor="end", class_="name"))
+        for column in range(len(columns)):
+            mark = best.get((windows, column))
+            if mark is None:
+                continue
+            value = mark.metrics[metric]
+            share = (value - low) / (high - low) if high > low else 0.5
+            x, middle = left + width * column, left + width * (column + 0.5)
+            box = {"x": x, "y": y, "width": width, "height": height, "class_": "heat"}
+            said = svg.title(f"{mark.said}: {value:.2f}")
+            opacity = round(0.06 + 0.94 * share, 2)
+            parts.append(svg.element("rect", said, **box, fill_opacity=opacity))
+            dark = " on-heat" if share > 0.5 else ""
+            style = {"anchor": "middle", "class_": f"cell{dark}"}
+            parts.append(svg.text(middle, y + height / 2 + 4, f"{value:.1f}", **style))
+    bottom = top + height * len(rows)
+    return svg.figure(
+        WIDTH, bottom + 6, *parts, label=f"{heading(metric)} over windows and threshold"
+    )
+
+
+def _columns(thresholds: Sequence[float]) -> list[tuple[str, float, float]]:
+    """Name, smallest and largest tau of each column."""
+    different = sorted(set(thresholds))
+    if len(different) <= _MOST_COLUMNS:
+        return [(f"{tau:.4g}", tau, tau) for tau in different]
+    low, high = logit(different[0]), logit(different[-1])
+    ends = [low + (high - low) * i / _MOST_COLUMNS for i in range(_MOST_COLUMNS + 1)]
+    taus = [1 / (1 + math.exp(-x)) for x in ends]
+    taus[0], taus[-1] = different[0], different[-1]
+    return [(f"{a:.3g}", a, b) for a, b in pairwise(taus)]
+
+
+def trade_off(found: Sequence[Mark], x_metric: str, y_metric: str) -> str:
+    """Two metrics against each other, with the trials that no other one beats in both."""
+    values = [(mark.metrics[x_metric], mark.metrics[y_metric]) for mark in found]
+    front = pareto_front(values)
+    axes = _axes([x for x, _ in values], [y for _, y in values])
+    line = sorted(values[index] for index in front)
+    parts = [
+        axes.draw(f"{heading(x_metric)}, percent", f"{heading(y_metric)}, percent"),
+        axes.line([x for x, _ in line], [y for _, y in line], class_=f"line {_FRONT}"),
+    ]
+    for index, (mark, (x, y)) in enumerate(zip(found, values, strict=True)):
+        style = _CHOSEN if mark.is_chosen else _FRONT if index in front else _OTHER
+        said = svg.title(f"{mark.said}: {x:.2f}, {y:.2f}")
+        parts.append(_dot(axes, x, y, style, said))
+    return svg.figure(
+        WIDTH,
+        axes.top + axes.height + _BOTTOM,
+        *parts,
+        label=f"{heading(x_metric)} against {heading(y_metric)}, with the Pareto front",
+    )
+
+
+def cost(found: Sequence[Mark], metric: str) -> str:
+    """A metric against the number of windows T1, which Steps 1 and 2 take their time from.
+
+    The line joins the best trials.
+    """
+    values = [(float(mark.windows.num_windows), mark.metrics[metric]) for mark in found]
+    different = sorted({x for x, _ in values})
+    axes = _axes([0.0, *different], [y for _, y in values])
+    best = [max(y for x, y in values if x == at) for at in different]
+    parts = [
+        axes.draw("windows T1", f"{heading(metric)}, percent"),
+        axes.line(different, best, class_=f"line {_FRONT}"),
+    ]
+    for mark, (x, y) in zip(found, values, strict=True):
+        style = _CHOSEN if mark.is_chosen else _OTHER
+        parts.append(_dot(axes, x, y, style, svg.title(f"{mark.said}: {y:.2f}")))
+    return svg.figure(
+        WIDTH, axes.top + axes.height + _BOTTOM, *parts, label=f"{heading(metric)} over T1"
+    )
+
+
+def parallel(found: Sequence[Mark], metrics: Sequence[str]) -> str:
+    """One line a trial across all that was varied and what came of it, the better the stronger.
+
+    Args:
+        metrics: Shown after the settings; the first one decides how strong a line is.
+    """
+    keys = list(dict.fromkeys(key for mark in found for key in mark.point))
+    scales = [_Scale.of(key, [mark.point[key] for mark in found]) for key in keys]
+    scales += [_Scale.of(name, [mark.metrics[name] for mark in found]) for name in metrics]
+    width, height, left, top = 2 * WIDTH, 190, 34, 40
+    step = (width - 2 * left) / (len(scales) - 1)
+    parts = []
+    strength = scales[len(keys)]
+    for mark in found:
+        values = [*(mark.point[key] for key in keys), *(mark.metrics[name] for name in metrics)]
+        places = [
+            f"{left + step * i:.1f},{top + height * (1 - scale.share(value)):.1f}"
+            for i, (scale, value) in enumerate(zip(scales, values, strict=True))
+        ]
+        share = strength.share(mark.metrics[metrics[0]])
+        parts.append(
+            svg.element(
+                "polyline",
+                svg.title(mark.said),
+                points=" ".join(places),
+                class_=f"line {_CHOSEN if mark.is_chosen else _FRONT}",
+                stroke_opacity=1.0 if mark.is_chosen else round(0.12 + 0.6 * share, 2),
+            )
+        )
+    for index, scale in enumerate(scales):
+        x = left + step * index
+        ends = {"x1": x, "x2": x, "y1": top, "y2": top + height}
+        parts.append(svg.element("line", **ends, class_="axis"))
+        parts.append(svg.text(x, top - 20, scale.name, anchor="middle"))
+        for value, name in scale.ticks:
+            y = top + height * (1 - scale.share(value))
+            parts.append(svg.text(x + 4, y + 4, name, class_="tick"))
+    return svg.figure(width, top + height + 16, *parts, label="All trials, setting by setting")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Scale:
+    """An axis of `parallel`: numbers, tau on the logit scale, or names in their order."""
+
+    name: str
+    low: float
+    high: float
+    names: tuple[str, ...] = ()
+    is_logit: bool = False
+    ticks: tuple[tuple[Any, str], ...] = ()
+
+    @classmethod
+    def of(cls, key: str, values: Sequence[Any]) -> "_Scale":
+        short = {"refine.window": "N", "refine.stride": "s", THRESHOLD: "τ"}
+        last = key.rpartition(".")[2]
+        name = short.get(key) or (last if "." in key else heading(key))
+        different = sorted(set(values), key=lambda v: (isinstance(v, str), v))
+        if not all(isinstance(v, int | float) for v in different):
+            names = tuple(str(v) for v in different)
+            ticks = tuple((v, str(v)) for v in different)
+            return cls(name=name, low=0, high=len(names) - 1, names=names, ticks=ticks)
+        few = different if len(different) <= 5 else [different[0], different[-1]]
+        is_logit = key == THRESHOLD
+        change = logit if is_logit else float
+        return cls(
+            name=name,
+            low=change(different[0]),
+            high=change(different[-1]),
+            is_logit=is_logit,
+            ticks=tuple((v, f"{v:.4g}") for v in few),
+        )
+
+    def share(self, value: Any) -> float:
+        """Where a value lies on the axis, from 0 to 1."""
+        if self.names:
+            at = float(self.names.index(str(value)))
+        else:
+            at = logit(value) if self.is_logit else float(value)
+        return (at - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+
+
+def _axes(xs: Sequence[float], ys: Sequence[float]) -> svg.Axes:
+    return svg.Axes(
+        left=_LEFT,
+        top=_TOP,
+        width=WIDTH - _LEFT - 18,
+        height=200,
+        x_ticks=svg.nice_ticks(min(xs), max(xs)),
+        y_ticks=svg.nice_ticks(min(ys), max(ys)),
+    )
+
+
+def _dot(axes: svg.Axes, x: float, y: float, style: str, said: str) -> str:
+    place = {"cx": axes.x(x), "cy": axes.y(y), "r": 4}
+    return svg.element("circle", said, **place, class_=f"dot {style}")
