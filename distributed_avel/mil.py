@@ -42,7 +42,7 @@ def mil_pool(scores_BTK: Tensor, pooling: Pooling, valid_BT: Tensor | None = Non
     scores_BTK = scores_BTK.masked_fill(outside_BT1, -math.inf)
     if pooling == "max":
         return scores_BTK.amax(dim=-2)
-    return torch.logsumexp(scores_BTK, dim=-2) - num_valid_B1.log()
+    return torch.logsumexp(scores_BTK, dim=-2) - num_valid_B1.to(scores_BTK.dtype).log()
 
 
 def pool_windows(scores_BTK: Tensor, mask_WT: Tensor, pooling: Pooling) -> Tensor:
