@@ -1,0 +1,102 @@
+"""Windows, and the synthetic videos that they make of two videos."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_avel.refine.windows import mix_codes, score_synthetic, window_mask
+from tests.models.examples import features, small_model
+
+VALID = [
+    (num_segments, window, stride)
+    for num_segments in range(3, 25)
+    for window in range(2, num_segments)
+    for stride in range(1, num_segments)
+    if window < (num_segments + 1) / 2 and (num_segments - window) % stride == 0
+]
+
+
+def test_the_windows_of_ave_by_eye():
+    mask_WT = window_mask(10, window=4, stride=2).astype(int)
+
+    assert ["".join(map(str, row)) for row in mask_WT] == [
+        "1111000000",
+        "0011110000",
+        "0000111100",
+        "0000001111",
+    ]
+
+
+@given(st.sampled_from(VALID))
+def test_windows_have_the_length_the_stride_and_the_number_they_should(numbers):
+    num_segments, window, stride = numbers
+    mask_WT = window_mask(*numbers)
+
+    assert mask_WT.shape == ((num_segments - window) // stride + 1, num_segments)
+    starts = mask_WT.argmax(axis=1)
+    assert starts.tolist() == list(range(0, num_segments - window + 1, stride))
+    for start, row in zip(starts, mask_WT, strict=True):
+        assert np.flatnonzero(row).tolist() == list(range(start, start + window))
+
+
+@given(st.sampled_from(VALID))
+def test_the_windows_reach_from_the_first_segment_to_the_last(numbers):
+    _, window, stride = numbers
+    mask_WT = window_mask(*numbers)
+
+    assert mask_WT[0, 0]
+    assert mask_WT[-1, -1]
+    assert mask_WT.any(axis=0).all() == (stride <= window or len(mask_WT) == 1)
+
+
+@given(st.sampled_from(VALID))
+def test_the_synthetic_videos_together_show_every_segment_of_the_partner(numbers):
+    """Equation 14, and why a window must be shorter than half of the video."""
+    assert (~window_mask(*numbers)).any(axis=0).all()
+
+
+@given(num_segments=st.integers(1, 24), window=st.integers(-1, 24), stride=st.integers(-1, 24))
+def test_exactly_the_valid_windows_and_strides_are_taken(num_segments, window, stride):
+    if (num_segments, window, stride) in VALID:
+        window_mask(num_segments, window, stride)
+    else:
+        with pytest.raises(ValueError, match=r"window must lie|stride must divide"):
+            window_mask(num_segments, window, stride)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 2), (3, 1), (2, 8)])
+def test_codes_are_mixed_as_features_would_be_pasted(window, stride):
+    generator = np.random.default_rng(0)
+    ours_BTD, partners_BTD = generator.normal(size=(2, 3, 10, 5))
+    starts = range(0, 10 - window + 1, stride)
+    pasted_BWTD = np.stack([[video] * len(starts) for video in partners_BTD])
+    for video in range(3):
+        for number, start in enumerate(starts):
+            pasted_BWTD[video, number, start : start + window] = ours_BTD[
+                video, start : start + window
+            ]
+
+    mask_WT = torch.from_numpy(window_mask(10, window, stride))
+    mixed_BWTD = mix_codes(torch.from_numpy(ours_BTD), torch.from_numpy(partners_BTD), mask_WT)
+
+    assert np.array_equal(mixed_BWTD.numpy(), pasted_BWTD)
+
+
+@torch.no_grad()
+def test_each_synthetic_video_is_scored_at_its_own_place():
+    model = small_model("ave", torch.float64)
+    codes = model.encode(*features(3, dtype=torch.float64, seed=1))
+    partner_codes = model.encode(*features(3, dtype=torch.float64, seed=2))
+    mask_WT = torch.from_numpy(window_mask(10, 3, 1))
+
+    scores_BWTK = score_synthetic(model, codes, partner_codes, mask_WT)
+
+    assert scores_BWTK.shape == (3, 8, 10, 5)
+    for video in range(3):
+        for number, inside_T in enumerate(mask_WT):
+            alone = torch.where(inside_T[:, None], codes[video], partner_codes[video])
+            torch.testing.assert_close(
+                scores_BWTK[video, number], model.score(alone[None])[0], rtol=0, atol=1e-12
+            )
