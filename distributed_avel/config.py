@@ -84,6 +84,10 @@ class DataConfig(Config):
     """Folder or URI in the layout of the data set. The demo is rendered into it
     (default: a folder of the run directory)."""
 
+    split: str | None = None
+    """Folder or URI with train.txt, val.txt and test.txt, a video id a line, in place of the
+    data set's own split. jobs/check_data.py writes one in which no file is shared."""
+
     num_segments: PositiveInt = 10
     """T, the number of segments of a video."""
 

@@ -23,7 +23,7 @@ SPAN = pa.struct(
         _required("end_s", pa.float64()),
     ]
 )
-"""An event of class `label` that is both seen and heard from `start_s` to `end_s`."""
+"""An event of class `label` from `start_s` to `end_s`."""
 
 VIDEOS = pa.schema(
     [
@@ -32,10 +32,14 @@ VIDEOS = pa.schema(
         _required("split", pa.string()),
         _required("labels", pa.list_(pa.int32())),
         pa.field("spans", pa.list_(SPAN)),
+        pa.field("audio_spans", pa.list_(SPAN)),
+        pa.field("visual_spans", pa.list_(SPAN)),
     ]
 )
 """One row per video of a data set. `labels`: video-level event classes, empty for a video
-without an event. `spans`: null where nobody annotated the segments."""
+without an event. `spans`: events both seen and heard, null where nobody annotated the segments.
+`audio_spans`, `visual_spans`: what is heard and what is seen, null where nobody annotated the
+two apart."""
 
 FAILURES = pa.schema(
     [

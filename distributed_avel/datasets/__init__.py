@@ -9,5 +9,7 @@ from distributed_avel.datasets.base import Video as Video
 from distributed_avel.datasets.base import VideoSet as VideoSet
 from distributed_avel.datasets.base import dataset_names as dataset_names
 from distributed_avel.datasets.base import feature_source as feature_source
+from distributed_avel.datasets.base import inspect_dataset as inspect_dataset
 from distributed_avel.datasets.base import load_dataset as load_dataset
 from distributed_avel.datasets.base import needs_root as needs_root
+from distributed_avel.datasets.problems import Problems as Problems

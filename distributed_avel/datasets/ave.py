@@ -7,6 +7,8 @@
     <root>/testSet.txt
     <root>/eventFreeSet.txt      optional: ids of training videos without any event
 
+`ave_features` reads the published features of the same rows.
+
 An item is a *row*, as in AVE's own feature files: an id that stands in several rows (AVE
 has 45) is several items of one file, `<id>`, `<id>@2`, ... in the order of Annotations.txt.
 Some of AVE's ids lie in two splits; that is how it was published, and how it is scored.
@@ -21,6 +23,7 @@ from difflib import get_close_matches
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.timeline import Timeline
 
@@ -70,31 +73,36 @@ _SURELY_AVE = 14
 
 
 @register_dataset("ave")
-def load_ave(config: DataConfig, root: Location) -> VideoSet:
+def load_ave(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
     """The videos below `root`.
 
     Raises:
-        DatasetError: A file is missing or a line cannot be used; names both and the remedy.
+        DatasetError: A file is missing; names it and the remedy.
     """
-    return read_layout(config, root, name=config.dataset, synthetic=False)
+    return read_layout(config, root, problems, name=config.dataset, synthetic=False)
 
 
-def read_layout(config: DataConfig, root: Location, *, name: str, synthetic: bool) -> VideoSet:
+def read_layout(
+    config: DataConfig, root: Location, problems: Problems, *, name: str, synthetic: bool
+) -> VideoSet:
     """Any data set in AVE's layout. Classes are AVE's, or else the categories, sorted."""
-    rows = _annotations(root / ANNOTATIONS)
-    classes = class_list(rows, root / ANNOTATIONS)
-    videos = []
-    for row, split in _splits(rows, root):
-        label = classes.index(row.category)
-        spans = (Span(label, row.start_s, row.end_s),) if row.end_s > row.start_s else ()
-        videos.append(_video(row.item_id, row.video_id, split, (label,), spans, root, row.where))
+    rows = annotated_rows(root / ANNOTATIONS, problems)
+    classes = class_list(rows, root / ANNOTATIONS, problems)
+    chosen = _splits(rows, root, problems)
+    videos = videos_of(chosen, classes, root, problems)
     annotated = {row.video_id for row in rows}
-    for where, video_id in _event_free(root / EVENT_FREE):
+    seen: set[str] = set()
+    for where, video_id in _event_free(root / EVENT_FREE, problems):
         if video_id in annotated:
-            raise DatasetError(
+            problems.error(
                 f"{where}: {video_id!r} has an event in {ANNOTATIONS}; remove it from one of them"
             )
-        videos.append(_video(video_id, video_id, "train", (), (), root, where))
+        elif video_id in seen:
+            problems.error(f"{where}: {video_id!r} stands twice; remove one of the lines")
+        else:
+            seen.add(video_id)
+            with problems.collect():
+                videos.append(_video(video_id, video_id, "train", (), (), root, where))
     return VideoSet(
         name=name,
         classes=classes,
@@ -104,10 +112,37 @@ def read_layout(config: DataConfig, root: Location, *, name: str, synthetic: boo
     )
 
 
+def videos_of(
+    chosen: list[tuple["Row", Split]], classes: tuple[str, ...], root: Location, problems: Problems
+) -> list[Video]:
+    """Rows with their split as videos; a row of another category is left out."""
+    videos = []
+    for row, split in chosen:
+        if row.category not in classes:
+            continue  # `class_list` has said so
+        label = classes.index(row.category)
+        spans = (Span(label, row.start_s, row.end_s),) if row.end_s > row.start_s else ()
+        if not spans:
+            problems.oddity(
+                "empty span",
+                row.where,
+                f"{row.video_id}: the event {row.category!r} ends where it begins, at "
+                f"{row.start_s:g} s",
+            )
+        with problems.collect():
+            video = _video(row.item_id, row.video_id, split, (label,), spans, root, row.where)
+            videos.append(video)
+    return videos
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of Annotations.txt; `where` names file and line, for messages."""
+    """One line of Annotations.txt; `where` names file and line, for messages.
 
+    `number` counts the annotations from 0, as the rows of AVE's feature files do.
+    """
+
+    number: int
     item_id: str
     video_id: str
     category: str
@@ -121,24 +156,27 @@ class Row:
         return self.category, self.video_id, self.start_s, self.end_s
 
 
-def class_list(rows: list[Row], annotations: Location) -> tuple[str, ...]:
+def class_list(rows: list[Row], annotations: Location, problems: Problems) -> tuple[str, ...]:
     """AVE's classes where all categories are among them, else the categories, sorted.
 
-    Raises:
-        DatasetError: Many of AVE's categories, and one that it does not have.
+    Many of AVE's categories and one that it does not have is an error, and so is no row at all.
     """
     categories = {row.category for row in rows}
     unknown = categories.difference(AVE_CLASSES)
     if not unknown:
+        if not rows:
+            problems.error(f"{annotations}: no annotation in the file")
         return AVE_CLASSES
-    if len(categories) - len(unknown) >= _SURELY_AVE:
-        where, category = next((r.where, r.category) for r in rows if r.category in unknown)
-        near = get_close_matches(category, AVE_CLASSES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DatasetError(f"{where}: unknown category {category!r}, not one of AVE's 28{hint}")
-    if not categories:
-        raise DatasetError(f"{annotations}: no annotation in the file")
-    return tuple(sorted(categories))
+    if len(categories) - len(unknown) < _SURELY_AVE:
+        return tuple(sorted(categories))
+    for row in rows:
+        if row.category in unknown:
+            near = get_close_matches(row.category, AVE_CLASSES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.error(
+                f"{row.where}: unknown category {row.category!r}, not one of AVE's 28{hint}"
+            )
+    return AVE_CLASSES
 
 
 def _video(item_id, video_id, split, labels, spans, root, where) -> Video:
@@ -150,17 +188,19 @@ def _video(item_id, video_id, split, labels, spans, root, where) -> Video:
     return Video(video_id=item_id, uri=uri, split=split, labels=labels, spans=spans)
 
 
-def _annotations(file: Location) -> list[Row]:
+def annotated_rows(file: Location, problems: Problems) -> list[Row]:
+    """The lines of Annotations.txt that can be used, in their order."""
     rows, count = [], defaultdict(int)
-    for where, fields in _lines(file):
-        category, video_id, start_s, end_s = _parse(where, fields)
-        count[video_id] += 1
-        item_id = video_id if count[video_id] == 1 else f"{video_id}@{count[video_id]}"
-        rows.append(Row(item_id, video_id, category, start_s, end_s, where))
+    for number, (where, fields) in enumerate(_lines(file)):
+        with problems.collect():
+            category, video_id, start_s, end_s = _parse(where, fields)
+            count[video_id] += 1
+            item_id = video_id if count[video_id] == 1 else f"{video_id}@{count[video_id]}"
+            rows.append(Row(number, item_id, video_id, category, start_s, end_s, where))
     return rows
 
 
-def _splits(rows: list[Row], root: Location) -> list[tuple[Row, Split]]:
+def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
     """The rows that the split files name, each with its split, in the order of those files."""
     by_id: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -168,43 +208,57 @@ def _splits(rows: list[Row], root: Location) -> list[tuple[Row, Split]]:
     chosen: dict[str, tuple[Row, Split]] = {}
     for split, name in SPLIT_FILES.items():
         num_before = len(chosen)
-        for where, fields in _lines(root / name):
-            video_id = fields[0] if len(fields) == 1 else _parse(where, fields)[1]
-            if video_id not in by_id:
-                raise DatasetError(
-                    f"{where}: {video_id!r} has no line in {ANNOTATIONS}; add one, or list "
-                    f"a training video without an event in {EVENT_FREE}"
-                )
-            named = by_id[video_id]
-            if len(fields) > 1:
-                # Lines that are the same twice are two items: take the first that is left.
-                named = [row for row in named if row.facts == _parse(where, fields)]
-                named = [row for row in named if row.item_id not in chosen][:1] or named[:1]
-                if not named:
-                    raise DatasetError(
-                        f"{where}: {ANNOTATIONS} knows {video_id!r} with another category or "
-                        f"span; both files must say the same"
-                    )
-            for row in named:
-                if row.item_id in chosen:
-                    raise DatasetError(
-                        f"{where}: {video_id!r} is in {SPLIT_FILES[chosen[row.item_id][1]]} "
-                        f"already; a row belongs to one split, once"
-                    )
-                chosen[row.item_id] = (row, split)
-        if len(chosen) == num_before:
-            raise DatasetError(f"{root / name}: names no video; every split needs one")
+        lines = _lines(root / name)
+        for where, fields in lines:
+            with problems.collect():
+                for row in _named(where, fields, by_id, chosen):
+                    chosen[row.item_id] = (row, split)
+        if not lines or (len(chosen) == num_before and not problems.errors):
+            problems.error(f"{root / name}: names no video; every split needs one")
     return list(chosen.values())
 
 
-def _event_free(file: Location) -> list[tuple[str, str]]:
+def _named(
+    where: str,
+    fields: list[str],
+    by_id: dict[str, list[Row]],
+    chosen: dict[str, tuple[Row, Split]],
+) -> list[Row]:
+    """The rows that one line of a split file names."""
+    video_id = fields[0] if len(fields) == 1 else _parse(where, fields)[1]
+    if video_id not in by_id:
+        raise DatasetError(
+            f"{where}: {video_id!r} has no line in {ANNOTATIONS}; add one, or list "
+            f"a training video without an event in {EVENT_FREE}"
+        )
+    named = by_id[video_id]
+    if len(fields) > 1:
+        # Lines that are the same twice are two items: take the first that is left.
+        named = [row for row in named if row.facts == _parse(where, fields)]
+        named = [row for row in named if row.item_id not in chosen][:1] or named[:1]
+        if not named:
+            raise DatasetError(
+                f"{where}: {ANNOTATIONS} knows {video_id!r} with another category or "
+                f"span; both files must say the same"
+            )
+    for row in named:
+        if row.item_id in chosen:
+            raise DatasetError(
+                f"{where}: {video_id!r} is in {SPLIT_FILES[chosen[row.item_id][1]]} "
+                f"already; a row belongs to one split, once"
+            )
+    return named
+
+
+def _event_free(file: Location, problems: Problems) -> list[tuple[str, str]]:
     if not file.exists():
         return []
     ids = []
     for where, fields in _lines(file):
         if len(fields) > 1:
-            raise DatasetError(f"{where}: expected a video id alone, got {'&'.join(fields)!r}")
-        ids.append((where, fields[0]))
+            problems.error(f"{where}: expected a video id alone, got {'&'.join(fields)!r}")
+        else:
+            ids.append((where, fields[0]))
     return ids
 
 

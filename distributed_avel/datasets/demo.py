@@ -34,6 +34,7 @@ from distributed_avel.datasets.demo_scene import (
     Script,
     draw,
 )
+from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
 from distributed_avel.media.write import write_mp4
 from distributed_avel.randomness import derive, generator
@@ -74,7 +75,7 @@ class VideoSpec:
 
 
 @register_dataset("demo")
-def load_demo(config: DataConfig, root: Location) -> VideoSet:
+def load_demo(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
     """The demo videos below `root`, rendered one by one if they are not there.
 
     Raises:
@@ -87,7 +88,7 @@ def load_demo(config: DataConfig, root: Location) -> VideoSet:
         )
     if not is_rendered(config.demo, root):
         render_demo(config.demo, root)
-    return read_layout(config, root, name="demo", synthetic=True)
+    return read_layout(config, root, problems, name="demo", synthetic=True)
 
 
 def render_demo(

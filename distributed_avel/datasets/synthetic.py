@@ -43,6 +43,7 @@ from distributed_avel.datasets.base import (
     register_dataset,
     register_features,
 )
+from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
 from distributed_avel.randomness import generator
 from distributed_avel.timeline import Timeline
@@ -83,7 +84,7 @@ class Script:
 
 
 @register_dataset("synthetic", needs_root=False)
-def load_synthetic(config: DataConfig, root: Location) -> VideoSet:
+def load_synthetic(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
     """The synthetic videos.
 
     Raises:

@@ -77,7 +77,7 @@ def media_fingerprint(videos: VideoSet, root: Location) -> str | None:
     if videos.synthetic:
         return None
     source = feature_source(videos.name)
-    files = sorted(source.files if source else {v.uri for v in videos.videos})
+    files = sorted(source.files_of(videos) if source else {v.uri for v in videos.videos})
     infos = root.fs.get_file_info([(root / file).path for file in files])
     return _short_hash(
         [[file, i.size, i.mtime_ns] for file, i in zip(files, infos, strict=True)]

@@ -46,7 +46,7 @@ def test_a_video_without_features_is_a_failure_with_a_reason(tmp_path):
         assert source is not None
         yield next(source.read(config, root))
 
-    counts = import_features(videos, FeatureSource(first_chunk, ()), CONFIG, NOWHERE, out)
+    counts = import_features(videos, FeatureSource(first_chunk, lambda _: ()), CONFIG, NOWHERE, out)
 
     failures = (out / FAILURES_FILE).read_table().to_pylist()
     assert counts["num_failed"] == len(failures) == 18
@@ -65,4 +65,6 @@ def test_features_of_another_shape_name_the_video(tmp_path):
             )
 
     with pytest.raises(DatasetError, match=f"{videos.videos[1].video_id}: expected arrays"):
-        import_features(videos, FeatureSource(uneven, ()), CONFIG, NOWHERE, Location.at(tmp_path))
+        import_features(
+            videos, FeatureSource(uneven, lambda _: ()), CONFIG, NOWHERE, Location.at(tmp_path)
+        )
