@@ -8,19 +8,19 @@ import logging
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import ray
+from ray._private import ray_constants
 
 from distributed_avel.config import ClusterConfig, RunConfig
 from distributed_avel.errors import ResourceError
 
 MIN_LOCAL_CPUS = 4
 """Nested work hangs on fewer: a trial or a trainer, its workers and Ray Data each claim some."""
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -54,10 +54,15 @@ def _start_local(config: ClusterConfig) -> None:
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray writes one to ~/.ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # On Linux Ray listens on all interfaces, in case that other machines join. Told that there
+    # are no clusters, as it is on other systems, it listens on loopback.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ray.init(
         num_cpus=config.num_cpus or max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
