@@ -2,6 +2,7 @@
 
 from distributed_avel.datasets import ave as ave
 from distributed_avel.datasets import demo as demo
+from distributed_avel.datasets import folder as folder
 from distributed_avel.datasets import synthetic as synthetic
 from distributed_avel.datasets.base import Span as Span
 from distributed_avel.datasets.base import Split as Split

@@ -1,0 +1,329 @@
+"""`folder`: a user's own videos, described by one table.
+
+    <root>/videos.csv or videos.parquet    a row a video
+    <root>/classes.txt                     optional: the classes in their order, one a line
+    <root>/...                             the video files, wherever the table says
+
+The columns of the table:
+
+    uri       where the file lies below the root, such as `clips/dog 1.mp4`
+    split     `train`, `val` or `test`; each needs a video
+    labels    the events of the video, `dog;bell`; empty for a video without an event
+    spans     optional: when each is both seen and heard, in seconds, `dog:2-5;bell:0-1.5`. One
+              event may have several. Empty for a video with labels: nobody annotated it, which
+              only training videos can do without
+    video_id  optional: a name that no other row has (default: the uri). Two rows of one file
+              need it
+
+CSV is UTF-8 with commas and a header. In Parquet, `labels` may also be a list of strings, and
+`spans` a list of {label, start_s, end_s}. The classes are those of `classes.txt`, or else all
+labels of the table, sorted. A video has `data.num_segments` segments of `data.segment_s`; what
+lies behind them in the file is not used.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+import pyarrow as pa
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.problems import Problems
+from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.timeline import Timeline
+
+TABLES = ("videos.csv", "videos.parquet")
+CLASSES_FILE = "classes.txt"
+REQUIRED = ("uri", "split", "labels")
+OPTIONAL = ("spans", "video_id")
+
+_ROUNDING_S = 1e-6
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedSpan:
+    name: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """One row that can be used, with the names of its events."""
+
+    where: str
+    video_id: str
+    uri: str
+    split: Split
+    labels: list[str]
+    spans: list[_NamedSpan] | None
+
+
+@register_dataset("folder")
+def load_folder(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
+    """The videos that the table below `root` describes.
+
+    Raises:
+        DatasetError: There is no table, two of them, or one without the columns it needs.
+    """
+    timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
+    file = _table_file(root)
+    rows = []
+    ids: dict[str, str] = {}
+    for where, values in _read(file, problems):
+        row = _row(where, values, root, timeline, problems)
+        if row is None:
+            continue
+        if row.video_id in ids:
+            problems.error(
+                f"{where}: {row.video_id!r} is the name of {ids[row.video_id]} too; give rows "
+                f"of one file different names in a column video_id"
+            )
+            continue
+        ids[row.video_id] = where
+        rows.append(row)
+    classes = _classes(root / CLASSES_FILE, rows, problems)
+    known = [row for row in rows if _is_known(row, classes, problems)]
+    for split in get_args(Split):
+        if not problems.errors and not any(row.split == split for row in known):
+            problems.error(
+                f"{file}: column split: no row says {split!r}; every split needs a video"
+            )
+    return VideoSet(
+        name=config.dataset,
+        classes=classes,
+        timeline=timeline,
+        videos=tuple(_video(row, classes) for row in known),
+        synthetic=False,
+    )
+
+
+def _video(row: _Row, classes: tuple[str, ...]) -> Video:
+    spans = None
+    if row.spans is not None:
+        spans = tuple(Span(classes.index(s.name), s.start_s, s.end_s) for s in row.spans)
+    return Video(
+        video_id=row.video_id,
+        uri=row.uri,
+        split=row.split,
+        labels=tuple(classes.index(name) for name in row.labels),
+        spans=spans,
+    )
+
+
+def _table_file(root: Location) -> Location:
+    found = [root / name for name in TABLES if (root / name).exists()]
+    if len(found) > 1:
+        raise DatasetError(f"{root}: holds {' and '.join(TABLES)}; keep one of them")
+    if not found:
+        raise DatasetError(
+            f"{root}: no {' or '.join(TABLES)}; data.root must be the folder that holds it, with "
+            f"the columns {', '.join(REQUIRED)} and, if you like, {' and '.join(OPTIONAL)}"
+        )
+    return found[0]
+
+
+def _read(file: Location, problems: Problems) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of the table, each with where it stands."""
+    if file.name.endswith(".parquet"):
+        try:
+            table = file.read_table()
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{file}: not a Parquet file: {error}") from None
+        _check_columns(file, table.column_names)
+        for number, row in enumerate(table.to_pylist(), start=1):
+            yield f"{file}, row {number}", row
+        return
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    lines = csv.reader(io.StringIO(text, newline=""))
+    header = [name.strip() for name in next(lines, [])]
+    _check_columns(file, header)
+    for fields in lines:
+        where, surplus = f"{file}:{lines.line_num}", len(fields) - len(header)
+        if surplus and any(field.strip() for field in fields):
+            problems.error(
+                f"{where}: {abs(surplus)} field(s) {'more' if surplus > 0 else 'less'} than the "
+                f'header; a value with a comma needs quotes: "a, b.mp4"'
+            )
+        elif not surplus and any(field.strip() for field in fields):
+            yield where, dict(zip(header, fields, strict=True))
+
+
+def _check_columns(file: Location, names: list[str]) -> None:
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise DatasetError(
+            f"{file}: no column {missing[0]!r} in the header; it has {', '.join(names) or 'none'}, "
+            f"and needs {', '.join(REQUIRED)}"
+        )
+    for name in names:
+        if names.count(name) > 1 and name in (*REQUIRED, *OPTIONAL):
+            raise DatasetError(f"{file}: column {name!r} stands twice in the header; remove one")
+        if name not in (*REQUIRED, *OPTIONAL):
+            near = get_close_matches(name, [n for n in OPTIONAL if n not in names], n=1)
+            if near:
+                raise DatasetError(f"{file}: column {name!r}: perhaps {near[0]!r}? rename it")
+
+
+def _row(
+    where: str,
+    values: Mapping[str, Any],
+    root: Location,
+    timeline: Timeline,
+    problems: Problems,
+) -> _Row | None:
+    """One row, or None where something is wrong with it; every column is looked at."""
+    num_errors = len(problems.errors)
+
+    def column(name: str, parse: Callable[[Any], _Value]) -> _Value | None:
+        try:
+            return parse(values.get(name))
+        except DatasetError as error:
+            problems.error(f"{where}, column {name}: {error}")
+            return None
+
+    uri = column("uri", lambda value: _uri(value, root))
+    split = column("split", _split)
+    labels = column("labels", _labels)
+    spans = column("spans", lambda value: _spans(value, timeline))
+    video_id = column("video_id", lambda value: _text(value) or uri)
+    if len(problems.errors) > num_errors or not (uri and split and video_id):
+        return None
+    if spans is None and not labels:
+        spans = []  # without an event there is nothing to annotate
+    if spans is None and split != "train":
+        problems.error(
+            f"{where}, column spans: a video of the split {split!r} needs the times of its "
+            f"events, such as {labels[0] if labels else 'dog'}:0-{timeline.duration_s:g}"
+        )
+        return None
+    return _Row(
+        where=where, video_id=video_id, uri=uri, split=split, labels=labels or [], spans=spans
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DatasetError(f"expected text, got {value!r}")
+    return value.strip()
+
+
+def _uri(value: Any, root: Location) -> str:
+    uri = _text(value)
+    if not uri:
+        raise DatasetError("is empty; say where the file lies below the root")
+    try:
+        _ = root / uri
+    except ArtifactError:
+        raise DatasetError(
+            f"{uri!r} does not lie below {root}; move the file there and name it from there"
+        ) from None
+    return uri
+
+
+def _split(value: Any) -> Split:
+    name = _text(value)
+    for split in get_args(Split):
+        if name == split:
+            return split
+    raise DatasetError(f"expected train, val or test, got {name!r}")
+
+
+def _labels(value: Any) -> list[str]:
+    names = value if isinstance(value, list) else _text(value).split(";")
+    names = [_text(name) for name in names]
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DatasetError(f"{twice[0]!r} stands twice; once is enough")
+    return [name for name in names if name]
+
+
+def _spans(value: Any, timeline: Timeline) -> list[_NamedSpan] | None:
+    """The spans of one row, or None where the cell is empty."""
+    if isinstance(value, list):
+        return [_checked(_fields(item), repr(item), timeline) for item in value]
+    parts = [part.strip() for part in _text(value).split(";") if part.strip()]
+    return [_checked(_parsed(part), repr(part), timeline) for part in parts] or None
+
+
+def _fields(item: Any) -> _NamedSpan:
+    try:
+        return _NamedSpan(_text(item["label"]), float(item["start_s"]), float(item["end_s"]))
+    except (KeyError, TypeError, ValueError):
+        raise DatasetError(f"expected {{label, start_s, end_s}}, got {item!r}") from None
+
+
+def _parsed(part: str) -> _NamedSpan:
+    name, _, times = part.rpartition(":")
+    start, _, end = times.partition("-")
+    try:
+        return _NamedSpan(name.strip(), float(start), float(end))
+    except ValueError:
+        raise DatasetError(f"expected label:start-end in seconds, got {part!r}") from None
+
+
+def _checked(span: _NamedSpan, shown: str, timeline: Timeline) -> _NamedSpan:
+    if not span.name:
+        raise DatasetError(f"{shown}: says no label; expected label:start-end")
+    if not (math.isfinite(span.end_s) and 0 <= span.start_s < span.end_s):
+        raise DatasetError(f"{shown}: an event must start at 0 or later and end behind its start")
+    if span.end_s > timeline.duration_s + _ROUNDING_S:
+        raise DatasetError(
+            f"{shown}: ends behind the {timeline.duration_s:g} s of data.num_segments x "
+            f"data.segment_s; change those, or cut the event there"
+        )
+    return span
+
+
+def _names(row: _Row) -> list[str]:
+    return [*row.labels, *(span.name for span in row.spans or [])]
+
+
+def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str, ...]:
+    """The classes that the user lists, or else all that the table names, sorted."""
+    if not file.exists():
+        found = {name for row in rows for name in _names(row)}
+        if not found and not problems.errors:
+            problems.error(f"{file}: no such file, and no row has a label: nothing to learn")
+        return tuple(sorted(found))
+    try:
+        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    classes: list[str] = []
+    for number, name in enumerate((line.strip() for line in lines), start=1):
+        if name in classes:
+            problems.error(f"{file}:{number}: {name!r} stands twice; remove one of the lines")
+        elif name:
+            classes.append(name)
+    return tuple(classes)
+
+
+def _is_known(row: _Row, classes: tuple[str, ...], problems: Problems) -> bool:
+    known = True
+    for column, names in (
+        ("labels", row.labels),
+        ("spans", [span.name for span in row.spans or []]),
+    ):
+        for name in names:
+            if name not in classes:
+                near = get_close_matches(name, classes, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "add it there, or take it out"
+                problems.error(
+                    f"{row.where}, column {column}: {name!r} is not in {CLASSES_FILE}; {hint}"
+                )
+                known = False
+    return known

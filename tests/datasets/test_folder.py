@@ -1,0 +1,198 @@
+"""A user's own videos: one table, and a message for every slip in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets import VideoSet, load_dataset
+from distributed_avel.errors import DatasetError
+
+HEADER = "uri,split,labels,spans,video_id"
+ROWS = [
+    "clips/a.mp4,train,dog;bell,,",
+    '"clips/b, c.mp4",train,,,quiet',
+    "clips/d.mp4,val,bell,bell:0-1.5,",
+    "clips/e.mp4,test,dog;bell,dog:2-5;bell:0-1.5;dog:7-8,",
+]
+
+
+def load(root: Path, rows: list[str], header: str = HEADER, **settings) -> VideoSet:
+    (root / "videos.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    config = DataConfig(dataset="folder", root=str(root), **settings)
+    return load_dataset(config, Location.at(root))
+
+
+def test_labels_and_spans_of_several_events_are_read(tmp_path):
+    videos = load(tmp_path, ROWS)
+    by_id = {video.video_id: video for video in videos.videos}
+
+    assert videos.classes == ("bell", "dog")
+    assert by_id["clips/a.mp4"].labels == (1, 0)
+    assert by_id["clips/a.mp4"].spans is None
+    assert by_id["quiet"].uri == "clips/b, c.mp4"
+    assert (by_id["quiet"].labels, by_id["quiet"].spans) == ((), ())
+    segments_TK = videos.segment_labels([by_id["clips/e.mp4"]])[0]
+    assert np.flatnonzero(segments_TK[:, 1]).tolist() == [2, 3, 4, 7]
+    assert np.flatnonzero(segments_TK[:, 0]).tolist() == [0, 1]
+    assert np.flatnonzero(segments_TK[:, 2]).tolist() == [5, 6, 8, 9]
+
+
+def test_parquet_with_lists_says_the_same_as_csv(tmp_path):
+    plain = load(tmp_path, ROWS)
+    other = tmp_path / "other"
+    other.mkdir()
+    spans = [
+        None,
+        None,
+        [{"label": "bell", "start_s": 0.0, "end_s": 1.5}],
+        [
+            {"label": "dog", "start_s": 2.0, "end_s": 5.0},
+            {"label": "bell", "start_s": 0.0, "end_s": 1.5},
+            {"label": "dog", "start_s": 7.0, "end_s": 8.0},
+        ],
+    ]
+    table = pa.table(
+        {
+            "uri": ["clips/a.mp4", "clips/b, c.mp4", "clips/d.mp4", "clips/e.mp4"],
+            "split": ["train", "train", "val", "test"],
+            "labels": [["dog", "bell"], [], ["bell"], ["dog", "bell"]],
+            "spans": spans,
+            "video_id": [None, "quiet", None, None],
+        }
+    )
+    pq.write_table(table, other / "videos.parquet")
+
+    root = Location.at(other)
+    assert load_dataset(DataConfig(dataset="folder"), root).to_table() == plain.to_table()
+
+
+def test_the_user_says_how_long_a_video_and_its_segments_are(tmp_path):
+    rows = [*ROWS[:2], "c,val,dog,dog:0-1.4,", "d,test,dog,dog:1-2.6,"]
+    videos = load(tmp_path, rows, num_segments=13, segment_s=0.2)
+
+    segments_TK = videos.segment_labels(videos.split("test"))[0]
+    assert segments_TK.shape == (13, 3)
+    assert np.flatnonzero(segments_TK[:, 1]).tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_classes_stand_in_the_order_of_the_list(tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\n\nbell\nwhistle: high\n", encoding="utf-8")
+    rows = [*ROWS[:3], "e,test,whistle: high,whistle: high:0-3,"]
+    videos = load(tmp_path, rows)
+
+    assert videos.classes == ("dog", "bell", "whistle: high")
+    assert videos.split("test")[0].labels == (2,)
+
+
+def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
+    rows = ["a,train,dog,x", "b,val,,y", "c,test,,z"]
+    videos = load(tmp_path, rows, header="uri,split,labels,camera")
+    assert [v.spans for v in videos.videos] == [None, (), ()]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (",train,dog,,", r"csv:6, column uri: is empty"),
+        ("../f.mp4,train,dog,,", r"csv:6, column uri: '../f.mp4' does not lie below"),
+        ("/etc/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("s3://b/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("f,training,dog,,", r"csv:6, column split: expected train, val or test, got 'training'"),
+        ("f,train,dog;dog,,", r"csv:6, column labels: 'dog' stands twice"),
+        ("f,train,dog,dog,", r"csv:6, column spans: expected label:start-end"),
+        ("f,train,dog,dog:2,", r"csv:6, column spans: expected label:start-end"),
+        ("f,train,dog,:2-3,", r"csv:6, column spans: ':2-3': says no label"),
+        ("f,train,dog,dog:3-3,", r"csv:6, column spans: .* end behind its start"),
+        ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end behind its start"),
+        ("f,train,dog,dog:0-nan,", r"csv:6, column spans: .* end behind its start"),
+        ("f,train,dog,dog:8-11,", r"csv:6, column spans: .* ends behind the 10 s of data\.num_seg"),
+        ("f,val,dog,,", r"csv:6, column spans: a video of the split 'val' needs .* dog:0-10"),
+        (
+            "clips/a.mp4,train,dog,,",
+            r"csv:6: 'clips/a\.mp4' is the name of .*csv:2 too; .*video_id",
+        ),
+        ("f,train,dog", r"csv:6: 2 field\(s\) less than the header"),
+        ("f, g,train,dog,,", r"csv:6: 1 field\(s\) more than the header; .* needs quotes"),
+    ],
+)
+def test_a_slip_is_told_with_line_column_and_remedy(tmp_path, row, says):
+    with pytest.raises(DatasetError, match=says):
+        load(tmp_path, [*ROWS, row])
+
+
+def test_all_slips_are_told_at_once_up_to_twenty(tmp_path):
+    two = ["../x,nowhere,dog,,", "y,train,dog,dog:1,"]
+    with pytest.raises(DatasetError) as caught:
+        load(tmp_path, [*ROWS, *two])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "folder: 3 problem(s)"
+    assert [line.split(" column ")[1].split(":")[0] for line in lines[1:]] == [
+        "uri",
+        "split",
+        "spans",
+    ]
+
+    with pytest.raises(DatasetError, match=r"25 problem\(s\)") as caught:
+        load(tmp_path, [*ROWS, *[f"x{i},nowhere,dog,," for i in range(25)]])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 22
+    assert lines[-1].strip() == "... and 5 more"
+
+
+def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\nbell\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"csv:6, column labels: 'dgo' .* did you mean 'dog'"):
+        load(tmp_path, [*ROWS, "f,train,dgo,,"])
+    with pytest.raises(DatasetError, match=r"csv:6, column spans: 'car' is not in classes\.txt"):
+        load(tmp_path, [*ROWS, "f,train,dog,car:0-1,"])
+    (tmp_path / "classes.txt").write_text("dog\nbell\ndog\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"classes\.txt:3: 'dog' stands twice"):
+        load(tmp_path, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("uri,split", "no column 'labels' in the header; it has uri, split"),
+        ("", "no column 'uri' in the header"),
+        ("uri,split,labels,span", "column 'span': perhaps 'spans'"),
+        ("uri,split,labels,uri", "column 'uri' stands twice"),
+    ],
+)
+def test_a_header_that_cannot_be_meant_is_refused(tmp_path, header, says):
+    with pytest.raises(DatasetError, match=says):
+        load(tmp_path, ["a,train,dog,x"], header=header)
+
+
+def test_a_split_without_a_video_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="column split: no row says 'test'"):
+        load(tmp_path, ROWS[:3])
+
+
+def test_no_label_anywhere_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no row has a label"):
+        load(tmp_path, ["a,train,,,", "b,val,,,", "c,test,,,"])
+
+
+def test_a_missing_table_or_two_of_them_are_told(tmp_path):
+    config, root = DataConfig(dataset="folder"), Location.at(tmp_path)
+    with pytest.raises(DatasetError, match=r"no videos\.csv or videos\.parquet; data\.root must"):
+        load_dataset(config, root)
+    for name in ("videos.csv", "videos.parquet"):
+        (tmp_path / name).write_text("uri\n")
+    with pytest.raises(DatasetError, match="keep one of them"):
+        load_dataset(config, root)
+    (tmp_path / "videos.csv").unlink()
+    with pytest.raises(DatasetError, match="not a Parquet file"):
+        load_dataset(config, root)
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path):
+    (tmp_path / "videos.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match=r"videos\.csv: not UTF-8"):
+        load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
