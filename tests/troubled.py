@@ -13,6 +13,7 @@ import numpy as np
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import MediaError
 from distributed_avel.features.base import Extractor, Features, FeatureShapes
+from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.timeline import Timeline
 
 TIMELINE = Timeline(num_segments=2, segment_s=1.0)
@@ -76,6 +77,21 @@ def make_troubled() -> Troubled:
     return Troubled(TIMELINE, ExtractConfig())
 
 
+class Fragile(Descriptors):
+    """Describes media files, and hangs or crashes on those that say so."""
+
+    def prepare(self, media: bytes):
+        if media.startswith(b"hang"):
+            time.sleep(10_000)
+        if media.startswith(b"crash"):
+            ctypes.string_at(0)
+        return super().prepare(media)
+
+
+def make_fragile() -> Fragile:
+    return Fragile(TIMELINE, ExtractConfig())
+
+
 def make_nothing() -> Troubled:
     raise FileNotFoundError("weights.bin")
 
@@ -86,6 +102,11 @@ def is_running(pid: int) -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def name_of(pid: int) -> str:
+    """The command of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def descendants(pid: int) -> set[int]:

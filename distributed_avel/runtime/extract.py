@@ -84,18 +84,25 @@ class ExtractWorker:
 
 
 def extract(
-    videos: VideoSet, root: Location, config: ExtractConfig, out: Location
+    videos: VideoSet,
+    root: Location,
+    config: ExtractConfig,
+    out: Location,
+    make_extractor: MakeExtractor | None = None,
 ) -> dict[str, Any]:
     """Extract the features of all videos into `out`, and list what failed.
+
+    Args:
+        make_extractor: How a process builds its extractor, if not as `config` says.
 
     Returns:
         Counts and shapes for the manifest.
     """
-    recipe = ExtractorRecipe(videos.timeline, config)
+    make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
     rows = videos.to_table().select(["video_id", "uri"])
     make_worker = partial(
         ExtractWorker,
-        recipe,
+        make_extractor,
         root,
         num_processes=config.cpus_per_actor,
         timeout_s=config.timeout_s,
@@ -113,7 +120,7 @@ def extract(
     (out / FAILURES_FILE).write_table(failures)
     index = pa.concat_tables([_INDEX.empty_table(), *_map(_index, (out / PARTS).children())])
     (out / INDEX).write_table(index)
-    shapes = recipe().shapes
+    shapes = make_extractor().shapes
     return {
         "num_videos": index.num_rows,
         "num_failed": failures.num_rows,
