@@ -1,0 +1,66 @@
+"""Features are found by video id, wherever they were written."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from distributed_avel.artifacts import Location
+from distributed_avel.errors import ArtifactError
+from distributed_avel.features.store import INDEX, PARTS, FeatureStore
+from distributed_avel.schema import features_schema, tensor_column
+
+PARTS_OF_IDS = {"000000.parquet": ["d", "a", "c"], "000001.parquet": ["b"], "000002.parquet": ["e"]}
+
+
+@pytest.fixture(params=["a local folder", "object storage"])
+def location(request, tmp_path) -> Location:
+    """Five videos in three parts; the features of a video are made of its letter."""
+    uri = tmp_path if request.param == "a local folder" else f"memory://{tmp_path.name}"
+    folder = Location.at(uri)
+    schema = features_schema(audio=(2, 3), visual=(2, 4, 5))
+    for part, ids in PARTS_OF_IDS.items():
+        columns = [
+            pa.array(ids),
+            tensor_column([audio_of(i) for i in ids], schema.field("audio").type),
+            tensor_column([visual_of(i) for i in ids], schema.field("visual").type),
+        ]
+        (folder / PARTS / part).write_table(pa.Table.from_arrays(columns, schema=schema))
+    rows = [{"video_id": i, "part": part} for part, ids in PARTS_OF_IDS.items() for i in ids]
+    (folder / INDEX).write_table(pa.Table.from_pylist(rows))
+    return folder
+
+
+def audio_of(video_id: str) -> np.ndarray:
+    return (np.arange(6).reshape(2, 3) + 100 * ord(video_id)).astype(np.float32)
+
+
+def visual_of(video_id: str) -> np.ndarray:
+    return (np.arange(40).reshape(2, 4, 5) + ord(video_id)).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    "video_ids", [["a"], list("abcde"), list("ecadb"), list("abab"), ["e", "b"]]
+)
+def test_features_come_in_the_order_of_the_ids_and_as_often(location, video_ids):
+    audio_VTD, visual_VTRD = FeatureStore(location).read(video_ids)
+
+    assert audio_VTD.dtype == np.float32
+    assert visual_VTRD.dtype == np.float16
+    assert np.array_equal(audio_VTD, [audio_of(i) for i in video_ids])
+    assert np.array_equal(visual_VTRD, [visual_of(i) for i in video_ids])
+
+
+def test_it_says_which_videos_it_has(location):
+    store = FeatureStore(location)
+
+    assert [video_id in store for video_id in "abcdefg"] == [True] * 5 + [False] * 2
+
+
+def test_a_missing_video_is_named_with_how_many_more(location):
+    with pytest.raises(ArtifactError, match=r"no features of 'x' \(2 videos\)"):
+        FeatureStore(location).read(["a", "x", "b", "y"])
+
+
+def test_nothing_asked_for_is_refused(location):
+    with pytest.raises(ArtifactError, match="no features asked for"):
+        FeatureStore(location).read([])

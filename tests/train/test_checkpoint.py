@@ -1,0 +1,125 @@
+"""Weights and training state come back as they were, and bring no code with them."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distributed_avel import models
+from distributed_avel.errors import ArtifactError
+from distributed_avel.train.checkpoint import (
+    load_weights,
+    state_from_bytes,
+    state_to_bytes,
+    weights_to_bytes,
+)
+from distributed_avel.train.loop import train_epoch
+from distributed_avel.train.predict import segment_codes, segment_scores, video_scores
+from tests.models.examples import SIZES, features, small_model
+from tests.train.examples import objective
+from tests.train.test_loop import batches_of, optimizer_of, parameters
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", models.model_names())
+def test_weights_come_back_as_they_were(name):
+    trained, fresh = small_model(name, seed=1), small_model(name, seed=2)
+
+    load_weights(fresh, weights_to_bytes(trained), "model.safetensors")
+
+    assert all(map(torch.equal, trained.state_dict().values(), fresh.state_dict().values()))
+
+
+def test_the_weights_of_another_model_are_refused_by_name():
+    wider = models.create("ave", **{**SIZES, "hidden_size": 16})
+
+    with pytest.raises(ArtifactError, match=r"base/model\.safetensors: not the weights of this"):
+        load_weights(wider, weights_to_bytes(small_model("ave")), "base/model.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x08" + bytes(20)])
+def test_what_is_no_weights_is_refused_by_name(content):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: not the weights of this"):
+        load_weights(small_model("ave"), content, "model.safetensors")
+
+
+def test_a_restored_training_goes_on_as_if_it_had_never_stopped():
+    batches = [batches_of(7, epoch=epoch) for epoch in range(4)]
+
+    def train(step, optimizer, epochs) -> None:
+        for epoch in epochs:
+            train_epoch(step, batches[epoch], optimizer, CPU)
+
+    whole, stopped, resumed = objective(torch.float64), objective(torch.float64), None
+    train(whole, optimizer_of(whole), range(4))
+    optimizer = optimizer_of(stopped)
+    train(stopped, optimizer, range(2))
+    curves = [{"epoch": 1, "metric": "train/mil", "value": 0.7}]
+    saved = state_to_bytes(
+        {"model": stopped.state_dict(), "optimizer": optimizer.state_dict(), "curves": curves}
+    )
+
+    resumed = objective(torch.float64, seed=9)
+    state = state_from_bytes(saved)
+    resumed.load_state_dict(state["model"])
+    optimizer = optimizer_of(resumed)
+    optimizer.load_state_dict(state["optimizer"])
+    train(resumed, optimizer, range(2, 4))
+
+    assert torch.equal(parameters(resumed), parameters(whole))
+    assert state["curves"] == curves
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_state_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path):
+    traces = tmp_path / "traces"
+    content = state_to_bytes({"model": {}, "extra": Malicious(traces)})
+
+    with pytest.raises(pickle.UnpicklingError):
+        state_from_bytes(content)
+
+    assert not traces.exists()
+    pickle.loads(pickle.dumps(Malicious(traces)))  # while it is as bad as it looks
+    assert traces.exists()
+
+
+# Scores without training
+
+
+@pytest.mark.parametrize("name", models.model_names())
+def test_codes_do_not_depend_on_how_many_are_made_at_a_time(name):
+    model = small_model(name, torch.float64).train()
+    audio, visual = (x.numpy() for x in features(7, dtype=torch.float64))
+
+    codes = [segment_codes(model, audio, visual, device=CPU, batch_size=n) for n in (1, 3, 7, 64)]
+
+    for other in codes[1:]:
+        torch.testing.assert_close(other, codes[0], rtol=0, atol=1e-12)
+    assert not model.training
+    assert not codes[0].requires_grad
+
+
+def test_scores_are_probabilities_of_segments_and_of_videos():
+    model = small_model("ave")
+    audio, visual = (x.numpy() for x in features(3))
+    codes = segment_codes(model, audio, visual.astype(np.float16), device=CPU)
+
+    segments_VTK, videos_VK = segment_scores(model, codes), video_scores(model, codes, "max")
+
+    assert segments_VTK.shape == (3, 10, 5)
+    assert videos_VK.shape == (3, 5)
+    np.testing.assert_allclose(segments_VTK.sum(axis=-1), 1, rtol=1e-5)
+    by_hand = model.score(codes).amax(dim=1).softmax(dim=-1).detach()
+    np.testing.assert_allclose(videos_VK, by_hand, rtol=1e-5)
