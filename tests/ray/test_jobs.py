@@ -1,0 +1,133 @@
+"""`ray job submit` against a cluster that `ray start --head` made, stop, and submit again."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+RAY = Path(sys.executable).with_name("ray")
+CARRIED = ("distributed_avel", "jobs", "configs")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Head:
+    """A cluster of its own, whatever else runs on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        gcs, dashboard, agent, agent_grpc, metrics, client = free_ports(6)
+        self.address = f"http://127.0.0.1:{dashboard}"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "GLOO_"))}
+        self.environment = kept | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_API_SERVER_ADDRESS": self.address,
+            "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        options = {
+            "--node-ip-address": "127.0.0.1",
+            "--port": gcs,
+            "--dashboard-host": "127.0.0.1",
+            "--dashboard-port": dashboard,
+            "--dashboard-agent-listen-port": agent,
+            "--dashboard-agent-grpc-port": agent_grpc,
+            "--metrics-export-port": metrics,
+            "--ray-client-server-port": client,
+            "--num-cpus": 4,
+            "--temp-dir": folder / "ray",
+        }
+        self.process = subprocess.Popen(
+            [RAY, "start", "--head", "--block", "--disable-usage-stats"]
+            + [str(part) for pair in options.items() for part in pair],
+            env=self.environment,
+            stdout=(folder / "head.log").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def job(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [RAY, "job", *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def head():
+    folder = Path("/tmp") / f"avel-{secrets.token_hex(4)}"  # noqa: S108  (socket paths are short)
+    folder.mkdir()
+    cluster = Head(folder)
+    yield cluster
+    cluster.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(condition, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.5)
+
+
+def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_path):
+    working_dir = tmp_path / "project"
+    for name in CARRIED:
+        shutil.copytree(ROOT / name, working_dir / name, ignore=shutil.ignore_patterns("__pyc*"))
+    run = tmp_path / "run"
+    options = {
+        "--run-dir": run,
+        "--tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "--arms": "base",
+        "--data.demo.num-train": 8,
+        "--data.demo.num-event-free": 2,
+        "--data.demo.num-val": 8,
+        "--data.demo.num-test": 8,
+        "--model.hidden-size": 8,
+        "--train.base-epochs": 1000,
+        "--train.report-every": 50,
+        "--train.cpus-per-worker": 1,
+    }
+    command = ["--working-dir", str(working_dir), "--", "python", "jobs/pipeline.py"]
+    command += [str(part) for pair in options.items() for part in pair]
+    submit = ["submit", "--submission-id", "first", "--no-wait", *command]
+
+    wait_for(lambda: head.job(*submit).returncode == 0, 90, "the job agent")
+    wait_for(lambda: list(run.glob("base/*/ray/checkpoint_*/state.pt")), 150, "a checkpoint")
+    assert head.job("stop", "first").returncode == 0
+    logs = head.job("logs", "first").stdout
+    assert "interrupted; the same command goes on from here" in logs
+    assert "Traceback" not in logs
+    status = head.job("status", "first")
+    assert "stopped" in (status.stdout + status.stderr).lower()
+    assert not list(run.glob("base/*/DONE"))
+
+    second = head.job("submit", "--submission-id", "second", *command, timeout_s=240)
+
+    assert second.returncode == 0, second.stdout + second.stderr
+    said = second.stdout + second.stderr
+    assert said.count("done before") == 2  # data and extract
+    assert "interrupted before" in said
+    assert (run / "results.json").exists()
