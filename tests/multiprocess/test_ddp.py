@@ -1,0 +1,114 @@
+"""Two workers must train the model that one worker would.
+
+Seven videos in batches of three: the videos are odd, and the last batch is smaller than the
+number of workers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from distributed_avel.runtime.reduce import all_reduce_sums
+from distributed_avel.train.batches import Batch, EpochPlan, worker_batches
+from distributed_avel.train.loop import train_epoch
+from tests.train.examples import objective, training_set
+
+NUM_VIDEOS, BATCH_SIZE, NUM_EPOCHS = 7, 3, 17  # 51 optimizer steps
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnDraws(EpochPlan):
+    """The mistake of drawing partners on each worker: the same videos, other partners."""
+
+    rank: int
+
+    def partner(self, pool, videos, index: int) -> int:
+        own = EpochPlan(
+            seed=self.seed + self.rank, stage=self.stage, epoch=self.epoch, batch_size=BATCH_SIZE
+        )
+        return own.partner(pool, videos, index)
+
+
+def batches_of(way: str, epoch: int, rank: int, num_workers: int) -> Iterator[Batch]:
+    """This worker's batches, in the right way or in one of two wrong ones."""
+    videos = training_set(NUM_VIDEOS, partners="disjoint")
+    plan = EpochPlan(seed=0, stage="base", epoch=epoch, batch_size=BATCH_SIZE)
+    if way == "own partners":
+        plan = OwnDraws(seed=0, stage="base", epoch=epoch, batch_size=BATCH_SIZE, rank=rank)
+    for batch in worker_batches(
+        videos, plan, rank=rank, num_workers=num_workers, dtype=torch.float64
+    ):
+        if way == "mean of each worker":
+            weight_B = torch.full_like(batch.weight_B, 1 / batch.num_videos)
+            yield replace(batch, weight_B=weight_B)
+        else:
+            yield batch
+
+
+def train(way: str, rank: int = 0, num_workers: int = 1) -> tuple[torch.Tensor, list[dict]]:
+    """Weights after all epochs, and what each epoch reported."""
+    torch.set_num_threads(1)
+    step = objective(torch.float64)
+    wrapped = step if num_workers == 1 else DistributedDataParallel(step)
+    optimizer = torch.optim.Adam(step.parameters(), lr=2e-3)
+    reported = []
+    for epoch in range(NUM_EPOCHS):
+        local = train_epoch(wrapped, batches_of(way, epoch, rank, num_workers), optimizer, CPU)
+        reported.append(all_reduce_sums(local, CPU).means())
+    return torch.cat([p.detach().flatten() for p in step.parameters()]), reported
+
+
+def train_on_rank(rank: int, folder: Path, ways: list[str]) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    try:
+        torch.save({way: train(way, rank, 2) for way in ways}, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory) -> list[dict[str, tuple[torch.Tensor, list[dict]]]]:
+    """What each of two workers ended with, in each way."""
+    folder = tmp_path_factory.mktemp("ddp")
+    ways = ["global batches", "own partners", "mean of each worker"]
+    mp.spawn(train_on_rank, args=(folder, ways), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one_worker() -> tuple[torch.Tensor, list[dict]]:
+    threads = torch.get_num_threads()
+    result = train("global batches")
+    torch.set_num_threads(threads)
+    return result
+
+
+@pytest.mark.multiprocess
+def test_two_workers_train_the_model_of_one(two_workers, one_worker):
+    for worker in two_workers:
+        weights, _ = worker["global batches"]
+        assert float((weights - one_worker[0]).abs().max()) <= 1e-12
+
+
+@pytest.mark.multiprocess
+def test_two_workers_report_the_losses_of_one(two_workers, one_worker):
+    for worker in two_workers:
+        for ours, alone in zip(worker["global batches"][1], one_worker[1], strict=True):
+            assert ours.keys() == {"mil", "auxiliary", "total"}
+            assert ours == pytest.approx(alone, abs=1e-12)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("way", ["own partners", "mean of each worker"])
+def test_the_comparison_notices_workers_that_go_their_own_way(two_workers, one_worker, way):
+    weights, _ = two_workers[0][way]
+
+    assert torch.equal(weights, two_workers[1][way][0])  # DDP keeps even these together
+    assert float((weights - one_worker[0]).abs().max()) > 1e-3

@@ -1,0 +1,39 @@
+"""Two workers must report what one worker would."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from distributed_avel.runtime.reduce import all_reduce_sums
+from distributed_avel.train.loop import EpochSums
+
+CPU = torch.device("cpu")
+
+
+def reduce_on_rank(rank: int, store: Path, shards: list[EpochSums], whole: EpochSums) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        assert all_reduce_sums(shards[rank], CPU) == whole
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.multiprocess
+def test_uneven_shards_give_the_sums_of_the_whole(tmp_path):
+    shards = [
+        EpochSums(loss_sums={"mil": 6.0, "auxiliary": 0.25}, num_videos=3),
+        EpochSums(loss_sums={"auxiliary": 0.5, "mil": 10.0}, num_videos=1),
+    ]
+    whole = EpochSums(loss_sums={"auxiliary": 0.75, "mil": 16.0}, num_videos=4)
+    assert whole.means()["mil"] == 4.0  # and not 6.0, the mean of the two means
+
+    mp.spawn(reduce_on_rank, args=(tmp_path / "store", shards, whole), nprocs=2)
+
+
+def test_a_worker_alone_keeps_its_own():
+    own = EpochSums(loss_sums={"mil": 6.0}, num_videos=3)
+
+    assert all_reduce_sums(own, CPU) == own
