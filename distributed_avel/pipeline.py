@@ -25,7 +25,12 @@ from distributed_avel.refine.pseudo_labels import pseudo_labels
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS, evaluate
-from distributed_avel.runtime.extract import FAILURES_FILE, extract, refuse_too_many_failures
+from distributed_avel.runtime.extract import (
+    FAILURES_FILE,
+    ExtractorRecipe,
+    extract,
+    refuse_too_many_failures,
+)
 from distributed_avel.runtime.imported import import_features
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.refine import read_window_scores, score_windows
@@ -136,13 +141,19 @@ class Pipeline:
     def extract(self) -> Stage:
         """The features of all videos that could be used: extracted, or the data set's own."""
         config, source = self.config.extract, feature_source(self.config.data.dataset)
-        used = set() if source else {"extractor", "frames_per_segment", "timeout_s", "unit_size"}
+        used = set() if source else {"extractor", "timeout_s", "unit_size"}
+        extractor = None if source else ExtractorRecipe(self.videos.timeline, config)()
+        what = extractor and {
+            "frames_per_segment": extractor.frames_per_segment,
+            **extractor.provenance(),  # wrong weights stop here, before any video is read
+        }
         stage = Stage(
             self.run_dir,
             "extract",
             {
                 "revision": 1,
                 "settings": config.model_dump(mode="json", include=used),
+                "extractor": what,
                 "data": self.data.fingerprint,
                 "media": data_stage.media_fingerprint(self.videos, self._root),
             },
@@ -156,7 +167,7 @@ class Pipeline:
                 counts = extract(self.videos, self._root, config, stage.location)
             run.metrics({key: counts[key] for key in ("num_videos", "num_failed")})
             run.file(stage.location / FAILURES_FILE)
-            return counts
+            return {**counts, "weights_note": extractor and extractor.weights_note}
 
         self._ensure(stage, compute)
         refuse_too_many_failures(stage.location, len(self.videos.videos), config)
@@ -453,6 +464,11 @@ class Pipeline:
             raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
         return manifest["threshold"]
 
+    def _warnings(self, results: Mapping[str, Any]) -> list[str]:
+        note = self.extract.manifest()["weights_note"]
+        windows = results["windows"]
+        return [*([note] if note else []), *(window_warnings(windows) if windows else [])]
+
     def _publish(self, stage: Stage, name: str) -> None:
         """Copy a file of a stage to the top of the run directory, where people look."""
         (self.run_dir / name).write_bytes((stage.location / name).read_bytes())
@@ -471,7 +487,7 @@ class Pipeline:
             threshold_curve=refined and read_threshold_curve(refined.location),
             settings=self.config.model_dump(mode="json"),
             provenance=evaluated.manifest()["provenance"],
-            warnings=window_warnings(results["windows"]) if results["windows"] else [],
+            warnings=self._warnings(results),
             num_timelines=self.config.report.num_timelines,
         )
 

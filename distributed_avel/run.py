@@ -67,7 +67,7 @@ def check_names(config: RunConfig) -> None:
     checks: list[tuple[Callable[[str], object], str]] = [
         (data.check_name, config.data.dataset),
         (extractor_class, config.extract.extractor),
-        (model_class, config.model.name),
+        (_localizing_model, config.model.name),
     ]
     problems = []
     for look_up, name in checks:
@@ -77,6 +77,14 @@ def check_names(config: RunConfig) -> None:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _localizing_model(name: str) -> None:
+    if model_class(name).task != "localization":
+        raise ConfigError(
+            f"model.name: {name} labels what is heard and what is seen apart (parsing); Steps 1 "
+            "to 3 here localize events that are both, choose another model"
+        )
 
 
 @contextmanager
