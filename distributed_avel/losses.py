@@ -11,8 +11,8 @@ Shape suffixes used in this file:
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from distributed_avel.mil import Pooling, mil_pool, pool_windows
 
@@ -28,8 +28,8 @@ def video_loss(pooled_BK: Tensor, targets_BK: Tensor, loss: VideoLoss) -> Tensor
     targets_BK = targets_BK.to(pooled_BK.dtype)
     if loss == "soft_margin":
         prob_BK = pooled_BK.softmax(dim=-1)
-        present_BK = targets_BK * F.logsigmoid(prob_BK)
-        absent_BK = (1 - targets_BK) * F.logsigmoid(-prob_BK)
+        present_BK = targets_BK * logsigmoid(prob_BK)
+        absent_BK = (1 - targets_BK) * logsigmoid(-prob_BK)
         return -(present_BK + absent_BK).mean(dim=-1)
     share_BK = targets_BK / targets_BK.sum(dim=-1, keepdim=True)
     return -(share_BK * pooled_BK.log_softmax(dim=-1)).sum(dim=-1)
