@@ -3,6 +3,8 @@
 from distributed_avel.datasets import ave as ave
 from distributed_avel.datasets import demo as demo
 from distributed_avel.datasets import folder as folder
+from distributed_avel.datasets import llp as llp
+from distributed_avel.datasets import llp_features as llp_features
 from distributed_avel.datasets import synthetic as synthetic
 from distributed_avel.datasets.base import Span as Span
 from distributed_avel.datasets.base import Split as Split

@@ -211,6 +211,8 @@ def llp_test_split():
     for modality in ("audio", "visual"):
         present_VTC = np.zeros(shape, dtype=bool)
         for event in read_rows(f"AVVP_eval_{modality}.csv"):
+            if event["filename"] not in row_of:
+                continue  # of the validation split
             span = slice(int(event["onset"]), int(event["offset"]))
             label = classes.index(event["event_labels"])
             present_VTC[row_of[event["filename"]], span, label] = True

@@ -1,0 +1,258 @@
+"""LLP, for audio-visual video parsing, as published: `llp` and `llp_features`.
+
+    <root>/AVVP_train.csv           filename, event_labels (with commas): 10000 training videos
+    <root>/AVVP_val_pd.csv          the same, 649 for validation
+    <root>/AVVP_test_pd.csv         the same, 1200 for test
+    <root>/AVVP_eval_audio.csv      filename, onset, offset, event_labels: what is heard
+    <root>/AVVP_eval_visual.csv     the same: what is seen
+
+Fields are separated by tabs. A file name is `<id>_<start>_<end>`: ten seconds of one of
+YouTube's videos, of which LLP has one excerpt each. `llp` are the videos themselves,
+`llp_features` (below) the features published with them:
+
+    <root>/video/<id>.mp4           or <root>/LLP_dataset/video/<id>.mp4
+    <root>/vggish/<id>.npy          (10, 128), what is heard; or <root>/feats/vggish/..., so too
+    <root>/res152/<id>.npy          (80, 2048), eight frames a second
+    <root>/r2plus1d_18/<id>.npy     (10, 512), motion
+
+Only validation and test videos have segment labels, for what is heard and what is seen apart; an
+event is audio-visual where it is both. The published files have events that end where they begin
+or before, and events of videos that are in no split. As the authors' evaluation does, the
+reader takes them for nothing, and reports them to `jobs/check_data.py`.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.problems import Problems
+from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.timeline import Timeline
+
+LLP_CLASSES = (
+    "Speech",
+    "Car",
+    "Cheering",
+    "Dog",
+    "Cat",
+    "Frying_(food)",
+    "Basketball_bounce",
+    "Fire_alarm",
+    "Chainsaw",
+    "Cello",
+    "Banjo",
+    "Singing",
+    "Chicken_rooster",
+    "Violin_fiddle",
+    "Vacuum_cleaner",
+    "Baby_laughter",
+    "Accordion",
+    "Lawn_mower",
+    "Motorcycle",
+    "Helicopter",
+    "Acoustic_guitar",
+    "Telephone_bell_ringing",
+    "Baby_cry_infant_cry",
+    "Blender",
+    "Clapping",
+)
+"""LLP's classes in the order of the authors' data loader, which is that of the outputs of their
+published weights; there is no background."""
+
+SPLIT_FILES: dict[Split, str] = {
+    "train": "AVVP_train.csv",
+    "val": "AVVP_val_pd.csv",
+    "test": "AVVP_test_pd.csv",
+}
+AUDIO_EVENTS, VISUAL_EVENTS = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
+
+_SplitRow = tuple[str, str, Split, tuple[int, ...]]
+
+
+@register_dataset("llp")
+def load_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
+    """The videos below `root`.
+
+    Raises:
+        DatasetError: A file is missing; names it and the remedy.
+    """
+    folder = first_folder(root, "video", "LLP_dataset/video")
+    return read_llp(config, root, problems, folder=folder, ending="mp4")
+
+
+def read_llp(
+    config: DataConfig, root: Location, problems: Problems, *, folder: str, ending: str
+) -> VideoSet:
+    """LLP's annotations, with `<folder>/<id>.<ending>` as the file of each video."""
+    rows = _splits(root, problems)
+    names = {name for name, *_ in rows}
+    timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
+    heard = _events(root / AUDIO_EVENTS, names, timeline, problems)
+    seen = _events(root / VISUAL_EVENTS, names, timeline, problems)
+    videos = []
+    for name, where, split, labels in rows:
+        uri = f"{folder}/{file_id(name)}.{ending}"
+        try:
+            _ = root / uri
+        except ArtifactError:
+            problems.error(f"{where}: {name!r} cannot be the name of a file")
+            continue
+        annotated = split != "train" or name in heard or name in seen
+        audio, visual = tuple(heard[name]), tuple(seen[name])
+        videos.append(
+            Video(
+                video_id=name,
+                uri=uri,
+                split=split,
+                labels=labels,
+                spans=overlaps(audio, visual) if annotated else None,
+                audio_spans=audio if annotated else None,
+                visual_spans=visual if annotated else None,
+            )
+        )
+    return VideoSet(
+        name=config.dataset,
+        classes=LLP_CLASSES,
+        timeline=timeline,
+        videos=tuple(videos),
+        synthetic=False,
+    )
+
+
+def first_folder(root: Location, *names: str) -> str:
+    """The first of these folders that is there, or else the first."""
+    return next((name for name in names if (root / name).exists()), names[0])
+
+
+def file_id(name: str) -> str:
+    """YouTube's id in the name of a video: `CaC2xvdLC34` in `CaC2xvdLC34_250_260`."""
+    return name.rsplit("_", 2)[0]
+
+
+def overlaps(audio: Iterable[Span], visual: Iterable[Span]) -> tuple[Span, ...]:
+    """When each event is both heard and seen, by class and time."""
+    heard, seen = _merged(audio), _merged(visual)
+    found = []
+    for label in sorted(heard.keys() & seen.keys()):
+        for a in heard[label]:
+            for v in seen[label]:
+                start_s, end_s = max(a.start_s, v.start_s), min(a.end_s, v.end_s)
+                if start_s < end_s:
+                    found.append(Span(label, start_s, end_s))
+    return tuple(found)
+
+
+def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
+    """Spans of each class, in their order, those that touch as one."""
+    merged: dict[int, list[Span]] = defaultdict(list)
+    for span in sorted(spans, key=lambda s: (s.label, s.start_s)):
+        of_class = merged[span.label]
+        if of_class and span.start_s <= of_class[-1].end_s:
+            end_s = max(of_class[-1].end_s, span.end_s)
+            of_class[-1] = Span(span.label, of_class[-1].start_s, end_s)
+        else:
+            of_class.append(span)
+    return merged
+
+
+def _splits(root: Location, problems: Problems) -> list[_SplitRow]:
+    """Name, place, split and labels of each video, in the order of the files."""
+    rows: list[_SplitRow] = []
+    places: dict[str, str] = {}
+    for split, file_name in SPLIT_FILES.items():
+        num_before = len(rows)
+        for where, (name, names) in _rows(root / file_name, 2, problems):
+            with problems.collect():
+                if name in places:
+                    raise DatasetError(
+                        f"{where}: {name!r} is in {places[name]} already; a video belongs to one "
+                        f"split, once"
+                    )
+                labels = _labels(where, names, problems)
+                places[name] = where
+                rows.append((name, where, split, labels))
+        if len(rows) == num_before and not problems.errors:
+            problems.error(f"{root / file_name}: names no video; every split needs one")
+    return rows
+
+
+def _labels(where: str, names: str, problems: Problems) -> tuple[int, ...]:
+    labels: list[int] = []
+    for name in (part.strip() for part in names.split(",")):
+        label = _label(where, name)
+        if label in labels:
+            problems.oddity("label twice", where, f"{name!r} stands twice among the labels")
+        else:
+            labels.append(label)
+    return tuple(labels)
+
+
+def _label(where: str, name: str) -> int:
+    if name not in LLP_CLASSES:
+        near = get_close_matches(name, LLP_CLASSES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DatasetError(f"{where}: unknown event {name!r}, not one of LLP's 25{hint}")
+    return LLP_CLASSES.index(name)
+
+
+def _events(
+    file: Location, names: set[str], timeline: Timeline, problems: Problems
+) -> dict[str, list[Span]]:
+    """The events of each video in one modality, in the order of the file."""
+    events: dict[str, list[Span]] = defaultdict(list)
+    for where, (name, onset, offset, label_name) in _rows(file, 4, problems):
+        with problems.collect():
+            span = Span(_label(where, label_name), *_times(where, onset, offset))
+            event = f"{name}: {label_name} from {onset} to {offset} s"
+            if name not in names:
+                problems.oddity("unknown video", where, f"{event}: this video is in no split")
+            elif span.start_s > span.end_s:
+                problems.oddity("offset before onset", where, f"{event}, taken for nothing")
+            elif span.start_s == span.end_s:
+                problems.oddity("empty span", where, f"{event}, taken for nothing")
+            elif span in events[name]:
+                problems.oddity("event twice", where, f"{event} stands twice")
+            else:
+                events[name].append(span)
+    return events
+
+
+def _times(where: str, onset: str, offset: str) -> tuple[float, float]:
+    try:
+        start_s, end_s = float(onset), float(offset)
+    except ValueError:
+        start_s = end_s = math.nan
+    if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
+        raise DatasetError(
+            f"{where}: onset and offset must be seconds from the start of the video, got "
+            f"{onset!r} and {offset!r}"
+        )
+    return start_s, end_s
+
+
+def _rows(file: Location, num_fields: int, problems: Problems) -> Iterator[tuple[str, list[str]]]:
+    """The rows below the header, each with file and line."""
+    if not file.exists():
+        raise DatasetError(
+            f"{file}: no such file; data.root must be the folder that holds "
+            f"{', '.join([*SPLIT_FILES.values(), AUDIO_EVENTS, VISUAL_EVENTS])}"
+        )
+    try:
+        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    for number, line in enumerate(lines, start=1):
+        fields = [field.strip() for field in line.split("\t")]
+        if not line.strip() or (number == 1 and fields[0] == "filename"):
+            continue
+        if len(fields) != num_fields or not all(fields):
+            problems.error(
+                f"{file}:{number}: expected {num_fields} fields with tabs between them, none "
+                f"empty, got {line.strip()!r}"
+            )
+        else:
+            yield f"{file}:{number}", fields
