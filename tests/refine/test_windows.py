@@ -1,5 +1,7 @@
 """Windows, and the synthetic videos that they make of two videos."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,13 @@ from hypothesis import strategies as st
 from distributed_avel.refine.windows import mix_codes, score_synthetic, window_mask
 from tests.models.examples import features, small_model
 
-VALID = [
+VALID = {
     (num_segments, window, stride)
     for num_segments in range(3, 25)
     for window in range(2, num_segments)
     for stride in range(1, num_segments)
     if window < (num_segments + 1) / 2 and (num_segments - window) % stride == 0
-]
+}
 
 
 def test_the_windows_of_ave_by_eye():
@@ -29,7 +31,7 @@ def test_the_windows_of_ave_by_eye():
     ]
 
 
-@given(st.sampled_from(VALID))
+@given(st.sampled_from(sorted(VALID)))
 def test_windows_have_the_length_the_stride_and_the_number_they_should(numbers):
     num_segments, window, stride = numbers
     mask_WT = window_mask(*numbers)
@@ -41,7 +43,7 @@ def test_windows_have_the_length_the_stride_and_the_number_they_should(numbers):
         assert np.flatnonzero(row).tolist() == list(range(start, start + window))
 
 
-@given(st.sampled_from(VALID))
+@given(st.sampled_from(sorted(VALID)))
 def test_the_windows_reach_from_the_first_segment_to_the_last(numbers):
     _, window, stride = numbers
     mask_WT = window_mask(*numbers)
@@ -51,19 +53,19 @@ def test_the_windows_reach_from_the_first_segment_to_the_last(numbers):
     assert mask_WT.any(axis=0).all() == (stride <= window or len(mask_WT) == 1)
 
 
-@given(st.sampled_from(VALID))
+@given(st.sampled_from(sorted(VALID)))
 def test_the_synthetic_videos_together_show_every_segment_of_the_partner(numbers):
     """Equation 14, and why a window must be shorter than half of the video."""
     assert (~window_mask(*numbers)).any(axis=0).all()
 
 
-@given(num_segments=st.integers(1, 24), window=st.integers(-1, 24), stride=st.integers(-1, 24))
-def test_exactly_the_valid_windows_and_strides_are_taken(num_segments, window, stride):
-    if (num_segments, window, stride) in VALID:
-        window_mask(num_segments, window, stride)
-    else:
-        with pytest.raises(ValueError, match=r"window must lie|stride must divide"):
-            window_mask(num_segments, window, stride)
+def test_exactly_the_valid_windows_and_strides_are_taken():
+    for numbers in product(range(1, 25), range(-1, 25), range(-1, 25)):
+        if numbers in VALID:
+            window_mask(*numbers)
+        else:
+            with pytest.raises(ValueError, match=r"window must lie|stride must divide"):
+                window_mask(*numbers)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 2), (3, 1), (2, 8)])
