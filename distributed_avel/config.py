@@ -25,7 +25,7 @@ from pydantic import (
 
 from distributed_avel.errors import ConfigError
 
-Arm = Literal["base", "A", "LR", "A+LR"]
+Arm = Literal["base", "PL", "LR_dummy", "LR", "A", "A+LR"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Preprocessing = Literal["keras_caffe", "torchvision"]
 
@@ -205,6 +205,12 @@ class RefineConfig(Config):
     partners: Literal["event_free", "disjoint"] = "event_free"
     """Partner videos: those without any event if there are any, or any that share no label."""
 
+    num_partners: PositiveInt = 1
+    """K, the partner videos of a video; the window probabilities are the mean over them."""
+
+    labels: Literal["hard", "soft"] = "hard"
+    """Pseudo-labels of Step 3: thresholded at tau, or the window probabilities themselves."""
+
     num_actors: PositiveInt = 2
     """Actors that hold the base model."""
 
@@ -255,7 +261,9 @@ class RunConfig(Config):
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
     arms: tuple[Arm, ...] = ("base", "A", "A+LR")
-    """What to train: the base model, with the auxiliary loss (A), with refined labels (LR)."""
+    """What to train: the base model, with the auxiliary loss (A), with refined labels (LR), with
+    labels that windows of the base model get by themselves (PL), with the video label in every
+    window (LR_dummy)."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()

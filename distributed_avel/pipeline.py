@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.arms import ARMS, arm_label
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import Arm, RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.provenance import provenance
-from distributed_avel.refine.pseudo_labels import pseudo_labels
+from distributed_avel.refine.pseudo_labels import pseudo_labels, repeated_labels, soft_labels
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS, evaluate
@@ -192,14 +193,19 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def refine_stage(self, auxiliary: bool) -> Stage:
+    def refine_stage(self, auxiliary: bool, alone: bool = False) -> Stage:
         """Step 2, whether it is done or not."""
-        settings = {"seed": self.config.seed, **self._window_settings()}
+        how = {"alone": True} if alone else {"num_partners": self.config.refine.num_partners}
+        settings = {"seed": self.config.seed, **self._window_settings(), **how}
         return self._stage("refine", settings, base=self.base_stage(auxiliary))
 
-    def refine(self, auxiliary: bool) -> Stage:
-        """Step 2: window probabilities of the training and validation videos, and tau."""
-        base, stage = self.base(auxiliary), self.refine_stage(auxiliary)
+    def refine(self, auxiliary: bool, alone: bool = False) -> Stage:
+        """Step 2: window probabilities of the training and validation videos, and tau.
+
+        Args:
+            alone: Windows of the original videos instead of synthetic ones (the arm PL).
+        """
+        base, stage = self.base(auxiliary), self.refine_stage(auxiliary, alone)
 
         def compute(run: Run) -> dict[str, Any]:
             recipe = self._recipe()
@@ -214,9 +220,10 @@ class Pipeline:
                 config=self.config.refine,
                 seed=self.config.seed,
                 out=stage.location,
+                alone=alone,
                 here=self._place.here,
             )
-            chosen = choose_threshold(self.videos, validation, self._mask_WT, stage.location)
+            chosen = choose_threshold(self.videos, validation, self._windows, stage.location)
             if chosen["threshold"] is not None:
                 run.metrics({"threshold": chosen["threshold"]})
                 run.file(stage.location / THRESHOLDS_FILE)
@@ -224,23 +231,33 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def retrain_stage(self, auxiliary: bool) -> Stage:
+    def retrain_stage(self, auxiliary: bool, alone: bool = False) -> Stage:
         """Step 3, whether it is done or not; a tau from validation needs Step 2."""
-        refined = self.refine_stage(auxiliary)
+        refined = self.refine_stage(auxiliary, alone)
         settings = self._training_settings(self.config.train.retrain_epochs)
-        settings["threshold"] = self._threshold(refined)
+        if self.config.refine.labels == "soft":
+            settings["labels"] = "soft"
+        else:
+            settings["threshold"] = self._threshold(refined)
         return self._stage("retrain", settings, extract=self.extract, refine=refined)
 
-    def retrain(self, auxiliary: bool) -> Stage:
+    def retrain(self, auxiliary: bool, alone: bool = False) -> Stage:
         """Step 3: a model trained from scratch on the video labels and the pseudo-labels."""
-        refined = self.refine(auxiliary)
-        stage, threshold = self.retrain_stage(auxiliary), self._threshold(refined)
+        refined = self.refine(auxiliary, alone)
+        stage = self.retrain_stage(auxiliary, alone)
 
         def compute(run: Run) -> dict[str, Any]:
             num_epochs = self.config.train.retrain_epochs
             training = self.usable("train")
             scores_VWK = read_window_scores(refined.location, [v.video_id for v in training])
             labels_VK = self.videos.video_labels(training)
+            if self.config.refine.labels == "soft":
+                soft_VWK = soft_labels(scores_VWK, labels_VK)
+                run_counts = self._train(
+                    stage, run, "retrain", num_epochs, window_labels_VWK=soft_VWK
+                )
+                return {**run_counts, "threshold": None, "windows": None}
+            threshold = self._threshold(refined)
             labels_VWK = pseudo_labels(scores_VWK, labels_VK, threshold)
             windows = count_windows(labels_VK, labels_VWK)
             say(
@@ -255,8 +272,22 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
+    def retrain_dummy(self) -> Stage:
+        """Step 3 with the video label in every window: what refinement adds is not in it."""
+        settings = self._training_settings(self.config.train.retrain_epochs)
+        settings |= {"dummy": True, **self._window_settings()}
+        stage = self._stage("retrain", settings, extract=self.extract)
+
+        def compute(run: Run) -> dict[str, Any]:
+            num_epochs = self.config.train.retrain_epochs
+            labels_VK = self.videos.video_labels(self.usable("train"))
+            labels_VWK = repeated_labels(labels_VK, len(self._windows))
+            return self._train(stage, run, "retrain", num_epochs, window_labels_VWK=labels_VWK)
+
+        return self._ensure(stage, compute)
+
     def evaluate(self) -> Stage:
-        """All arms on the test split; the results also go to the top of the run directory."""
+        """All arms on the test split."""
         arms = self.arms()
         fingerprints = {name: arm.fingerprint for name, arm in arms.items()}
         stage = Stage(self.run_dir, "evaluate", {"revision": 1, "arms": fingerprints})
@@ -267,20 +298,13 @@ class Pipeline:
                 self.videos,
                 self.extract.location,
                 {name: recipe.trained(arm.location / WEIGHTS) for name, arm in arms.items()},
-                repeated=[self.model_label],
+                repeated=[arm_label(self.config.model.name, "base")],
                 out=stage.location,
             )
             run.file(stage.location / METRICS)
             return {}
 
-        self._ensure(stage, compute)
-        results = self.results(stage)
-        (self.run_dir / RESULTS).write_json(results)
-        self._publish(stage, PREDICTIONS)
-        for arm, values in results["arms"].items():
-            self._tracker.parent.metrics({f"{arm}/{key}": value for key, value in values.items()})
-        self._tracker.parent.file(self.run_dir / RESULTS)
-        return stage
+        return self._ensure(stage, compute)
 
     def report(self) -> Stage:
         """The report page of the evaluation."""
@@ -292,10 +316,19 @@ class Pipeline:
             write_report(self._report_sources(evaluated), stage.location)
             return {}
 
-        self._ensure(stage, compute)
-        self._publish(stage, REPORT)
-        self._tracker.parent.file(self.run_dir / REPORT)
-        return stage
+        return self._ensure(stage, compute)
+
+    def publish(self) -> None:
+        """Put results, predictions and report at the top of the run directory, and in MLflow."""
+        evaluated, report = self.evaluate(), self.report()
+        results = self.results(evaluated)
+        (self.run_dir / RESULTS).write_json(results)
+        self._copy_up(evaluated, PREDICTIONS)
+        self._copy_up(report, REPORT)
+        for arm, values in results["arms"].items():
+            self._tracker.parent.metrics({f"{arm}/{key}": value for key, value in values.items()})
+        for name in (RESULTS, REPORT):
+            self._tracker.parent.file(self.run_dir / name)
 
     # What follows from them --------------------------------------------------------------
 
@@ -308,23 +341,18 @@ class Pipeline:
         """Videos of a split that have features."""
         return [v for v in self.videos.split(split) if v.video_id in self._store]
 
-    @property
-    def model_label(self) -> str:
-        """The base model's name in tables."""
-        return self.config.model.name.upper()
-
     def arms(self) -> dict[str, Stage]:
         """The trained models by the names of the paper's tables."""
-        stages: dict[str, Callable[[], Stage]] = {
-            "base": lambda: self.base(auxiliary=False),
-            "A": lambda: self.base(auxiliary=True),
-            "LR": lambda: self.retrain(auxiliary=False),
-            "A+LR": lambda: self.retrain(auxiliary=True),
-        }
-        names = {"base": self.model_label}
-        return {
-            names.get(arm, f"{self.model_label}+{arm}"): stages[arm]() for arm in self.config.arms
-        }
+        return {arm_label(self.config.model.name, arm): self.arm(arm) for arm in self.config.arms}
+
+    def arm(self, arm: Arm) -> Stage:
+        """The stage that trains the model of an arm."""
+        plan = ARMS[arm]
+        if plan.windows is None:
+            return self.base(plan.auxiliary)
+        if plan.windows == "dummy":
+            return self.retrain_dummy()
+        return self.retrain(plan.auxiliary, alone=plan.windows == "alone")
 
     def results(self, evaluated: Stage) -> dict[str, Any]:
         """What `results.json` holds."""
@@ -362,7 +390,7 @@ class Pipeline:
         return FeatureStore(self.extract.location)
 
     @cached_property
-    def _mask_WT(self) -> NDArray[np.bool_]:
+    def _windows(self) -> NDArray[np.bool_]:
         refine = self.config.refine
         return window_mask(self.videos.timeline.num_segments, refine.window, refine.stride)
 
@@ -439,7 +467,7 @@ class Pipeline:
             video_ids=[v.video_id for v in training],
             files=[v.uri for v in training],
             labels_VK=self.videos.video_labels(training),
-            mask_WT=self._mask_WT,
+            mask_WT=self._windows,
             val_ids=[v.video_id for v in validation],
             val_labels_VTK=self.videos.segment_labels(validation),
             pooling=recipe.pooling,
@@ -469,8 +497,7 @@ class Pipeline:
         windows = results["windows"]
         return [*([note] if note else []), *(window_warnings(windows) if windows else [])]
 
-    def _publish(self, stage: Stage, name: str) -> None:
-        """Copy a file of a stage to the top of the run directory, where people look."""
+    def _copy_up(self, stage: Stage, name: str) -> None:
         (self.run_dir / name).write_bytes((stage.location / name).read_bytes())
 
     def _report_sources(self, evaluated: Stage) -> ReportSources:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from distributed_avel.arms import ARMS
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_class
@@ -20,7 +21,7 @@ from distributed_avel.runtime.tracking import store_uri, tracked
 def run_pipeline(config: RunConfig) -> None:
     """All stages, then a table of the results and where everything lies."""
     with open_pipeline(config, STAGES) as pipeline:
-        pipeline.report()
+        pipeline.publish()
         _summarize(pipeline)
 
 
@@ -33,28 +34,31 @@ def run_extract(config: RunConfig) -> None:
 def run_base(config: RunConfig) -> None:
     """Step 1, as often as the arms need it."""
     with open_pipeline(config, ("base",)) as pipeline:
-        for auxiliary in _auxiliaries(config):
+        for auxiliary in sorted({ARMS[arm].auxiliary for arm in config.arms}):
             say(f"base model: {pipeline.base(auxiliary).location}")
 
 
 def run_refine(config: RunConfig) -> None:
     """Step 2."""
     with open_pipeline(config, ("refine",)) as pipeline:
-        for auxiliary in _refined(config):
-            say(f"window probabilities: {pipeline.refine(auxiliary).location}")
+        for plan in (ARMS[arm] for arm in config.arms):
+            if plan.scores_windows:
+                scored = pipeline.refine(plan.auxiliary, alone=plan.windows == "alone")
+                say(f"window probabilities: {scored.location}")
 
 
 def run_retrain(config: RunConfig) -> None:
     """Step 3."""
     with open_pipeline(config, ("retrain",)) as pipeline:
-        for auxiliary in _refined(config):
-            say(f"retrained model: {pipeline.retrain(auxiliary).location}")
+        for arm in config.arms:
+            if ARMS[arm].windows:
+                say(f"retrained model: {pipeline.arm(arm).location}")
 
 
 def run_evaluate(config: RunConfig) -> None:
     """Evaluation and report."""
     with open_pipeline(config, ("evaluate", "report")) as pipeline:
-        pipeline.report()
+        pipeline.publish()
         _summarize(pipeline)
 
 
@@ -89,19 +93,11 @@ def _localizing_model(name: str) -> None:
 
 @contextmanager
 def open_pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
+    """A pipeline within a Ray session and an MLflow run; only these stages may be computed."""
     check_names(config)
     with ray_session(config.cluster), tracked(config, config.data.dataset) as tracker:
         require(config)
         yield Pipeline(config, tracker, may_run)
-
-
-def _auxiliaries(config: RunConfig) -> list[bool]:
-    return sorted({arm in ("A", "A+LR") for arm in config.arms})
-
-
-def _refined(config: RunConfig) -> list[bool]:
-    """Whether refinement starts from a base model with the auxiliary loss, as often as needed."""
-    return sorted({arm == "A+LR" for arm in config.arms if arm in ("LR", "A+LR")})
 
 
 def _summarize(pipeline: Pipeline) -> None:

@@ -72,13 +72,13 @@ def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schem
 def window_scores_schema(num_windows: int, num_classes: int) -> pa.Schema:
     """One row per relabelled video: its window probabilities before thresholding (eq. 10).
 
-    `partner` names the partner video; `scores` is Z-hat, (T1, C + 1), zero for every class
-    outside the video-level label.
+    `partners` names the partner videos, none where windows were scored alone; `scores` is Z-hat,
+    (T1, C + 1), zero for every class outside the video-level label.
     """
     return pa.schema(
         [
             _required("video_id", pa.string()),
-            _required("partner", pa.string()),
+            _required("partners", pa.list_(pa.string())),
             _required(
                 "scores", pa.fixed_shape_tensor(pa.float32(), (num_windows, num_classes + 1))
             ),

@@ -179,7 +179,7 @@ class Sweep:
         chosen = self._choose()
         self._write(chosen)
         evaluated = Pipeline(self._chosen_config(chosen), self.tracker)
-        evaluated.report()
+        evaluated.publish()
         self._say_what_happened(chosen, evaluated)
 
     # Phases ------------------------------------------------------------------------------
@@ -394,7 +394,9 @@ class Sweep:
         return name
 
     def _log(self, name: str, trial: Trial) -> None:
-        run = self.tracker.trial(name, name)
+        run, is_logged = self.tracker.trial(name, name)
+        if is_logged:
+            return
         run.params({**trial.point, _SEED: trial.seed})
         if trial.metrics is None:
             run.tags({"outcome": trial.error or "stopped early"})
@@ -436,7 +438,7 @@ class Sweep:
             self.tracker.parent.file(self._folder / "figures" / f"{name}.svg", "figures")
         self.tracker.parent.metrics({f"best/{CRITERION}": chosen.mean})
         name = describe({**chosen.point, _SEED: self.config.seed})
-        self.tracker.trial(name, name).tags({"best": "true"})
+        self.tracker.trial(name, name)[0].tags({"best": "true"})
 
     def _page(self, chosen: Candidate) -> SweepReport:
         sweep = self.config.sweep

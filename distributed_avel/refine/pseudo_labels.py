@@ -36,6 +36,23 @@ def pseudo_labels(
     return np.concatenate([events_VWC, background_VW1], axis=-1)
 
 
+def soft_labels(
+    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Window probabilities as targets, without a threshold (Sec. 6), shape (V, W, K).
+
+    Background takes what the most probable event leaves.
+    """
+    events_VWC = scores_VWK[..., :-1] * labels_VK[:, None, :-1]
+    background_VW1 = 1.0 - events_VWC.max(axis=-1, keepdims=True)
+    return np.concatenate([events_VWC, background_VW1], axis=-1).astype(np.float32)
+
+
+def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[np.bool_]:
+    """The video-level label in every window (the paper's LR_dummy), shape (V, W, K)."""
+    return np.repeat(labels_VK[:, None, :], num_windows, axis=1)
+
+
 def window_truth(
     segment_labels_VTK: NDArray[np.bool_], mask_WT: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import RefineConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.mil import Pooling, mil_pool
+from distributed_avel.mil import Pooling, mil_pool, pool_windows
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerPool
@@ -52,21 +52,32 @@ class RefineWorker:
 
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Window scores of rows of (video_id, labels_K, partner)."""
-        video_ids, partners = rows["video_id"].to_pylist(), rows["partner"].to_pylist()
+        """Window scores of rows of (video_id, labels_K, partners)."""
+        video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
         labels_BK = np.array(rows["labels"].to_pylist(), dtype=bool)
         codes_BTD = self._encode(video_ids)
-        partner_codes_BTD = self._encode_partners(partners)
-        scores_BWTK = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
-        prob_BWK = mil_pool(scores_BWTK, self._pooling).softmax(dim=-1).cpu().numpy()
+        rounds = list(zip(*partners, strict=True))
+        probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
+        prob_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
         scores_BWK = filter_scores(prob_BWK, labels_BK)
         schema = window_scores_schema(scores_BWK.shape[1], scores_BWK.shape[2] - 1)
         columns = [
             pa.array(video_ids, pa.string()),
-            pa.array(partners, pa.string()),
+            pa.array(partners, schema.field("partners").type),
             tensor_column(scores_BWK, schema.field("scores").type),
         ]
         return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
+
+    def _mixed(self, codes_BTD: Tensor, partners: Sequence[str]) -> Tensor:
+        """Probabilities of the synthetic videos with one partner each, (B, W, K)."""
+        partner_codes_BTD = self._encode_partners(partners)
+        scores_BWTK = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
+        return mil_pool(scores_BWTK, self._pooling).softmax(dim=-1)
+
+    def _alone(self, codes_BTD: Tensor) -> Tensor:
+        """Probabilities of the windows of the original videos, (B, W, K)."""
+        scores_BTK = self._model.score(codes_BTD)
+        return pool_windows(scores_BTK, self._mask_WT, self._pooling).softmax(dim=-1)
 
     def _encode(self, video_ids: Sequence[str]) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)
@@ -104,6 +115,7 @@ def score_windows(
     config: RefineConfig,
     seed: int,
     out: Location,
+    alone: bool = False,
     here: bool = False,
 ) -> None:
     """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
@@ -112,6 +124,7 @@ def score_windows(
         chosen: Videos to score.
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
+        alone: Score the windows of the original videos, without partners.
         here: Score in this process rather than in actors; the results are the same.
     """
     candidates = PartnerPool(
@@ -119,15 +132,16 @@ def score_windows(
     )
     labels_VK = videos.video_labels(chosen)
     partners = [
-        training[
-            candidates.draw(label_K, v.uri, derive(seed, "refine", "partner", v.video_id))
-        ].video_id
+        [
+            training[candidates.draw(label_K, v.uri, number)].video_id
+            for number in _numbers(seed, v.video_id, 0 if alone else config.num_partners)
+        ]
         for v, label_K in zip(chosen, labels_VK, strict=True)
     ]
     rows = pa.table(
         {
             "video_id": [v.video_id for v in chosen],
-            "partner": partners,
+            "partners": pa.array(partners, pa.list_(pa.string())),
             "labels": labels_VK.tolist(),
         }
     )
@@ -140,6 +154,10 @@ def score_windows(
         out,
         None if here else pool,
     )
+
+
+def _numbers(seed: int, video_id: str, count: int) -> list[int]:
+    return [derive(seed, "refine", "partner", video_id, k) for k in range(count)]
 
 
 def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.float32]:

@@ -100,7 +100,7 @@ class TrainJob:
     loss: VideoLoss
     num_epochs: int
     config: TrainConfig
-    window_labels_VWK: NDArray[np.bool_] | None = None
+    window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerKind | None = None
 
     def training_set(self) -> TrainingSet:

@@ -37,7 +37,7 @@ class TrainingSet:
     audio_VTD: NDArray[np.float32]
     visual_VTRD: NDArray[np.float16]
     labels_VK: NDArray[np.bool_]
-    window_labels_VWK: NDArray[np.bool_] | None = None
+    window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerPool | None = None
 
     def __len__(self) -> int:

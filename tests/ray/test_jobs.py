@@ -77,7 +77,7 @@ class Head:
 
 @pytest.fixture
 def head():
-    folder = Path("/tmp") / f"avel-{secrets.token_hex(4)}"  # noqa: S108  (socket paths are short)
+    folder = Path("/tmp") / f"avel-{secrets.token_hex(4)}"  # socket paths must be short
     folder.mkdir()
     cluster = Head(folder)
     yield cluster

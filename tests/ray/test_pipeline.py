@@ -161,12 +161,12 @@ def test_wrong_names_are_refused_together_before_anything_starts(tmp_path):
 
 
 def test_pseudo_labels_do_not_depend_on_the_number_of_actors(finished, tmp_path):
-    def window_scores(config: RunConfig) -> dict[str, tuple[str, bytes]]:
+    def window_scores(config: RunConfig) -> dict[str, tuple[tuple[str, ...], bytes]]:
         with open_pipeline(config, STAGES) as pipeline:
             stage = pipeline.refine(auxiliary=True)
         tables = [part.read_table() for part in (stage.location / "scores").children()]
         return {
-            row["video_id"]: (row["partner"], np.float32(row["scores"]).tobytes())
+            row["video_id"]: (tuple(row["partners"]), np.float32(row["scores"]).tobytes())
             for table in tables
             for row in table.to_pylist()
         }
