@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distributed_avel.config import RunConfig, load_values, validate
+from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError
 from distributed_avel.refine.windows import window_mask
 
@@ -25,16 +25,18 @@ def test_a_changed_default_is_noticed():
     """A default decides what people's runs compute: change it on purpose, and write it here."""
     written = yaml.safe_load(DEFAULTS.read_text())
 
-    assert RunConfig().model_dump(mode="json") == written
+    assert TuneConfig().model_dump(mode="json") == written
 
 
 def test_the_defaults_written_as_a_file_are_the_defaults():
-    assert validate(load_values(DEFAULTS), "defaults") == RunConfig()
+    assert validate(load_values(DEFAULTS), "defaults", TuneConfig) == TuneConfig()
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_that_we_ship_is_valid(name):
-    assert validate(load_values(name), name.name)
+    values = load_values(name)
+
+    assert validate(values, name.name, TuneConfig if "sweep" in values else RunConfig)
 
 
 def test_a_configuration_cannot_be_changed():
@@ -50,7 +52,7 @@ def test_every_setting_says_what_it_is():
             elif not info.description:
                 yield prefix + name
 
-    assert list(undocumented(RunConfig)) == []
+    assert list(undocumented(TuneConfig)) == []
 
 
 def test_all_problems_are_told_at_once_each_with_its_key():
