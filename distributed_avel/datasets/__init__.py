@@ -1,6 +1,7 @@
 """What the labels say, one file a data set. Importing this registers all of them."""
 
 from distributed_avel.datasets import ave as ave
+from distributed_avel.datasets import ave_features as ave_features
 from distributed_avel.datasets import demo as demo
 from distributed_avel.datasets import folder as folder
 from distributed_avel.datasets import llp as llp

@@ -1,0 +1,284 @@
+"""`ave_features`: AVE with its published features, in place of the videos.
+
+    <root>/Annotations.txt             as in `ave`; row k of the arrays is line k of it
+    <root>/train_order.h5              `order`: the rows of each split, and so val and test
+    <root>/visual_feature.h5           (4143, T, 7, 7, 512) float32, 8 GB
+    <root>/audio_feature.h5            (4143, T, 128)
+    <root>/labels.h5                   optional: (4143, T, 29) segment labels, background last
+    <root>/mil_labels.h5               optional: (4143, 29) video-level labels
+    <root>/visual_feature_noisy.h5     optional, both: training videos without an event,
+    <root>/audio_feature_noisy.h5      (178, T, 7, 7, 512) and (178, T, 128)
+    <root>/labels_noisy.h5             optional: (178, 29), background throughout
+
+The labels of the videos follow from Annotations.txt; the label files are held against them, row
+by row. Features are read a few rows at a time, so that the 8 GB never lie in memory.
+
+Shape suffixes used in this file:
+    V = rows    T = segments    R = regions (49)    D = feature size    K = classes + background
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets.ave import (
+    ANNOTATIONS,
+    Row,
+    annotated_rows,
+    class_list,
+    videos_of,
+)
+from distributed_avel.datasets.base import (
+    FeatureChunk,
+    Split,
+    Video,
+    VideoSet,
+    register_dataset,
+    register_features,
+)
+from distributed_avel.datasets.problems import Problems
+from distributed_avel.errors import DatasetError
+from distributed_avel.timeline import Timeline
+
+ORDERS: dict[Split, str] = {
+    "train": "train_order.h5",
+    "val": "val_order.h5",
+    "test": "test_order.h5",
+}
+VISUAL, AUDIO = "visual_feature.h5", "audio_feature.h5"
+SEGMENT_LABELS, VIDEO_LABELS = "labels.h5", "mil_labels.h5"
+NOISY_VISUAL, NOISY_AUDIO = "visual_feature_noisy.h5", "audio_feature_noisy.h5"
+NOISY_LABELS = "labels_noisy.h5"
+ARRAY, ORDER = "avadataset", "order"
+REGIONS, VISUAL_DIM, AUDIO_DIM = (7, 7), 512, 128
+
+_CHUNK = 32
+_NOISY_ID = re.compile(r"noisy_(\d+)")
+_FETCH = "fetch the published file again"
+
+
+@register_dataset("ave_features")
+def load_ave_features(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
+    """The rows of the published features as videos, held against all label files there are.
+
+    Raises:
+        DatasetError: A file is missing or is not HDF5; names it and the remedy.
+    """
+    rows = annotated_rows(root / ANNOTATIONS, problems)
+    classes = class_list(rows, root / ANNOTATIONS, problems)
+    chosen = _splits(rows, root, problems)
+    noisy = _noisy(root, problems)
+    videos = [*videos_of(chosen, classes, root, problems), *noisy]
+    whole = VideoSet(
+        name=config.dataset,
+        classes=classes,
+        timeline=Timeline(num_segments=config.num_segments, segment_s=config.segment_s),
+        videos=tuple(videos),
+        synthetic=False,
+    )
+    number_of = {row.item_id: row.number for row in rows}
+    num_rows = max(number_of.values(), default=-1) + 1
+    for visual, audio, count in (
+        (VISUAL, AUDIO, num_rows),
+        *([(NOISY_VISUAL, NOISY_AUDIO, len(noisy))] if noisy else []),
+    ):
+        _check_shape(root / visual, (count, config.num_segments, *REGIONS, VISUAL_DIM), problems)
+        _check_shape(root / audio, (count, config.num_segments, AUDIO_DIM), problems)
+    _check_labels(whole, number_of, num_rows, root, problems)
+    return whole
+
+
+def feature_files(videos: VideoSet) -> list[str]:
+    """The files that hold the features of these videos."""
+    noisy = any(_NOISY_ID.fullmatch(video.video_id) for video in videos.videos)
+    return [VISUAL, AUDIO, *([NOISY_VISUAL, NOISY_AUDIO] if noisy else [])]
+
+
+@register_features("ave_features", files_of=feature_files)
+def ave_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
+    """Features of all videos: audio (V, T, 128) and visual (V, T, 49, 512), 32 rows at a time.
+
+    Raises:
+        DatasetError: A row is not finite; names file, row and remedy.
+    """
+    problems = Problems()
+    rows = annotated_rows(root / ANNOTATIONS, problems)
+    item_of = {row.number: row.item_id for row, _ in _splits(rows, root, problems)}
+    yield from _chunks(root, VISUAL, AUDIO, item_of)
+    noisy = _noisy(root, problems)
+    if noisy:
+        item_of = {number: video.video_id for number, video in enumerate(noisy)}
+        yield from _chunks(root, NOISY_VISUAL, NOISY_AUDIO, item_of)
+
+
+def _chunks(
+    root: Location, visual_name: str, audio_name: str, item_of: dict[int, str]
+) -> Iterator[FeatureChunk]:
+    """The rows that are items, in the order of the file, which is read from front to back."""
+    with _array(root / visual_name) as visual, _array(root / audio_name) as audio:
+        for start in range(0, len(audio), _CHUNK):
+            stop = min(start + _CHUNK, len(audio))
+            kept = [number for number in range(start, stop) if number in item_of]
+            if not kept:
+                continue
+            which = np.array(kept) - start
+            with np.errstate(over="ignore"):
+                visual_VTRD = visual[start:stop].astype(np.float16)[which]
+            audio_VTD = audio[start:stop].astype(np.float32)[which]
+            _refuse_not_finite(root / visual_name, visual_VTRD, kept)
+            _refuse_not_finite(root / audio_name, audio_VTD, kept)
+            num_videos, num_segments = visual_VTRD.shape[:2]
+            yield FeatureChunk(
+                video_ids=[item_of[number] for number in kept],
+                audio_VTD=audio_VTD,
+                visual_VTRD=visual_VTRD.reshape(num_videos, num_segments, -1, VISUAL_DIM),
+            )
+
+
+def _refuse_not_finite(file: Location, values: NDArray[np.floating], rows: list[int]) -> None:
+    finite_V = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite_V.all():
+        row = rows[int(np.flatnonzero(~finite_V)[0])]
+        raise DatasetError(
+            f"{file}: row {row}: a value is not a finite number, or above float16; {_FETCH}"
+        )
+
+
+def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
+    """The rows that the order files name, each with its split, in the order of those files."""
+    by_number = {row.number: row for row in rows}
+    chosen: dict[int, tuple[Row, Split]] = {}
+    for split, name in ORDERS.items():
+        file = root / name
+        with _array(file, ORDER) as order:
+            numbers = np.asarray(order)
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not len(numbers):
+            problems.error(f"{file}: expected a list of row numbers in {ORDER!r}; {_FETCH}")
+            continue
+        for number in numbers.tolist():
+            if number in chosen:
+                problems.error(
+                    f"{file}: row {number} is in {ORDERS[chosen[number][1]]} already; a row "
+                    f"belongs to one split, once"
+                )
+            elif number in by_number:
+                chosen[number] = (by_number[number], split)
+            else:
+                problems.error(
+                    f"{file}: there is no row {number}: {ANNOTATIONS} has {len(rows)} that can "
+                    f"be used; take both files from the same release"
+                )
+    return list(chosen.values())
+
+
+def _noisy(root: Location, problems: Problems) -> list[Video]:
+    """The training videos without an event, if both their feature files are there."""
+    there = [name for name in (NOISY_VISUAL, NOISY_AUDIO) if (root / name).exists()]
+    if len(there) == 1:
+        (missing,) = {NOISY_VISUAL, NOISY_AUDIO} - {*there}
+        problems.oddity(
+            "event-free videos left out",
+            str(root / missing),
+            f"is not there, so the event-free videos of {there[0]} are left out",
+        )
+    if len(there) < 2:
+        return []
+    with _array(root / NOISY_AUDIO) as audio, _array(root / NOISY_VISUAL) as visual:
+        num_rows = len(audio)
+        if len(visual) != num_rows:
+            problems.error(
+                f"{root / NOISY_VISUAL}: {len(visual)} rows, but {NOISY_AUDIO} has {num_rows}; "
+                f"take both files from the same release"
+            )
+            return []
+    return [
+        Video(
+            video_id=f"noisy_{number:03d}",
+            uri=f"{NOISY_VISUAL}/{number}",
+            split="train",
+            labels=(),
+            spans=(),
+        )
+        for number in range(num_rows)
+    ]
+
+
+def _check_shape(file: Location, wanted: tuple[int, ...], problems: Problems) -> bool:
+    """Note another shape than this, without reading the array."""
+    with _array(file) as array:
+        shape = array.shape
+    if shape != wanted:
+        problems.error(
+            f"{file}: expected an array of shape {wanted}, got {shape}; {ANNOTATIONS} and "
+            f"data.num_segments must be those of this file"
+        )
+    return shape == wanted
+
+
+def _check_labels(
+    videos: VideoSet,
+    number_of: dict[str, int],
+    num_rows: int,
+    root: Location,
+    problems: Problems,
+) -> None:
+    """Hold the label files against the annotations, row by row."""
+    annotated = [video for video in videos.videos if video.video_id in number_of]
+    rows = [number_of[video.video_id] for video in annotated]
+    event_free = [video for video in videos.videos if video.video_id not in number_of]
+    num_columns = videos.num_classes + 1
+    says = f"{ANNOTATIONS} says otherwise; take both files from the same release"
+    files = (
+        (VIDEO_LABELS, num_rows, rows, lambda: videos.video_labels(annotated)),
+        (SEGMENT_LABELS, num_rows, rows, lambda: videos.segment_labels(annotated)),
+        (
+            NOISY_LABELS,
+            len(event_free),
+            list(range(len(event_free))),
+            lambda: videos.video_labels(event_free),
+        ),
+    )
+    for name, num_labels, which, truth_of in files:
+        file = root / name
+        if not file.exists() or (name == NOISY_LABELS and not event_free):
+            continue
+        segments = (videos.timeline.num_segments,) if name == SEGMENT_LABELS else ()
+        if not _check_shape(file, (num_labels, *segments, num_columns), problems):
+            continue
+        with _array(file) as array:
+            labels = np.asarray(array)[which]
+        equal = (labels == truth_of()).reshape(len(which), -1).all(axis=1)
+        for number in np.array(which)[~equal].tolist():
+            problems.error(f"{file}: row {number}: {says}")
+
+
+@contextmanager
+def _array(file: Location, name: str = ARRAY) -> Iterator[h5py.Dataset]:
+    """An array of an HDF5 file, wherever the file lies.
+
+    Raises:
+        DatasetError: The file is missing or damaged, or has no such array.
+    """
+    if not file.exists():
+        raise DatasetError(
+            f"{file}: no such file; data.root must be the folder that holds {ANNOTATIONS}, "
+            f"{', '.join(ORDERS.values())}, {VISUAL} and {AUDIO}; without features, "
+            f"data.dataset ave reads the videos"
+        )
+    with file.fs.open_input_file(file.path) as stream:
+        try:
+            opened = h5py.File(file.path if file.is_local else stream, "r")
+        except OSError as error:
+            raise DatasetError(f"{file}: not a whole HDF5 file ({error}); {_FETCH}") from None
+        with opened:
+            array = opened.get(name)
+            if not isinstance(array, h5py.Dataset):
+                there = ", ".join(opened) or "nothing"
+                raise DatasetError(f"{file}: has no array {name!r}, but {there}; {_FETCH}")
+            yield array

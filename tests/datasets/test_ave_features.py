@@ -1,0 +1,247 @@
+"""AVE's published features: files of their shapes, and the published annotations."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets import VideoSet, feature_source, load_dataset
+from distributed_avel.datasets.base import FeatureChunk
+from distributed_avel.errors import DatasetError
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.runtime.imported import import_features
+
+FACTS = Path(__file__).parents[1] / "data" / "ave"
+CONFIG = DataConfig(dataset="ave_features")
+NUM_ROWS, NUM_NOISY = 70, 5
+
+
+def published_lines() -> list[str]:
+    return (FACTS / "Annotations.txt").read_text(encoding="utf-8").splitlines()
+
+
+def published_columns() -> np.ndarray:
+    """The column of each row of the published video-level labels."""
+    return np.array((FACTS / "label_columns.txt").read_text().split(), dtype=int)
+
+
+def save(file: Path, values: np.ndarray, name: str = "avadataset") -> None:
+    with h5py.File(file, "w") as opened:
+        opened[name] = values
+
+
+def segment_labels(lines: list[str], columns: np.ndarray) -> np.ndarray:
+    labels = np.zeros((len(lines), 10, 29))
+    labels[:, :, 28] = 1
+    for row, (line, column) in enumerate(zip(lines, columns, strict=True)):
+        start, end = map(int, line.split("&")[3:])
+        labels[row, start:end, 28] = 0
+        labels[row, start:end, column] = 1
+    return labels
+
+
+def write(root: Path, *, noisy: bool = True) -> Location:
+    """The first rows of AVE, with features of the published shapes that say where they are."""
+    lines, columns = published_lines()[:NUM_ROWS], published_columns()[:NUM_ROWS]
+    (root / "Annotations.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = np.random.default_rng(0).permutation(NUM_ROWS)
+    for name, part in zip(("train", "val", "test"), np.split(rows, [50, 60]), strict=True):
+        save(root / f"{name}_order.h5", part, "order")
+    save(root / "mil_labels.h5", np.eye(29, dtype=np.float32)[columns])
+    save(root / "labels.h5", segment_labels(lines, columns))
+    write_features(root, "", NUM_ROWS)
+    if noisy:
+        write_features(root, "_noisy", NUM_NOISY)
+        save(root / "labels_noisy.h5", np.tile(np.eye(29)[28], (NUM_NOISY, 1)))
+    return Location.at(root)
+
+
+def write_features(root: Path, ending: str, num_rows: int) -> None:
+    rng = np.random.default_rng(len(ending))
+    visual = rng.standard_normal((num_rows, 10, 7, 7, 4)).astype(np.float32)
+    with h5py.File(root / f"visual_feature{ending}.h5", "w") as opened:
+        array = opened.create_dataset("avadataset", (num_rows, 10, 7, 7, 512), np.float32)
+        for row in range(num_rows):
+            array[row, ..., :4] = visual[row]
+    save(root / f"audio_feature{ending}.h5", rng.standard_normal((num_rows, 10, 128)))
+
+
+def change(root: Path, name: str, at: tuple, value: float) -> None:
+    with h5py.File(root / name, "r+") as opened:
+        opened["order" if "order" in name else "avadataset"][at] = value
+
+
+def load(root: Path) -> VideoSet:
+    return load_dataset(CONFIG, Location.at(root))
+
+
+def read(root: Path) -> list[FeatureChunk]:
+    source = feature_source("ave_features")
+    assert source is not None
+    return list(source.read(CONFIG, Location.at(root)))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Files that no test changes."""
+    folder = tmp_path_factory.mktemp("ave_features")
+    write(folder)
+    return folder
+
+
+def test_all_published_rows_pass_the_checks_against_the_published_labels(tmp_path):
+    lines, columns = published_lines(), published_columns()
+    (tmp_path / "Annotations.txt").write_text("\n".join(lines), encoding="utf-8")
+    for split in ("train", "val", "test"):
+        order = np.loadtxt(FACTS / f"{split}_rows.txt", dtype=int)
+        save(tmp_path / f"{split}_order.h5", order, "order")
+    save(tmp_path / "mil_labels.h5", np.eye(29, dtype=np.float32)[columns])
+    save(tmp_path / "labels.h5", segment_labels(lines, columns))
+    for name, shape in (("visual", (7, 7, 512)), ("audio", (128,))):
+        with h5py.File(tmp_path / f"{name}_feature.h5", "w") as opened:
+            opened.create_dataset("avadataset", (4143, 10, *shape), np.float32)  # no byte of it
+
+    videos = load(tmp_path)
+
+    assert [len(videos.split(s)) for s in ("train", "val", "test")] == [3339, 402, 402]
+    truth_VTK = videos.segment_labels(videos.split("test"))
+    assert (truth_VTK.sum(), truth_VTK[:, :, -1].sum()) == (4020, 715)
+
+
+def test_event_free_rows_join_the_training_split(root):
+    videos = load(root)
+    free = [video for video in videos.videos if not video.labels]
+
+    assert [v.video_id for v in free] == [f"noisy_{i:03d}" for i in range(NUM_NOISY)]
+    assert {v.split for v in free} == {"train"}
+    assert len({v.uri for v in free}) == NUM_NOISY
+    assert len(videos.split("train")) == 50 + NUM_NOISY
+
+
+def test_every_row_goes_to_its_video_in_small_chunks(root):
+    lines = published_lines()
+    chunks = read(root)
+
+    assert [len(chunk.video_ids) for chunk in chunks] == [32, 32, 6, NUM_NOISY]
+    ids = [video_id for chunk in chunks for video_id in chunk.video_ids]
+    assert ids[:NUM_ROWS] == [line.split("&")[1] for line in lines[:NUM_ROWS]]
+    assert {*ids} == {video.video_id for video in load(root).videos}
+    with h5py.File(root / "visual_feature.h5") as opened:
+        wanted = opened["avadataset"][40].reshape(10, 49, 512).astype(np.float16)
+    np.testing.assert_array_equal(chunks[1].visual_VTRD[8], wanted)
+    with h5py.File(root / "audio_feature_noisy.h5") as opened:
+        wanted = opened["avadataset"][3].astype(np.float32)
+    np.testing.assert_array_equal(chunks[3].audio_VTD[3], wanted)
+
+
+def test_the_store_has_the_rows_under_the_ids_of_their_videos(root, tmp_path):
+    source, out = feature_source("ave_features"), Location.at(tmp_path)
+    assert source is not None
+    counts = import_features(load(root), source, CONFIG, Location.at(root), out)
+
+    assert (counts["num_videos"], counts["num_failed"]) == (NUM_ROWS + NUM_NOISY, 0)
+    assert tuple(counts["visual_shape"]) == (10, 49, 512)
+    video_id = published_lines()[33].split("&")[1]
+    audio_VTD, visual_VTRD = FeatureStore(out).read([video_id, "noisy_002"])
+    with h5py.File(root / "audio_feature.h5") as opened:
+        np.testing.assert_array_equal(audio_VTD[0], opened["avadataset"][33].astype(np.float32))
+    with h5py.File(root / "visual_feature_noisy.h5") as opened:
+        wanted = opened["avadataset"][2].reshape(10, 49, 512).astype(np.float16)
+    np.testing.assert_array_equal(visual_VTRD[1], wanted)
+
+
+def test_a_row_of_no_split_is_not_read(tmp_path):
+    write(tmp_path, noisy=False)
+    with h5py.File(tmp_path / "train_order.h5") as opened:
+        order = opened["order"][:]
+    save(tmp_path / "train_order.h5", order[1:], "order")
+    lost = published_lines()[order[0]].split("&")[1]
+
+    assert lost not in {video.video_id for video in load(tmp_path).videos}
+    assert lost not in {video_id for chunk in read(tmp_path) for video_id in chunk.video_ids}
+
+
+def test_labels_and_event_free_rows_are_optional(tmp_path):
+    write(tmp_path, noisy=False)
+    for name in ("labels.h5", "mil_labels.h5"):
+        (tmp_path / name).unlink()
+    assert all(video.labels for video in load(tmp_path).videos)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "says"),
+    [
+        ("mil_labels.h5", (7, 28), 1.0, r"mil_labels\.h5: row 7: Annotations\.txt says otherwise"),
+        ("labels.h5", (26, 3, 0), 1.0, r"labels\.h5: row 26: Annotations\.txt says otherwise"),
+        ("labels_noisy.h5", (2, 5), 1.0, r"labels_noisy\.h5: row 2: "),
+        ("val_order.h5", (0,), 70, r"val_order\.h5: there is no row 70: Annotations\.txt has 70"),
+        ("val_order.h5", (0,), -1, r"val_order\.h5: there is no row -1"),
+    ],
+)
+def test_a_label_or_order_that_contradicts_the_annotations_is_refused(
+    tmp_path, name, at, value, says
+):
+    write(tmp_path)
+    change(tmp_path, name, at, value)
+    with pytest.raises(DatasetError, match=says):
+        load(tmp_path)
+
+
+def test_a_row_in_two_splits_is_refused(tmp_path):
+    write(tmp_path)
+    with h5py.File(tmp_path / "train_order.h5") as opened:
+        row = int(opened["order"][0])
+    change(tmp_path, "test_order.h5", (0,), row)
+    with pytest.raises(DatasetError, match=rf"test_order\.h5: row {row} is in train_order\.h5"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "row"),
+    [
+        ("visual_feature.h5", (45, 2, 1, 1, 0), np.nan, 45),
+        ("visual_feature.h5", (12, 0, 0, 0, 0), 1e6, 12),
+        ("audio_feature.h5", (69, 9, 127), np.inf, 69),
+        ("visual_feature_noisy.h5", (4, 0, 0, 0, 0), -np.inf, 4),
+    ],
+)
+def test_a_value_that_is_no_number_names_file_and_row(tmp_path, name, at, value, row):
+    write(tmp_path)
+    change(tmp_path, name, at, value)
+    with pytest.raises(DatasetError, match=rf"{name}: row {row}: .*fetch the published file"):
+        read(tmp_path)
+
+
+def test_counts_that_do_not_fit_the_annotations_are_told_together(tmp_path):
+    write(tmp_path)
+    write_features(tmp_path, "", NUM_ROWS - 1)
+    save(tmp_path / "mil_labels.h5", np.zeros((3, 29)))
+    with pytest.raises(DatasetError, match=r"3 problem\(s\)") as caught:
+        load(tmp_path)
+    for name in ("visual_feature.h5", "audio_feature.h5", "mil_labels.h5"):
+        assert f"{name}: expected an array of shape ({NUM_ROWS}, " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["visual_feature.h5", "audio_feature.h5", "val_order.h5"])
+def test_a_missing_or_damaged_file_is_named(tmp_path, name):
+    write(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DatasetError, match=rf"{name}: not a whole HDF5 file .*fetch"):
+        load(tmp_path)
+    save(tmp_path / name, np.zeros(3), "other")
+    with pytest.raises(DatasetError, match=rf"{name}: has no array .* but other"):
+        load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DatasetError, match=rf"{name}: no such file; data\.root must"):
+        load(tmp_path)
+
+
+def test_the_timeline_must_be_that_of_the_features(tmp_path):
+    write(tmp_path, noisy=False)
+    config = DataConfig(dataset="ave_features", num_segments=8)
+    with pytest.raises(DatasetError, match=r"expected an array of shape \(70, 8, 7, 7, 512\)"):
+        load_dataset(config, Location.at(tmp_path))
