@@ -105,19 +105,20 @@ class Tracker:
         with _ends(self._client, run_id):
             yield Run(self._client, run_id)
 
-    def trial(self, key: str, name: str) -> Run:
-        """The child run of a trial that ended before: the same one whenever it is logged again.
+    def trial(self, key: str, name: str) -> tuple[Run, bool]:
+        """The child run of a trial, and whether it was logged to its end before.
 
         Args:
             key: What tells the trial from all others of this parent.
         """
         if self._client is None:
-            return Run(None, "")
+            return Run(None, ""), False
         tags = {_KEY_TAG: key, MLFLOW_PARENT_RUN_ID: self.parent.run_id}
         query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         found = self._client.search_runs([self._experiment_id], query, max_results=1)
-        run_id = found[0].info.run_id if found else self._child(self._client, name, key)
-        return Run(self._client, run_id)
+        if found:
+            return Run(self._client, found[0].info.run_id), found[0].info.status == "FINISHED"
+        return Run(self._client, self._child(self._client, name, key)), False
 
     def _child(self, client: MlflowClient, name: str, key: str = "") -> str:
         tags = {MLFLOW_PARENT_RUN_ID: self.parent.run_id, MLFLOW_RUN_NAME: name, _KEY_TAG: key}

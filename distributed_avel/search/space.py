@@ -5,7 +5,7 @@ A point of the space is a dictionary from dotted keys of the configuration to va
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
@@ -204,8 +204,8 @@ class Space:
     """
 
     windows: tuple[Windows, ...]
-    thresholds: tuple[float, ...]
-    threshold_range: tuple[float, float]
+    thresholds: tuple[float, ...] = ()
+    threshold_range: tuple[float, float] = (0.001, 0.999)
     dimensions: tuple[Choice | Range, ...] = ()
 
     def grid(self) -> list[Point]:
@@ -220,17 +220,24 @@ class Space:
                 f"sweep.vary: {', '.join(ranges)}: a grid needs values, not a range; list them or "
                 "choose sweep.search random, optuna or asha"
             )
-        choices = [d for d in self.dimensions if isinstance(d, Choice)]
+        return [
+            {**shared, THRESHOLD: tau}
+            for shared in self.shared(all_dimensions=True)
+            for tau in self.thresholds
+        ]
+
+    def shared(self, *, all_dimensions: bool) -> list[Point]:
+        """The settings that Steps 1 and 2 depend on, which those of every tau share.
+
+        Args:
+            all_dimensions: Every combination; otherwise only the pairs of window and stride.
+        """
+        choices = [d for d in self.dimensions if isinstance(d, Choice) and all_dimensions]
         combinations = [
             dict(zip([d.key for d in choices], values, strict=True))
             for values in product(*(d.values for d in choices))
         ]
-        return [
-            {**_pair(windows), **chosen, THRESHOLD: tau}
-            for windows in self.windows
-            for chosen in combinations
-            for tau in self.thresholds
-        ]
+        return [{**_pair(windows), **chosen} for windows in self.windows for chosen in combinations]
 
     def sample(self, count: int, seed: int) -> list[Point]:
         """Points drawn at random; the first ones do not depend on how many there are."""
@@ -310,9 +317,3 @@ def _from_log(dimension: Choice | Range, value: float) -> float | int:
     assert isinstance(dimension, Range)
     number = min(max(math.exp(value), dimension.low), dimension.high)
     return round(number) if dimension.is_whole else float(f"{number:.6g}")
-
-
-def shared_settings(points: Iterable[Point]) -> list[Point]:
-    """The settings of the points that Steps 1 and 2 depend on, each once, in their order."""
-    shared = ({k: v for k, v in point.items() if k != THRESHOLD} for point in points)
-    return list({repr(point): point for point in shared}.values())

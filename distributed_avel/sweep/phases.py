@@ -1,0 +1,282 @@
+"""A sweep: the best tau, window and stride, and what else is varied, found on validation alone.
+
+The stages that trials share are computed first, each once: Step 1 for each setting that it
+depends on, then Step 2. Window pseudo-labels of the validation split then say which tau are
+worth a Step 3. The trials train Step 3 and look at the validation split; the best few are tried
+with more seeds. The test split is read once, for the configuration that was chosen, by the
+ordinary evaluation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import ray
+
+from distributed_avel.artifacts import Stage
+from distributed_avel.config import TuneConfig
+from distributed_avel.errors import DatasetError
+from distributed_avel.pipeline import RESULTS, Pipeline
+from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
+from distributed_avel.run import check_names
+from distributed_avel.runtime.leases import LeaseBoard
+from distributed_avel.runtime.progress import ProgressBoard, progress, say
+from distributed_avel.runtime.report import REPORT
+from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.runtime.thresholds import read_threshold_curve
+from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
+from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
+from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
+from distributed_avel.search.screen import screened_range
+from distributed_avel.search.selection import check_criterion
+from distributed_avel.search.space import (
+    Choice,
+    Point,
+    Space,
+    chosen_windows,
+    describe,
+    parse_dimension,
+    spread_thresholds,
+    with_values,
+)
+from distributed_avel.sweep.record import BEST, PAGE, SEED, TRIALS, Record, short_hash
+from distributed_avel.sweep.trial import SweepTrial
+
+_NEUTRAL = {"cluster", "tracking", "report", "run_dir"}
+_NEUTRAL_SWEEP = {"max_concurrent", "max_retries", "gpus_per_trial", "num_best", "num_seeds"}
+
+
+def run_sweep(config: TuneConfig) -> None:
+    """The whole sweep, then what was chosen, what it cost, and where everything lies."""
+    check_names(config)
+    check_criterion(config.sweep.criterion)
+    dimensions = tuple(parse_dimension(text, config.run) for text in config.sweep.vary)
+    for dimension in dimensions:
+        for value in dimension.values if isinstance(dimension, Choice) else ():
+            check_names(with_values(config.run, {dimension.key: value}))
+    windows = tuple(chosen_windows(config.sweep, config.data.num_segments))
+    space = Space(windows=windows, dimensions=dimensions)
+    if config.sweep.search == "grid":
+        space.grid()  # refuses ranges before anything starts
+    with (
+        ray_session(config.cluster),
+        tracked(config, f"sweep {config.data.dataset}") as tracker,
+    ):
+        require(config)
+        Sweep(config, space, tracker).run()
+
+
+@dataclass
+class Sweep:
+    """One sweep, phase by phase."""
+
+    config: TuneConfig
+    space: Space
+    tracker: Tracker
+
+    def run(self) -> None:
+        """All phases; each reuses what an earlier run of it left."""
+        if not self._driver.usable("val"):
+            raise DatasetError(
+                f"{self._driver.videos.name}: no validation video has features, so a sweep "
+                "cannot choose; name some in the validation split"
+            )
+        self._share_stages()
+        self._screen()
+        self._search()
+        self._more_seeds()
+        chosen = self._record.choose()
+        self._record.write(chosen, self._driver.videos, self.space.windows)
+        evaluated = Pipeline(self._record.chosen_config(chosen), self.tracker)
+        evaluated.publish()
+        computed: dict[str, str] = ray.get(self._trial.leases.computed.remote())
+        self._record.say(chosen, list(computed.values()))
+        for name in (BEST, PAGE, TRIALS, RESULTS, REPORT):
+            say(f"{name}: {evaluated.run_dir / name}")
+        if self.config.tracking.enabled:
+            say(f"MLflow: {store_uri(self.config.tracking)}")
+
+    # Phases ------------------------------------------------------------------------------
+
+    def _share_stages(self) -> None:
+        """Steps 1 and 2 of every pair of windows, each once, before anything needs them."""
+        todo = self._shared
+        self._run_stages("base", todo, self._trial.base, lambda p: p.base_stage(self._auxiliary))
+        self._run_stages(
+            "refine", todo, self._trial.refine, lambda p: p.refine_stage(self._auxiliary)
+        )
+
+    def _run_stages(
+        self,
+        name: str,
+        points: Sequence[Point],
+        compute: Callable[[Point], str],
+        stage_of: Callable[[Pipeline], Stage],
+    ) -> None:
+        stages = {stage_of(self._trial.pipeline(point)).fingerprint: point for point in points}
+        missing = [
+            point
+            for point in stages.values()
+            if not stage_of(self._trial.pipeline(point)).is_done()
+        ]
+        already = len(stages) - len(missing)
+        say(f"{name}: {len(points)} settings need {len(stages)} different results")
+        with progress(name, len(stages), "stages", already=already) as report:
+            tasks = [_Call(compute, point) for point in missing]
+            results = run_tasks(tasks, needs=self._needs, concurrency=self._concurrency)
+            for done, (number, result) in enumerate(results, start=already + 1):
+                if isinstance(result, TaskFailure):
+                    say(f"{name} with {describe(missing[number])} failed: {result.error}")
+                report(done)
+
+    def _screen(self) -> None:
+        """Narrow tau to what the validation split finds worth a Step 3."""
+        grid = threshold_grid()
+        everything = (float(grid[0]), float(grid[-1]))
+        low, high = screened_range(self._curves, self.config.sweep.screen_keep, everything)
+        thresholds = self.config.sweep.thresholds or spread_thresholds(
+            low, high, self.config.sweep.num_thresholds
+        )
+        say(
+            f"screen: tau from {low:.4g} to {high:.4g} is worth trying, of "
+            f"{everything[0]:.4g} to {everything[1]:.4g}"
+        )
+        self.space = replace(self.space, thresholds=thresholds, threshold_range=(low, high))
+
+    def _search(self) -> None:
+        """One trial a point, with the seed of the run."""
+        sweep, train = self.config.sweep, self.config.train
+        if sweep.search == "optuna":
+            search = Search(space=self.space, num_trials=sweep.num_trials, seed=self.config.seed)
+        else:
+            points = (
+                self.space.grid()
+                if sweep.search == "grid"
+                else self.space.sample(sweep.num_trials, self.config.seed)
+            )
+            is_asha = sweep.search == "asha"
+            search = Search(
+                points=points,
+                max_epochs=train.retrain_epochs if is_asha else None,
+                grace_epochs=train.report_every,
+            )
+        self._run("search", search)
+
+    def _more_seeds(self) -> None:
+        """The best few points again, with other seeds: Steps 1 to 3 anew for each."""
+        sweep, seed = self.config.sweep, self.config.seed
+        best = self._record.ranked()[: sweep.num_best]
+        points = [
+            {**candidate.point, SEED: seed + number}
+            for candidate in best
+            for number in range(1, sweep.num_seeds)
+        ]
+        if points:
+            self._run(f"seeds-{short_hash(points)}", Search(points=points))
+
+    def _run(self, name: str, search: Search) -> None:
+        """Run trials, with progress, and take note of how each ended."""
+        board = self._trial.board
+        with progress(name.partition("-")[0], len(search), "trials") as report:
+            done: set[str] = set()
+
+            def watch() -> None:
+                for message in ray.get(board.take.remote()):
+                    outcome = Outcome(point=message["point"], report=message["report"], error=None)
+                    done.add(self._record.note(outcome))
+                    report(len(done), self._record.best_so_far())
+
+            outcomes = run_trials(
+                name,
+                search,
+                self._trial,
+                needs=self._needs,
+                concurrency=self._concurrency,
+                max_retries=self.config.sweep.max_retries,
+                storage=self._record.folder,
+                watch=watch,
+            )
+            for outcome in outcomes:
+                done.add(self._record.note(outcome))
+            report(len(done), self._record.best_so_far())
+        for outcome in outcomes:
+            if outcome.error:
+                say(f"trial {describe(outcome.point)} failed: {outcome.error}")
+
+    # What follows from them --------------------------------------------------------------
+
+    @cached_property
+    def _driver(self) -> Pipeline:
+        """The run that all trials start from: it makes data and features."""
+        return Pipeline(self.config.run, self.tracker)
+
+    @property
+    def _auxiliary(self) -> bool:
+        return self.config.sweep.auxiliary
+
+    @cached_property
+    def _needs(self) -> Needs:
+        return needs_of(self.config, self.config.sweep.gpus_per_trial)
+
+    @cached_property
+    def _concurrency(self) -> int | None:
+        nodes, wanted = machines(), self.config.sweep.max_concurrent
+        if nodes is None:
+            return wanted
+        concurrency = plan_concurrency(self._needs, nodes, wanted)
+        say(f"plan: {concurrency} trial(s) at once, each with {self._needs.why}")
+        return concurrency
+
+    @cached_property
+    def _trial(self) -> SweepTrial:
+        return SweepTrial(
+            config=self.config.run,
+            auxiliary=self._auxiliary,
+            criterion=self.config.sweep.criterion,
+            here=self._needs.here,
+            leases=LeaseBoard.remote(),
+            board=ProgressBoard.remote(),
+        )
+
+    @cached_property
+    def _shared(self) -> list[Point]:
+        """The settings whose Steps 1 and 2 are computed before any trial: all of a grid's."""
+        return self.space.shared(all_dimensions=self.config.sweep.search == "grid")
+
+    @cached_property
+    def _curves(self) -> list[ThresholdCurve]:
+        curves = []
+        for point in self._shared:
+            stage = self._trial.pipeline(point).refine_stage(self._auxiliary)
+            curve = read_threshold_curve(stage.location) if stage.is_done() else None
+            if curve is not None:
+                curves.append(curve)
+        return curves
+
+    @cached_property
+    def _stage(self) -> Stage:
+        """Where the sweep keeps its own files; it has no marker, because a rerun is cheap."""
+        sweep = self.config.sweep
+        depends = {
+            "revision": 1,
+            "run": self.config.run.model_dump(mode="json", exclude=_NEUTRAL),
+            "sweep": sweep.model_dump(mode="json", exclude=_NEUTRAL_SWEEP),
+            "extract": self._driver.extract.fingerprint,
+        }
+        return Stage(self._driver.run_dir, "sweep", depends)
+
+    @cached_property
+    def _record(self) -> Record:
+        run_dir = self._driver.run_dir
+        return Record(self.config, self.tracker, run_dir, self._stage.location)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call for another process."""
+
+    function: Callable[[Point], str]
+    point: Point
+
+    def __call__(self) -> str:
+        return self.function(self.point)

@@ -1,0 +1,73 @@
+"""What a trial of a sweep does, in a process of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed_avel.config import RunConfig
+from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.runtime.leases import LeaseHolder
+from distributed_avel.runtime.tracking import untracked
+from distributed_avel.runtime.train import last_validation
+from distributed_avel.runtime.tune import CRITERION, EPOCH, FINISHED, ReportTrial
+from distributed_avel.search.selection import criterion
+from distributed_avel.search.space import Point, with_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTrial:
+    """Trains Step 3 at a point and looks at the validation split; runs in another process.
+
+    Stages that are there are found, and those that another trial computes are waited for.
+
+    Args:
+        here: Train in the process of the trial rather than in workers of its own.
+        leases: The actor `LeaseBoard`.
+        board: The actor `ProgressBoard`, for the driver.
+    """
+
+    config: RunConfig
+    auxiliary: bool
+    criterion: tuple[str, ...]
+    here: bool
+    leases: Any
+    board: Any
+
+    def pipeline(self, point: Mapping[str, Any], report: ReportTrial | None = None) -> Pipeline:
+        """The pipeline of a point, with its seed if it has one."""
+        config = with_values(self.config, point)
+
+        def watch(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+            found = {k.removeprefix("val/"): v for k, v in metrics.items() if k[:4] == "val/"}
+            is_last = epoch + 1 == config.train.retrain_epochs
+            if report and stage == "retrain" and found and not is_last:
+                report(self._report(found, epoch + 1, finished=False))
+
+        place = Place(here=self.here, quiet=True, watch=watch, alone_at=LeaseHolder(self.leases))
+        return Pipeline(config, untracked(), place=place)
+
+    def base(self, point: Point) -> str:
+        """Step 1 of a point; returns its fingerprint."""
+        return self.pipeline(point).base(self.auxiliary).fingerprint
+
+    def refine(self, point: Point) -> str:
+        """Step 2 of a point; returns its fingerprint."""
+        return self.pipeline(point).refine(self.auxiliary).fingerprint
+
+    def __call__(self, point: Point, report: ReportTrial) -> None:
+        """The trial itself."""
+        pipeline = self.pipeline(point, report)
+        retrained = pipeline.retrain(self.auxiliary)
+        stages = (pipeline.base(self.auxiliary), pipeline.refine(self.auxiliary), retrained)
+        metrics = last_validation(retrained.location)
+        uses = [[s.name, s.fingerprint, s.manifest()["seconds"]] for s in stages]
+        epochs = pipeline.config.train.retrain_epochs
+        final = self._report(metrics, epochs, finished=True) | {"stages": uses}
+        self.board.put.remote({"point": point, "report": final})
+        report(final)
+
+    def _report(
+        self, metrics: Mapping[str, float], epoch: int, *, finished: bool
+    ) -> dict[str, Any]:
+        value = criterion(metrics, self.criterion)
+        return {CRITERION: value, EPOCH: epoch, FINISHED: finished, "metrics": dict(metrics)}

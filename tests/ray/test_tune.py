@@ -1,0 +1,260 @@
+"""A small sweep on a real Ray cluster and a real MLflow store, on synthetic features."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from distributed_avel.artifacts import Location, Stage
+from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
+from distributed_avel.errors import ConfigError, ResourceError
+from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.runtime.leases import LeaseBoard, LeaseHolder
+from distributed_avel.runtime.tracking import untracked
+from distributed_avel.sweep import run_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+
+RUN = {
+    "data": {
+        "dataset": "synthetic",
+        "synthetic": {"num_train": 56, "num_event_free": 6, "num_val": 28, "num_test": 28},
+    },
+    "arms": ["A+LR"],
+    "model": {"hidden_size": 8},
+    "train": {"base_epochs": 2, "retrain_epochs": 2, "report_every": 1, "cpus_per_worker": 1},
+    "report": {"num_timelines": 1},
+}
+
+
+def settings(root: Path, **sweep) -> TuneConfig:
+    """2 pairs of window and stride x 2 tau, one more seed for the best one."""
+    chosen = {
+        "windows": ["4:2", "5:5"],
+        "thresholds": [0.05, 0.2],
+        "num_best": 1,
+        "num_seeds": 2,
+        "max_retries": 0,
+        **sweep,
+    }
+    values = {
+        **RUN,
+        "run_dir": str(root / "run"),
+        "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
+        "sweep": chosen,
+    }
+    return validate(values, "test", TuneConfig)
+
+
+def done_markers(root: Path) -> dict[str, int]:
+    """When each stage result was finished, by its path."""
+    return {str(p): p.stat().st_mtime_ns for p in (root / "run").glob("*/*/DONE")}
+
+
+def metrics_of_trials(root: Path) -> dict[str, object]:
+    trials = json.loads((root / "run" / "sweep.json").read_text())["trials"]
+    return {f"{t['point']} {t['seed']}": t["metrics"] for t in trials}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray_cluster) -> Path:
+    """The root of a sweep that is finished."""
+    root = tmp_path_factory.mktemp("sweep")
+    run_sweep(settings(root))
+    return root
+
+
+def test_each_shared_stage_is_computed_once(finished):
+    summary = json.loads((finished / "run" / "sweep.json").read_text())
+    stages = Counter(Path(path).parts[-3] for path in done_markers(finished))
+
+    assert {s["name"]: (s["used"], s["different"]) for s in summary["stages"]} == {
+        "base": (4, 2),
+        "refine": (4, 2),
+        "retrain": (4, 4),
+    }
+    assert (stages["base"], stages["refine"], stages["retrain"]) == (2 + 1, 2 + 1, 4 + 1)
+    assert len(summary["trials"]) == 4 + 1
+    assert summary["chosen"]["values"] == summary["finalists"][0]["values"]
+
+
+def test_a_repeated_sweep_computes_nothing(finished):
+    before = done_markers(finished)
+
+    run_sweep(settings(finished))
+
+    assert done_markers(finished) == before
+
+
+def test_the_chosen_configuration_is_one_file_that_the_pipeline_accepts(finished):
+    chosen = json.loads((finished / "run" / "sweep.json").read_text())["chosen"]["point"]
+
+    config = validate(load_values(finished / "run" / "best.yaml"), "best.yaml")
+
+    assert config.refine.threshold == chosen["refine.threshold"]
+    assert (config.refine.window, config.refine.stride) == (
+        chosen["refine.window"],
+        chosen["refine.stride"],
+    )
+    assert Pipeline(config, untracked(), may_run=()).evaluate().is_done()
+
+
+def test_only_the_chosen_configuration_reads_the_test_split(finished):
+    assert len(list((finished / "run" / "evaluate").iterdir())) == 1
+    assert set(json.loads((finished / "run" / "results.json").read_text())["arms"]) == {
+        "GT-repeat",
+        "AVE+A+LR",
+    }
+
+
+def test_mlflow_has_a_parent_and_one_child_a_trial(finished):
+    client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
+    experiment = client.get_experiment_by_name("distributed_avel")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    children = [
+        run
+        for run in runs
+        if run.data.tags.get("distributed_avel.key") and (MLFLOW_PARENT_RUN_ID in run.data.tags)
+    ]
+
+    assert len(children) == 4 + 1
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert sum(run.data.tags.get("best") == "true" for run in children) == 1
+    for run in children:
+        assert {"refine.window", "refine.threshold", "seed"} <= run.data.params.keys()
+        assert {"criterion", "accuracy", "val/non_ave_f1"} <= run.data.metrics.keys()
+        assert len(client.get_metric_history(run.info.run_id, "train/total")) == 2
+    parents = [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+    names = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"best.yaml", "sweep.html", "sweep.json", "figures"} <= names
+
+
+def test_the_page_says_that_the_data_are_synthetic_and_shows_each_trial(finished):
+    page = (finished / "run" / "sweep.html").read_text()
+
+    assert "These data are synthetic." in page
+    assert page.count("[synthetic data]") >= 4
+    assert page.count("<svg") >= 8 + 1 + 2 + 1
+    for tau in ("0.05", "0.2"):
+        assert f"N 4, s 2, tau {tau}" in page
+
+
+def test_trials_one_by_one_find_what_trials_at_once_find(finished, tmp_path):
+    run_sweep(settings(tmp_path, max_concurrent=1))
+
+    assert metrics_of_trials(tmp_path) == metrics_of_trials(finished)
+
+
+def test_without_the_auxiliary_loss_all_pairs_share_one_step_1(tmp_path):
+    run_sweep(settings(tmp_path, auxiliary=False, num_seeds=1))
+
+    stages = Counter(Path(path).parts[-3] for path in done_markers(tmp_path))
+    assert (stages["base"], stages["refine"], stages["retrain"]) == (1, 2, 4)
+    assert "AVE+LR" in json.loads((tmp_path / "run" / "results.json").read_text())["arms"]
+
+
+def test_a_failing_trial_is_reported_and_the_others_go_on(tmp_path):
+    vary = ["train.learning_rate=0.002,1.0e+30"]
+    run_sweep(settings(tmp_path, windows=["5:5"], vary=vary, num_seeds=1))
+
+    trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
+    failed = [t for t in trials if t["error"]]
+    assert {t["point"]["train.learning_rate"] for t in failed} == {1e30}
+    assert all("loss is" in t["error"] for t in failed)
+    assert len([t for t in trials if t["metrics"]]) == 2
+    assert "loss is" in (tmp_path / "run" / "sweep.html").read_text()
+
+
+@pytest.mark.parametrize("search", ["optuna", "asha", "random"])
+def test_other_searches_try_as_many_points_as_they_are_told(search, tmp_path):
+    vary = ["train.learning_rate=0.0005..0.005"]
+    run_sweep(settings(tmp_path, search=search, num_trials=3, vary=vary, num_seeds=1))
+
+    trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
+    assert len(trials) == 3
+    assert all(0.0005 <= t["point"]["train.learning_rate"] <= 0.005 for t in trials)
+    assert all(t["error"] is None for t in trials)
+    assert any(t["metrics"] for t in trials)
+
+
+def test_trials_with_workers_of_their_own_do_not_wait_for_each_other(tmp_path, finished):
+    config = settings(tmp_path, windows=["5:5"], thresholds=[0.05, 0.2], num_seeds=1)
+    values = config.model_dump(mode="json")
+    values["train"]["num_workers"] = 2
+    values["refine"]["num_actors"] = 1
+    run_sweep(validate(values, "test", TuneConfig))
+
+    nested = metrics_of_trials(tmp_path)
+    assert len(nested) == 2
+    for name, metrics in nested.items():
+        alone = metrics_of_trials(finished)[name]
+        assert isinstance(alone, dict)
+        assert metrics == pytest.approx(alone, abs=2.0)  # sums over workers round differently
+
+
+def test_what_the_cluster_can_never_run_is_refused_before_anything_starts(tmp_path):
+    config = settings(tmp_path)
+    values = config.model_dump(mode="json")
+    values["train"]["cpus_per_worker"] = 64
+    with pytest.raises(ResourceError, match="64"):
+        run_sweep(validate(values, "test", TuneConfig))
+    with pytest.raises(ConfigError, match="no such metric"):
+        run_sweep(settings(tmp_path, criterion=["precision"]))
+    assert not (tmp_path / "run").exists()
+
+
+@ray.remote(num_cpus=1)
+def compute_base(config: RunConfig, board) -> int:
+    """Step 1, and how many epochs this process trained for it."""
+    epochs = []
+    place = Place(
+        here=True,
+        watch=lambda stage, epoch, metrics: epochs.append(epoch),
+        alone_at=LeaseHolder(board),
+    )
+    Pipeline(config, untracked(), place=place).base(auxiliary=True)
+    return len(epochs)
+
+
+def test_two_that_want_the_same_stage_at_the_same_moment_compute_it_once(tmp_path):
+    config = RunConfig.model_validate({**RUN, "run_dir": str(tmp_path)})
+    Pipeline(config, untracked()).usable("train")
+    board = LeaseBoard.remote()
+
+    epochs = ray.get([compute_base.remote(config, board) for _ in range(3)])
+
+    assert sorted(epochs) == [0, 0, 2]
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def die_holding(stage: Stage, board) -> None:
+    with LeaseHolder(board)(stage) as is_mine:
+        assert is_mine
+        import os
+
+        os._exit(1)
+
+
+def test_the_lease_of_a_dead_holder_passes_on(tmp_path):
+    stage = Stage(Location.at(tmp_path), "base", {})
+    board = LeaseBoard.remote(3.0)
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(die_holding.remote(stage, board))
+
+    with LeaseHolder(board)(stage) as is_mine:
+        assert is_mine
+
+
+def test_a_stage_computed_in_one_process_is_that_of_ray_train_bit_by_bit(tmp_path):
+    weights = []
+    for name, place in (("here", Place(here=True)), ("ray", Place())):
+        config = RunConfig.model_validate({**RUN, "run_dir": str(tmp_path / name)})
+        stage = Pipeline(config, untracked(), place=place).retrain(auxiliary=True)
+        weights.append((stage.location / "model.safetensors").read_bytes())
+
+    assert weights[0] == weights[1]

@@ -1,0 +1,28 @@
+"""The state of the lease board, without Ray."""
+
+import time
+
+from distributed_avel.runtime.leases import Leases
+
+
+def test_one_holder_at_a_time_has_a_stage():
+    leases = Leases()
+
+    assert leases.ask("a", "first")
+    assert not leases.ask("a", "second")
+    assert leases.ask("a", "first")  # which renews it
+    assert leases.ask("b", "second")
+
+    leases.give_back("a", "first", "base")
+    assert leases.ask("a", "second")
+    assert leases.computed() == {"a": "base"}
+
+
+def test_the_lease_of_a_silent_holder_passes_on_and_stays_there():
+    leases = Leases(lease_s=0.05)
+    leases.ask("a", "dead")
+    time.sleep(0.06)
+
+    assert leases.ask("a", "second")
+    leases.give_back("a", "dead", None)
+    assert not leases.ask("a", "third")
