@@ -313,7 +313,8 @@ class Pipeline:
         stage = self._stage("report", settings, evaluate=evaluated)
 
         def compute(run: Run) -> dict[str, Any]:
-            write_report(self._report_sources(evaluated), stage.location)
+            for file in write_report(self._report_sources(evaluated), stage.location):
+                run.file(file)
             return {}
 
         return self._ensure(stage, compute)

@@ -1,7 +1,7 @@
 """The report page, put together from what the stages wrote."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,14 @@ from distributed_avel.report.contents import (
     VideoTimeline,
     WindowSummary,
 )
+from distributed_avel.report.figures import (
+    confusion_figure,
+    standalone,
+    threshold_figure,
+    windows_figure,
+)
 from distributed_avel.report.page import flatten, render_page
+from distributed_avel.report.tables import results_table, to_csv
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.progress import say
 
@@ -66,8 +73,12 @@ class ReportSources:
     num_timelines: int
 
 
-def write_report(sources: ReportSources, out: Location) -> None:
-    """Write the page to `out`."""
+def write_report(sources: ReportSources, out: Location) -> list[Location]:
+    """Write the page to `out`, and the table and the figures on their own.
+
+    Returns:
+        The files.
+    """
     videos = sources.videos
     predictions = _Predictions((sources.evaluated / PREDICTIONS).read_table(), videos)
     failures = sources.failures.slice(0, _MAX_FAILURES).to_pylist()
@@ -95,7 +106,22 @@ def write_report(sources: ReportSources, out: Location) -> None:
         ),
         num_failures=sources.failures.num_rows,
     )
-    (out / REPORT).write_bytes(render_page(report).encode())
+    files = {REPORT: render_page(report), **dict(_alone(report))}
+    for name, text in files.items():
+        (out / name).write_bytes(text.encode())
+    return [out / name for name in files]
+
+
+def _alone(report: Report) -> Iterator[tuple[str, str]]:
+    """The table and the figures of the page as files of their own."""
+    yield "results.csv", to_csv(results_table(report.results))
+    for arm, confusion_KK in report.confusion.items():
+        figure = confusion_figure(confusion_KK, report.column_names)
+        yield f"confusion_{arm.replace('+', '_')}.svg", standalone(figure)
+    if report.threshold_curve:
+        yield "thresholds.svg", standalone(threshold_figure(report.threshold_curve))
+    if report.windows:
+        yield "windows.svg", standalone(windows_figure(report.windows, report.classes))
 
 
 def _curve(sources: ReportSources) -> ThresholdCurve | None:

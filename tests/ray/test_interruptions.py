@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from distributed_avel.artifacts import Location
@@ -29,7 +30,7 @@ def command(tmp_path) -> list[str]:
         "--data.demo.num-val": 8,
         "--data.demo.num-test": 8,
         "--model.hidden-size": 8,
-        "--train.base-epochs": 3000,
+        "--train.base-epochs": 2000,
         "--train.report-every": 50,
         "--train.cpus-per-worker": 1,
     }
@@ -59,7 +60,6 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     assert not list(run.glob("base/*/DONE"))
     features = next(run.glob("extract/*/index.parquet")).stat().st_mtime_ns
 
-    command[command.index("--train.base-epochs") + 1] = "3000"
     second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
     assert second.returncode == 0, second.stderr
@@ -69,7 +69,7 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     assert next(run.glob("extract/*/index.parquet")).stat().st_mtime_ns == features
     curves = Location.at(next(run.glob("base/*/curves.parquet"))).read_table()
     losses = [row for row in curves.to_pylist() if row["metric"] == "train/mil"]
-    assert [row["epoch"] for row in losses] == list(range(3000))  # each epoch once
+    assert [row["epoch"] for row in losses] == list(range(2000))  # each epoch once
     first_epoch = int(second.stderr.split("base: ")[2].split("/")[0])
     assert first_epoch > 50  # it did not start again
     assert np.isfinite([row["value"] for row in losses]).all()
@@ -87,3 +87,24 @@ def test_a_terminated_job_ends_cleanly(command, tmp_path):
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(driver.pid, 0)
+
+
+def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(command, tmp_path):
+    run = tmp_path / "run"
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
+    wait_for(lambda: checkpoints(run), 120, "a checkpoint")
+
+    victims = [
+        process
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "TrainWorker" in " ".join(process.cmdline())
+    ]
+    assert len(victims) == 1
+    victims[0].kill()
+
+    assert driver.wait(timeout=240) == 0, (tmp_path / "log").read_text()
+    curves = Location.at(next(run.glob("base/*/curves.parquet"))).read_table()
+    epochs = [row["epoch"] for row in curves.to_pylist() if row["metric"] == "train/mil"]
+    assert epochs == list(range(len(epochs)))
+    assert len(epochs) == int(command[command.index("--train.base-epochs") + 1])

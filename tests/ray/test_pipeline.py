@@ -117,6 +117,9 @@ def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(finished):
     assert [point.step for point in curve] == [0, 1]
     files = {file.path for file in client.list_artifacts(retrain.info.run_id)}
     assert "model.safetensors" in files
+    report = next(run for run in children if run.info.run_name == "report")
+    files = {file.path for file in client.list_artifacts(report.info.run_id)}
+    assert files >= {"report.html", "results.csv", "confusion_AVE.svg"}
 
 
 def test_a_rerun_computes_nothing(finished):
