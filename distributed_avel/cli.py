@@ -20,7 +20,7 @@ _CONFIG_HELP = "Every option may also stand in a YAML file: --config PATH. Optio
 
 
 def run_job(
-    job: Callable[[AnyRun], None],
+    job: Callable[[AnyRun], int | None],
     argv: list[str],
     description: str | None,
     kind: type[AnyRun] = RunConfig,
@@ -28,19 +28,19 @@ def run_job(
     """Read the configuration, run the job, and return the exit status.
 
     Args:
+        job: Takes the configuration; it may return an exit status other than 0.
         argv: `--config PATH` and options that override that file.
         description: The help text of the job.
         kind: The configuration that the job takes.
     """
     try:
-        job(read_config(argv, description, kind))
+        return job(read_config(argv, description, kind)) or 0
     except AvelError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    return 0
 
 
 def read_config(

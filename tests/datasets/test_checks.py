@@ -1,0 +1,241 @@
+"""What is wrong with the published data sets, and with examples made wrong on purpose."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import DataConfig
+from distributed_avel.datasets import Problems, inspect_dataset, load_dataset
+from distributed_avel.datasets.checks import (
+    MEANING,
+    Report,
+    check,
+    render,
+    survey,
+    without_leaks,
+    write_split,
+)
+from distributed_avel.errors import DatasetError
+from jobs.check_data import main
+from tests.datasets.examples import EXAMPLES, FACTS, write_lines, write_published_ave
+
+
+def report_of(config: DataConfig, root: Path, *, files: bool = False) -> Report:
+    problems, location = Problems(), Location.at(root)
+    videos = inspect_dataset(config, location, problems)
+    return check(videos, problems, survey(videos, location)) if files else check(videos, problems)
+
+
+def places(report: Report, kind: str) -> list[str]:
+    return [finding.where for finding in report.findings if finding.kind == kind]
+
+
+@pytest.fixture(scope="module")
+def ave(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ave")
+    write_published_ave(root)
+    return root
+
+
+def test_the_published_ave_has_exactly_these_anomalies(ave):
+    report = report_of(DataConfig(dataset="ave"), ave)
+
+    assert report.counts() == {
+        "file in two splits": 18,
+        "file twice": 28,
+        "empty span": 1,
+        "label without truth": 1,
+    }
+    shared = Counter(
+        " and ".join(part.split(" ")[0] for part in finding.message.split(" and "))
+        for finding in report.findings
+        if finding.kind == "file in two splits"
+    )
+    assert shared == {"train and val": 10, "train and test": 8}
+    assert places(report, "empty span")[0].endswith("Annotations.txt:27")  # row 26, from 0
+    assert places(report, "label without truth") == ["VWi2ENBuTbw"]
+
+
+def test_the_facts_of_the_published_ave_are_these(ave):
+    report = report_of(DataConfig(dataset="ave"), ave)
+
+    assert report.num_files == 4097
+    assert [facts.num_videos for facts in report.splits.values()] == [3339, 402, 402]
+    assert report.splits["test"].background_share == pytest.approx(715 / 4020)
+    assert report.splits["train"].class_counts["Church bell"] == 152
+    assert sum(report.splits["val"].class_counts.values()) == 402
+
+
+def test_the_published_llp_has_exactly_these_anomalies():
+    report = report_of(DataConfig(dataset="llp"), FACTS / "llp")
+
+    assert report.counts() == {
+        "empty span": 4,
+        "offset before onset": 1,
+        "event twice": 8,
+        "label twice": 1,
+        "unknown video": 25,
+        "label without truth": 38,
+        "truth outside labels": 65,
+    }
+    assert report.num_files == 11_849
+    assert report.splits["train"].num_annotated == 0
+    assert report.splits["train"].background_share is None
+
+
+def test_a_split_without_leaks_keeps_the_test_videos_and_shares_no_file(ave, tmp_path):
+    config, root = DataConfig(dataset="ave"), Location.at(ave)
+    before = {file.name: file.read_bytes() for file in root.children()}
+    videos = load_dataset(config, root)
+    write_split(without_leaks(videos), Location.at(tmp_path / "split"))
+
+    clean = load_dataset(config.model_copy(update={"split": str(tmp_path / "split")}), root)
+
+    assert clean.split("test") == videos.split("test")
+    assert clean.split("val") == videos.split("val")  # none of them is in test
+    uris = {split: {v.uri for v in clean.split(split)} for split in ("train", "val", "test")}
+    assert sum(map(len, uris.values())) == len(set.union(*uris.values()))
+    lost = {v.video_id for v in videos.videos} - {v.video_id for v in clean.videos}
+    others = uris["val"] | uris["test"]
+    assert lost == {v.video_id for v in videos.split("train") if v.uri in others}
+    assert {file.name: file.read_bytes() for file in root.children()} == before
+
+
+def test_a_file_in_all_three_splits_stays_in_test_alone(tmp_path):
+    lines = [
+        "uri,split,labels,spans,video_id",
+        "a,train,x,,a1",
+        "a,val,x,x:0-1,a2",
+        "a,test,x,x:0-1,a3",
+        "b,train,x,,b1",
+        "b,val,x,x:0-1,b2",
+        "c,train,x,,c1",
+        "twin,train,x,,t1",
+    ]
+    write_lines(tmp_path / "videos.csv", lines)
+    videos = load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
+
+    assert without_leaks(videos, {"twin": "b"}) == {"test": ["a3"], "val": ["b2"], "train": ["c1"]}
+    assert without_leaks(videos)["train"] == ["c1", "t1"]
+    report = check(videos, Problems())
+    assert Counter(places(report, "file in two splits")) == {"a": 3, "b": 1}
+
+
+def test_a_split_is_never_written_over_another_nor_with_an_empty_part(tmp_path):
+    folder = Location.at(tmp_path)
+    with pytest.raises(DatasetError, match="no video would be left in 'val'; nothing was written"):
+        write_split({"test": ["a"], "val": [], "train": ["b"]}, folder)
+    assert folder.children() == []
+    (tmp_path / "val.txt").write_text("mine\n")
+    with pytest.raises(DatasetError, match=r"val\.txt: is there already; name another folder"):
+        write_split({"test": ["a"], "val": ["c"], "train": ["b"]}, folder)
+    assert [file.name for file in folder.children()] == ["val.txt"]
+
+
+def test_missing_empty_and_equal_files_are_found(tmp_path):
+    config = EXAMPLES["folder"](tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"same bytes")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    (tmp_path / "d.mp4").write_bytes(b"same bytes")
+
+    report = report_of(config, tmp_path, files=True)
+
+    assert places(report, "missing file") == ["c.mp4"]
+    assert places(report, "empty file") == ["b.mp4"]
+    assert places(report, "same content") == ["d.mp4"]
+    assert places(report, "file in two splits") == ["a.mp4"]
+    (tmp_path / "d.mp4").write_bytes(b"othr bytes")
+    assert "same content" not in report_of(config, tmp_path, files=True).counts()
+
+
+def test_of_ready_made_features_the_feature_files_are_looked_for(tmp_path):
+    config = EXAMPLES["llp_features"](tmp_path)
+    assert "missing file" not in report_of(config, tmp_path, files=True).counts()
+    (tmp_path / "res152" / "ccccccccccc.npy").unlink()
+    report = report_of(config, tmp_path, files=True)
+    assert places(report, "missing file") == ["res152/ccccccccccc.npy"]
+
+
+def test_truth_outside_labels_and_the_video_and_classes_without_training_are_found(tmp_path):
+    lines = ["Bark&a&good&0&10", "Bark&b&good&0&12", "Cat&c&good&0&10"]
+    write_lines(tmp_path / "Annotations.txt", lines)
+    for split, line in zip(("train", "val", "test"), lines, strict=True):
+        write_lines(tmp_path / f"{split}Set.txt", [line])
+    report = report_of(DataConfig(dataset="ave"), tmp_path)
+    assert report.counts() == {"event outside the video": 1, "class without training videos": 1}
+    assert places(report, "class without training videos") == ["Cat"]
+
+    rows = ["uri,split,labels,spans", "a,train,x,y:0-3", "b,val,y,y:0-1", "c,test,y,y:0-0.2"]
+    other = tmp_path / "other"
+    other.mkdir()
+    write_lines(other / "videos.csv", rows)
+    report = report_of(DataConfig(dataset="folder"), other)
+    assert report.counts() == {
+        "label without truth": 2,
+        "truth outside labels": 1,
+        "class without training videos": 1,
+    }
+    assert places(report, "label without truth") == ["a", "c"]  # 0.2 s is no segment
+
+
+def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
+    config = EXAMPLES["ave"](tmp_path)
+    lines = (tmp_path / "Annotations.txt").read_text().splitlines()
+    write_lines(tmp_path / "Annotations.txt", [*lines, "Bark&e&good&5&2", "Bark&f&good&x&2"])
+    report = report_of(config, tmp_path)
+
+    assert report.counts()["unusable"] == 2
+    text = render(report)
+    assert "Annotations.txt:5: start must lie" in text
+    assert "Annotations.txt:6: start and end must be numbers" in text
+
+
+def test_the_text_shows_some_examples_of_each_kind_and_how_many_there_are(ave):
+    text = render(report_of(DataConfig(dataset="ave"), ave), shown=2)
+
+    assert "file in two splits (18): " + MEANING["file in two splits"] in text
+    assert "... and 16 more, with --json" in text
+    assert "17.8 %" in text
+    assert "48 finding(s)" in text
+
+
+def job(capsys, *argv: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in argv])
+    return status, *capsys.readouterr()
+
+
+def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, capsys):
+    options = ("--data.dataset", "ave", "--data.root", ave, "--no-files")
+    status, out, err = job(capsys, *options, "--json", "--write-split", tmp_path / "split")
+    assert status == 1
+    assert len(json.loads(out)["findings"]) == 48
+    assert f"--data.split {tmp_path / 'split'}" in err
+
+    status, out, _ = job(capsys, *options, "--data.split", tmp_path / "split")
+    assert status == 1
+    assert "file in two splits" not in out
+
+    root = tmp_path / "sound"
+    root.mkdir()
+    write_lines(root / "videos.csv", ["uri,split,labels,spans"])
+    with (root / "videos.csv").open("a") as file:
+        file.write("a,train,x,\nb,val,x,x:0-1\nc,test,x,x:0-1\n")
+    status, out, _ = job(capsys, "--data.dataset", "folder", "--data.root", root, "--no-files")
+    assert (status, "Nothing wrong was found." in out) == (0, True)
+
+
+def test_the_job_reports_a_data_set_that_cannot_be_read(tmp_path, capsys):
+    options = ("--data.dataset", "ave", "--data.root", tmp_path)
+    status, out, _ = job(capsys, *options)
+    assert status == 1
+    assert "Annotations.txt: no such file; data.root must be" in out
+    status, _, err = job(capsys, *options, "--write-split", tmp_path / "split")
+    assert (status, "no split was written" in err) == (2, True)
+
+
+def test_the_job_refuses_an_option_that_there_is_not(capsys):
+    status, _, err = job(capsys, "--write-splt", "x", "--data.root", "y")
+    assert (status, "write_splt: no such key" in err) == (2, True)
