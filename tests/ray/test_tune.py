@@ -170,6 +170,7 @@ def test_a_failing_trial_is_reported_and_the_others_go_on(tmp_path):
     assert "loss is" in (tmp_path / "run" / "sweep.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["optuna", "asha", "random"])
 def test_other_searches_try_as_many_points_as_they_are_told(search, tmp_path):
     vary = ["train.learning_rate=0.0005..0.005"]
@@ -182,6 +183,7 @@ def test_other_searches_try_as_many_points_as_they_are_told(search, tmp_path):
     assert any(t["metrics"] for t in trials)
 
 
+@pytest.mark.slow
 def test_trials_with_workers_of_their_own_do_not_wait_for_each_other(tmp_path, finished):
     config = settings(tmp_path, windows=["5:5"], thresholds=[0.05, 0.2], num_seeds=1)
     values = config.model_dump(mode="json")

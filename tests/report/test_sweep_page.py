@@ -1,0 +1,116 @@
+"""The page and the figures of a sweep."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from distributed_avel.metrics.segment import METRICS
+from distributed_avel.report.sweep import SweepReport, render_sweep, sweep_figures
+from distributed_avel.search.selection import Candidate, StageUse, Trial, count_stages
+from distributed_avel.search.space import valid_windows
+
+
+def trials(thresholds, **point) -> tuple[Trial, ...]:
+    found = []
+    for windows in valid_windows(10)[:3]:
+        for number, tau in enumerate(thresholds):
+            metrics = dict.fromkeys(METRICS, 50.0 + number + windows.num_windows)
+            found.append(
+                Trial(
+                    point={
+                        "refine.window": windows.window,
+                        "refine.stride": windows.stride,
+                        **point,
+                        "refine.threshold": tau,
+                    },
+                    seed=0,
+                    metrics=metrics,
+                    stages=(
+                        StageUse("base", str(windows), 20.0),
+                        StageUse("retrain", f"{windows}{tau}", 1.0),
+                    ),
+                )
+            )
+    return tuple(found)
+
+
+def report(found: tuple[Trial, ...], **changes) -> SweepReport:
+    values = {
+        "dataset": "synthetic",
+        "synthetic": True,
+        "windows": tuple(valid_windows(10)[:3]),
+        "trials": found,
+        "criterion": ("accuracy", "non_ave_f1"),
+        "seed": 0,
+        "chosen": Candidate(point=found[1].point, values=(60.0, 62.0)),
+        "finalists": (Candidate(point=found[1].point, values=(60.0, 62.0)),),
+        "counts": tuple(count_stages(found)),
+        "settings": {"sweep": {"search": "grid"}},
+    }
+    return SweepReport(**{**values, **changes})
+
+
+def test_every_cell_of_a_heat_map_says_its_trial():
+    found = trials((0.05, 0.5, 0.9))
+    figure = sweep_figures(report(found))["non_ave_f1"]
+
+    titles = [
+        t.text for t in ElementTree.fromstring(figure).iter("{http://www.w3.org/2000/svg}title")
+    ]
+    assert len(titles) == 9
+    assert "N 2, s 8, tau 0.05, seed 0: 52.00" in titles
+
+
+def test_many_thresholds_share_columns_and_the_best_of_a_cell_is_shown():
+    found = trials(tuple(0.01 + 0.98 * i / 40 for i in range(41)))
+    figure = sweep_figures(report(found))["accuracy"]
+
+    titles = [
+        t.text for t in ElementTree.fromstring(figure).iter("{http://www.w3.org/2000/svg}title")
+    ]
+    assert len(titles) <= 3 * 8
+    assert any("92.00" in (title or "") for title in titles)  # the largest of all trials
+
+
+def test_figures_are_whole_svg_files_and_draw_words_as_well_as_numbers():
+    found = trials((0.05, 0.5), **{"model.name": "ave"})
+    figures = sweep_figures(report(found))
+
+    assert {"parallel", "trade_off", "cost_accuracy", "cost_non_ave_f1", *METRICS} == set(figures)
+    for figure in figures.values():
+        assert ElementTree.fromstring(figure).tag == "{http://www.w3.org/2000/svg}svg"
+    assert ">ave<" in figures["parallel"]
+
+
+def test_the_page_escapes_what_it_is_told_and_loads_nothing():
+    failed = Trial(point=trials((0.5,))[0].point, seed=3, error="<script>alert(1)</script>")
+    page = render_sweep(report((*trials((0.05, 0.5)), failed), dataset="<b>x</b>"))
+
+    assert "<script" not in page
+    assert "&lt;b&gt;x" in page
+    assert "default-src 'none'" in page
+    assert "6 trials finished, 1 failed" in page
+
+
+def test_the_page_says_which_stages_were_shared():
+    page = render_sweep(report(trials((0.05, 0.5))))
+
+    assert "<td>6</td><td>3</td><td>60</td><td>120</td>" in page  # base: 3 x 20 s, not 6 x 20 s
+
+
+@pytest.mark.parametrize(("synthetic", "count"), [(True, 1), (False, 0)])
+def test_synthetic_data_are_called_so(synthetic, count):
+    page = render_sweep(report(trials((0.05, 0.5)), synthetic=synthetic))
+
+    assert page.count("These data are synthetic.") == count
+    assert ("[synthetic data]" in page) == synthetic
+
+
+def test_all_of_it_is_json():
+    found = trials((0.05, 0.5))
+    values = json.loads(json.dumps(report(found).to_json()))
+
+    assert values["split"] == "val"
+    assert values["chosen"]["mean"] == 61.0
+    assert len(values["trials"]) == 6
