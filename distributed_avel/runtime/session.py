@@ -9,11 +9,15 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import ray
+import yaml
 from ray._private import ray_constants
 
 from distributed_avel.config import ClusterConfig, RunConfig
@@ -21,6 +25,9 @@ from distributed_avel.errors import ResourceError
 
 MIN_LOCAL_CPUS = 4
 """Nested work hangs on fewer: a trial or a trainer, its workers and Ray Data each claim some."""
+
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""What a cluster may grow to. Only the cluster launcher writes it, on the head."""
 
 
 @contextmanager
@@ -61,6 +68,7 @@ def _start_local(config: ClusterConfig) -> None:
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ray.init(
+        address="local",  # and not a cluster of somebody else that runs on this machine
         num_cpus=config.num_cpus or max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
@@ -75,56 +83,123 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def require(config: RunConfig) -> None:
     """Refuse, before any work, what the cluster could never schedule.
 
-    A cluster that grows on demand is asked for no more than one of its nodes may hold; Ray
-    itself waits for the nodes.
+    A cluster that grows on demand is taken at its largest; Ray itself waits for the nodes.
 
     Raises:
         ResourceError: A stage needs more than there is; the message has the arithmetic.
     """
-    have = ray.cluster_resources()
+    growing = _largest_cluster()
+    nodes = growing or machines()
+    if nodes is None:
+        return
+    if problems := problems_of(config, nodes):
+        size = "even when it has grown to " if growing else ""
+        raise ResourceError(
+            f"the cluster can never run this, {size}{_describe(nodes)}:\n" + "\n".join(problems)
+        )
+
+
+def problems_of(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+    """What these nodes, each with its CPUs and GPUs, can never run, a line for each stage."""
+    return [problem for need in _needs(config) if (problem := need.problem(nodes))]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Need:
+    """What a stage asks for at once: `count` equal processes, each on one node."""
+
+    stage: str
+    count: int
+    cpus: float
+    gpus: float
+    why: str
+    for_data: int = 0
+    """CPUs that must stay free for Ray Data."""
+
+    def problem(self, nodes: Sequence[Mapping[str, float]]) -> str | None:
+        """Why these nodes cannot run the stage, if they cannot."""
+        cpus, gpus = self.count * self.cpus + self.for_data, self.count * self.gpus
+        have_cpus, have_gpus = (sum(node[kind] for node in nodes) for kind in ("CPU", "GPU"))
+        if cpus > have_cpus or gpus > have_gpus:
+            return (
+                f"  {self.stage}: {cpus:g} CPUs and {gpus:g} GPUs ({self.why}), but there are "
+                f"{have_cpus:g} CPUs and {have_gpus:g} GPUs"
+            )
+        room = sum(map(self._fits, nodes))
+        if room < self.count:
+            return (
+                f"  {self.stage}: {self.count} times {self.cpus:g} CPUs and {self.gpus:g} GPUs, "
+                f"each on one node ({self.why}), but there is room for {room}"
+            )
+        return None
+
+    def _fits(self, node: Mapping[str, float]) -> int:
+        """How many of the processes have room on a node."""
+        rooms = [node["CPU"] // self.cpus]
+        if self.gpus:
+            rooms.append(node["GPU"] // self.gpus)
+        return int(min(rooms))
+
+
+def _needs(config: RunConfig) -> list[_Need]:
     train, extract, refine = config.train, config.extract, config.refine
-    needs = {
-        "extract": (
-            extract.num_actors * extract.cpus_per_actor + 1,
-            extract.num_actors * extract.gpus_per_actor,
-            f"extract.num_actors {extract.num_actors} x extract.cpus_per_actor "
+    return [
+        _Need(
+            stage="extract",
+            count=extract.num_actors,
+            cpus=extract.cpus_per_actor,
+            gpus=extract.gpus_per_actor,
+            for_data=1,
+            why=f"extract.num_actors {extract.num_actors} x extract.cpus_per_actor "
             f"{extract.cpus_per_actor} + 1 for Ray Data",
         ),
-        "train": (
-            train.num_workers * train.cpus_per_worker,
-            train.num_workers * int(train.use_gpu),
-            f"train.num_workers {train.num_workers} x train.cpus_per_worker "
+        _Need(
+            stage="train",
+            count=train.num_workers,
+            cpus=train.cpus_per_worker,
+            gpus=int(train.use_gpu),
+            why=f"train.num_workers {train.num_workers} x train.cpus_per_worker "
             f"{train.cpus_per_worker}",
         ),
-        "refine": (
-            refine.num_actors + 1,
-            refine.num_actors * refine.gpus_per_actor,
-            f"refine.num_actors {refine.num_actors} + 1 for Ray Data",
+        _Need(
+            stage="refine",
+            count=refine.num_actors,
+            cpus=1,
+            gpus=refine.gpus_per_actor,
+            for_data=1,
+            why=f"refine.num_actors {refine.num_actors} + 1 for Ray Data",
         ),
-    }
-    if _grows_on_demand():
-        return
-    problems = [
-        f"  {stage}: {cpus} CPUs and {gpus:g} GPUs ({why}), but there are "
-        f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
-        for stage, (cpus, gpus, why) in needs.items()
-        if cpus > have.get("CPU", 0) or gpus > have.get("GPU", 0)
     ]
-    if problems:
-        raise ResourceError("the cluster can never run this:\n" + "\n".join(problems))
 
 
 def machines() -> list[dict[str, float]] | None:
     """CPUs and GPUs of each machine of the cluster; None where more come on demand."""
-    if _grows_on_demand():
+    if _BOOTSTRAP.expanduser().exists():
         return None
-    return [
-        {kind: node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")}
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    return [_of_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _grows_on_demand() -> bool:
-    """Whether an autoscaler may add nodes: only the cluster launcher writes this file."""
-    return os.path.exists(os.path.expanduser("~/ray_bootstrap_config.yaml"))  # noqa: PTH110, PTH111
+def _largest_cluster() -> list[dict[str, float]] | None:
+    """All machines that a growing cluster may have; None where it does not grow, or say."""
+    if not _BOOTSTRAP.expanduser().exists():
+        return None
+    cluster = yaml.safe_load(_BOOTSTRAP.expanduser().read_text(encoding="utf-8"))
+    limit = cluster.get("max_workers", 0)
+    nodes = []
+    for name, kind in cluster["available_node_types"].items():
+        if not kind.get("resources"):
+            return None
+        is_head = name == cluster["head_node_type"]
+        count = 1 if is_head else min(limit, kind.get("max_workers", limit))
+        nodes += [_of_node(kind["resources"])] * count
+    return nodes
+
+
+def _of_node(resources: Mapping[str, float]) -> dict[str, float]:
+    return {kind: float(resources.get(kind, 0)) for kind in ("CPU", "GPU")}
+
+
+def _describe(nodes: Sequence[Mapping[str, float]]) -> str:
+    """Such as `1 x (8 CPUs, 0 GPUs) and 4 x (8 CPUs, 1 GPUs)`."""
+    counts = Counter((node["CPU"], node["GPU"]) for node in nodes)
+    return " and ".join(f"{n} x ({c:g} CPUs, {g:g} GPUs)" for (c, g), n in counts.items())
