@@ -25,7 +25,7 @@ from distributed_avel.runtime.train import WEIGHTS
 from distributed_avel.search.space import describe, with_values
 
 AIM = 3.0
-PAIRS = [(3, 7), (4, 2), (4, 3), (5, 5)]
+PAIRS = [(5, 5), (4, 3), (4, 2), (3, 1)]  # (N, s): T1 = 2, 3, 4 and 8
 THRESHOLDS = [0.2, 0.5, 0.8, 0.95, 0.99]
 
 

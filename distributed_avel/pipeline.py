@@ -8,7 +8,7 @@ redoes exactly the stages that it affects.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -83,12 +83,15 @@ class Place:
         quiet: Say nothing of stages that are there.
         alone_at: Holds a stage that others may want at the same moment. It yields whether the
             stage is still to be computed; where it is not, somebody did so meanwhile.
+        made: The stages `data` and `extract`, if they are known to be there: many pipelines of
+            one data set need not look at all of its files again.
     """
 
     here: bool = False
     quiet: bool = False
     watch: Watch | None = None
     alone_at: Callable[[Stage], AbstractContextManager[bool]] = _nobody_else
+    made: Mapping[str, Stage] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -111,6 +114,7 @@ class Pipeline:
         self._tracker = tracker
         self._may_run = may_run
         self._said: set[str] = set()
+        vars(self).update(self._place.made)
 
     # Stages ------------------------------------------------------------------------------
 

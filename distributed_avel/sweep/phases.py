@@ -177,8 +177,9 @@ class Sweep:
     def _run(self, name: str, search: Search) -> None:
         """Run trials, with progress, and take note of how each ended."""
         board = self._trial.board
-        with progress(name.partition("-")[0], len(search), "trials") as report:
-            done: set[str] = set()
+        done = {self._record.key(point) for point in search.points if self._is_done(point)}
+        what = name.partition("-")[0]
+        with progress(what, len(search), "trials", already=len(done)) as report:
 
             def watch() -> None:
                 for message in ray.get(board.take.remote()):
@@ -202,6 +203,10 @@ class Sweep:
         for outcome in outcomes:
             if outcome.error:
                 say(f"trial {describe(outcome.point)} failed: {outcome.error}")
+
+    def _is_done(self, point: Point) -> bool:
+        """Whether Step 3 of a point is there, from an earlier run."""
+        return self._trial.pipeline(point).retrain_stage(self._auxiliary).is_done()
 
     # What follows from them --------------------------------------------------------------
 
@@ -234,6 +239,7 @@ class Sweep:
             auxiliary=self._auxiliary,
             criterion=self.config.sweep.criterion,
             here=self._needs.here,
+            made={"data": self._driver.data, "extract": self._driver.extract},
             leases=LeaseBoard.remote(),
             board=ProgressBoard.remote(),
         )

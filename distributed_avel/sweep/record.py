@@ -53,11 +53,15 @@ class Record:
     folder: Location
     trials: dict[str, Trial] = field(default_factory=dict)
 
+    def key(self, point: Point) -> str:
+        """What tells the trial of a point, with its seed, from the others."""
+        return short_hash([{SEED: self.config.seed, **point}])
+
     def note(self, outcome: Outcome) -> str:
-        """Keep how a trial ended, and log it once; returns what tells it from the others."""
+        """Keep how a trial ended, and log it once; returns its key."""
         point = {key: value for key, value in outcome.point.items() if key != SEED}
         seed = outcome.point.get(SEED, self.config.seed)
-        key, report = short_hash([{**point, SEED: seed}]), outcome.report
+        key, report = self.key(outcome.point), outcome.report
         if report is None or not report[FINISHED]:
             trial = Trial(point=point, seed=seed, error=outcome.error)
         else:
@@ -130,8 +134,7 @@ class Record:
             file.write_bytes(figure.encode())
             self.tracker.parent.file(file, "figures")
         self.tracker.parent.metrics({f"best/{CRITERION}": chosen.mean})
-        key = short_hash([{**chosen.point, SEED: self.config.seed}])
-        self.tracker.trial(key, describe(chosen.point))[0].tags({"best": "true"})
+        self.tracker.trial(self.key(chosen.point), describe(chosen.point))[0].tags({"best": "true"})
 
     def _report(
         self, chosen: Candidate, videos: VideoSet, windows: tuple[Windows, ...]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from distributed_avel.artifacts import Stage
 from distributed_avel.config import RunConfig
 from distributed_avel.pipeline import Pipeline, Place
 from distributed_avel.runtime.leases import LeaseHolder
@@ -22,6 +23,7 @@ class SweepTrial:
 
     Args:
         here: Train in the process of the trial rather than in workers of its own.
+        made: The stages `data` and `extract`, which all trials share.
         leases: The actor `LeaseBoard`.
         board: The actor `ProgressBoard`, for the driver.
     """
@@ -30,6 +32,7 @@ class SweepTrial:
     auxiliary: bool
     criterion: tuple[str, ...]
     here: bool
+    made: Mapping[str, Stage]
     leases: Any
     board: Any
 
@@ -43,7 +46,13 @@ class SweepTrial:
             if report and stage == "retrain" and found and not is_last:
                 report(self._report(found, epoch + 1, finished=False))
 
-        place = Place(here=self.here, quiet=True, watch=watch, alone_at=LeaseHolder(self.leases))
+        place = Place(
+            here=self.here,
+            quiet=True,
+            watch=watch,
+            alone_at=LeaseHolder(self.leases),
+            made=self.made,
+        )
         return Pipeline(config, untracked(), place=place)
 
     def base(self, point: Point) -> str:
