@@ -373,6 +373,29 @@ class TuneConfig(RunConfig):
         return RunConfig.model_validate(self.model_dump(exclude={"sweep"}))
 
 
+class ReproduceConfig(RunConfig):
+    """The paper's tables. Which models, arms, windows and fixed tau are trained is theirs to say;
+    all else is that of the run."""
+
+    tables: tuple[Annotated[int, Field(ge=1, le=7)], ...] = Field(
+        default=(1, 2, 3, 4, 5, 6, 7), min_length=1
+    )
+    """Numbers of the tables."""
+
+    seeds: PositiveInt = 5
+    """Seeds of every system, counted from seed."""
+
+    max_concurrent: PositiveInt | None = None
+    """No more trainings than this at once (default: what the cluster holds)."""
+
+    @property
+    def run(self) -> RunConfig:
+        """The run without the tables."""
+        return RunConfig.model_validate(
+            self.model_dump(exclude={"tables", "seeds", "max_concurrent"})
+        )
+
+
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
 
 

@@ -1,0 +1,247 @@
+"""The paper's Tables 1 to 7: their figures, typed in once, and what measures each row here.
+
+The paper is *Temporal Label-Refinement for Weakly-Supervised Audio-Visual Event Localization*.
+Its figures are those of AVE (Tables 1 to 5 and 7) and of LLP (Table 6), in percent. A figure that
+the paper does not give is left out; nothing here is ever shown as a measurement of ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from distributed_avel.config import Arm
+from distributed_avel.metrics import parsing, segment
+
+Says = Literal["prediction", "repeated", "truth"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class System:
+    """What has to be trained for a row, and which of its answers the row shows.
+
+    Args:
+        model: A base model, as the registry names it.
+        windows: N and s; those of the run if not given.
+        threshold: tau; as the run has it (chosen on validation) if not given.
+        says: Its segment predictions; its video-level prediction repeated over all segments; or
+            the true label repeated, which needs no model at all.
+    """
+
+    model: str = "ave"
+    arm: Arm = "base"
+    windows: tuple[int, int] | None = None
+    threshold: float | None = None
+    says: Says = "prediction"
+
+    @property
+    def trained(self) -> "System":
+        """The same system, whatever it is asked."""
+        return replace(self, says="prediction")
+
+
+WEAK_LABELS = "weak labels"
+"""The source of a row that repeats a video's labels over both modalities: no model either."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        paper: The paper's figures by metric, as far as it gives them.
+        source: What measures it here.
+        note: What a reader must know of it.
+    """
+
+    name: str
+    paper: Mapping[str, float]
+    source: System | Literal["weak labels"]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperTable:
+    """One table.
+
+    Args:
+        rows_are: Heading of the first column.
+        metrics: Its columns.
+        data: The data set of the paper's figures.
+    """
+
+    number: int
+    title: str
+    rows: tuple[Row, ...]
+    rows_are: str = "System"
+    metrics: tuple[str, ...] = segment.METRICS
+    data: Literal["AVE", "LLP"] = "AVE"
+
+
+COMPARABLE = {"AVE": ("ave", "ave_features"), "LLP": ("llp", "llp_features")}
+"""Our data sets with the videos of the paper's figures."""
+
+SETTINGS = {
+    "AVE": (
+        "the paper: AVE with VGG-19 and VGGish features, g soft_margin on softmax outputs, Adam "
+        "0.001, batches of 64, 200 epochs in Step 1 and 100 in Step 3, tau 0.05, N 4, s 2 where "
+        "a table does not say otherwise"
+    ),
+    "LLP": (
+        "the paper: LLP with ResNet-152, R(2+1)D and VGGish features, Adam 0.0003, batches of 16, "
+        "label smoothing 0.9 on the visual side"
+    ),
+}
+"""What the paper trained with (Sec. 5.1)."""
+
+_Ratios = tuple[float, float, float]
+
+
+def _figures(
+    accuracy: float, weighted_f1: float, non_ave: _Ratios, ave: _Ratios
+) -> dict[str, float]:
+    """Figures in the order of the paper's tables; of a class of segments F1, recall, precision."""
+    return dict(zip(segment.METRICS, (accuracy, weighted_f1, *non_ave, *ave), strict=True))
+
+
+def _parsing(*figures: float) -> dict[str, float]:
+    """Segment-level A, V, AV, Type@AV, Event@AV, then the same of events."""
+    return dict(zip(parsing.METRICS, figures, strict=True))
+
+
+def _accuracy(accuracy: float) -> dict[str, float]:
+    return {"accuracy": accuracy}
+
+
+_AVE = _figures(67.1, 61.5, (2.1, 1.1, 25.8), (73.7, 81.3, 67.4))
+_CMRA = _figures(69.6, 63.5, (0.5, 0.3, 8.3), (76.6, 84.6, 70.0))
+_PSP = _figures(70.0, 64.6, (5.9, 3.3, 29.3), (77.2, 84.7, 70.9))
+_AVE_PL = _figures(67.5, 62.3, (3.2, 1.7, 23.5), (74.3, 81.7, 68.1))
+_AVE_DUMMY = _figures(67.8, 61.9, (0.5, 0.3, 6.9), (74.6, 82.4, 68.2))
+_AVE_LR = _figures(69.1, 67.7, (30.7, 25.3, 39.1), (75.7, 78.6, 73.0))
+_AVE_A_LR = _figures(70.2, 68.6, (32.3, 25.5, 43.9), (76.4, 79.9, 73.2))
+_PSP_A_LR = _figures(72.2, 69.7, (25.8, 18.2, 44.3), (79.0, 84.1, 74.5))
+_WINDOWS = {
+    (2, 2): _figures(69.5, 68.7, (40.1, 35.4, 46.3), (75.0, 76.9, 73.2)),
+    (3, 1): _figures(69.4, 68.3, (33.6, 27.5, 43.3), (75.5, 78.5, 72.7)),
+    (4, 2): _AVE_A_LR,
+    (5, 5): _figures(68.7, 66.0, (23.6, 16.1, 43.9), (75.0, 80.1, 70.5)),
+}
+_NUM_WINDOWS = {(2, 2): 5, (3, 1): 8, (4, 2): 4, (5, 5): 2}
+_BY_THRESHOLD = {0.01: 67.3, 0.03: 68.1, 0.05: 70.2, 0.07: 68.7, 0.10: 67.8}
+
+_REFINED = System(arm="A+LR")
+
+TABLES: tuple[PaperTable, ...] = (
+    PaperTable(
+        number=1,
+        title="The base model and naive strategies",
+        metrics=("accuracy", "non_ave_f1", "non_ave_recall", "non_ave_precision"),
+        rows=(
+            Row(
+                name="AVE",
+                paper={k: v for k, v in _AVE.items() if k == "accuracy" or k[:4] == "non_"},
+                source=System(),
+            ),
+            Row(
+                name="AVE-repeat",
+                paper={"accuracy": 69.1, "non_ave_f1": 0.0},
+                source=System(says="repeated"),
+            ),
+            Row(
+                name="GT-repeat",
+                paper={"accuracy": 82.2, "non_ave_f1": 0.0},
+                source=System(says="truth"),
+                note="the true video-level label, repeated over all segments",
+            ),
+        ),
+    ),
+    PaperTable(
+        number=2,
+        title="Base models, and AVE with refined labels",
+        rows=(
+            Row(name="AVE", paper=_AVE, source=System()),
+            Row(name="CMAN", paper=_accuracy(67.8), source=System(model="cman")),
+            Row(name="AVSDN", paper=_accuracy(68.4), source=System(model="avsdn")),
+            Row(name="AVFB", paper=_accuracy(68.9), source=System(model="avfb")),
+            Row(name="AVIN", paper=_accuracy(69.4), source=System(model="avin")),
+            Row(name="CMRA", paper=_CMRA, source=System(model="cmran")),
+            Row(name="PSP", paper=_PSP, source=System(model="psp")),
+            Row(name="AVT", paper=_accuracy(70.2), source=System(model="avt")),
+            Row(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
+        ),
+    ),
+    PaperTable(
+        number=3,
+        title="What each part of the method adds",
+        rows=(
+            Row(name="AVE", paper=_AVE, source=System()),
+            Row(name="AVE+PL", paper=_AVE_PL, source=System(arm="PL")),
+            Row(name="AVE+LR_dummy", paper=_AVE_DUMMY, source=System(arm="LR_dummy")),
+            Row(name="AVE+LR", paper=_AVE_LR, source=System(arm="LR")),
+            Row(name="AVE+A", paper={}, source=System(arm="A"), note="not in the paper's table"),
+            Row(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
+        ),
+    ),
+    PaperTable(
+        number=4,
+        title="The threshold tau, with AVE+A+LR",
+        rows_are="tau",
+        metrics=("accuracy",),
+        rows=(
+            *(
+                Row(
+                    name=f"{tau:.2f}",
+                    paper=_accuracy(accuracy),
+                    source=replace(_REFINED, threshold=tau),
+                )
+                for tau, accuracy in _BY_THRESHOLD.items()
+            ),
+            Row(name="of the run", paper={}, source=_REFINED, note="not in the paper's table"),
+        ),
+    ),
+    PaperTable(
+        number=5,
+        title="Refined labels with PSP",
+        rows=(
+            Row(name="PSP", paper=_PSP, source=System(model="psp")),
+            Row(name="PSP+A+LR", paper=_PSP_A_LR, source=System(model="psp", arm="A+LR")),
+        ),
+    ),
+    PaperTable(
+        number=6,
+        title="Audio-visual video parsing",
+        metrics=parsing.METRICS,
+        data="LLP",
+        rows=(
+            Row(
+                name="weak label repeated",
+                paper={},
+                source=WEAK_LABELS,
+                note="the true video-level labels, repeated over all segments, heard and seen",
+            ),
+            Row(
+                name="HAN",
+                paper=_parsing(60.1, 52.9, 48.9, 54.0, 55.4, 51.3, 48.9, 43.0, 47.7, 48.0),
+                source=System(model="han"),
+            ),
+            Row(
+                name="HAN+LR",
+                paper=_parsing(59.7, 57.9, 52.6, 56.7, 56.6, 52.2, 54.0, 46.9, 51.1, 49.2),
+                source=System(model="han", arm="LR"),
+            ),
+        ),
+    ),
+    PaperTable(
+        number=7,
+        title="Window N and stride s, with AVE+A+LR",
+        rows_are="N, s (T1)",
+        rows=tuple(
+            Row(
+                name=f"{window}, {stride} ({_NUM_WINDOWS[window, stride]})",
+                paper=figures,
+                source=replace(_REFINED, windows=(window, stride)),
+            )
+            for (window, stride), figures in _WINDOWS.items()
+        ),
+    ),
+)

@@ -1,0 +1,337 @@
+"""Our figures beside the paper's: mean and standard deviation over seeds, as Markdown, CSV,
+JSON and a page.
+
+Every one of them says what it was measured on. A row that nothing measured stays empty and says
+why; the paper's figure never stands in for ours. Where the data are not the paper's, the heading
+of its column says so, wherever the table is copied to.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from distributed_avel.report import svg
+from distributed_avel.report.contents import Figure, Spread
+from distributed_avel.report.figures import WIDTH
+from distributed_avel.report.page import flatten, style_sheet
+from distributed_avel.report.paper import COMPARABLE, SETTINGS, PaperTable, Row
+from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
+
+_DRAWN = ("accuracy", "non_ave_f1", "segment_av", "event_av")
+
+BySeed = Mapping[int, Mapping[str, float]]
+"""Figures of one row in percent, by seed and metric."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What came of one row.
+
+    Args:
+        by_seed: Its figures; none where nothing measured it.
+        varies: Whether a seed can change them.
+        notes: Why there is nothing, or what a reader must know, such as the tau that was chosen.
+    """
+
+    row: Row
+    by_seed: BySeed
+    varies: bool = True
+    notes: tuple[str, ...] = ()
+
+    def figure(self, metric: str) -> Figure | None:
+        """Mean over the seeds, with its spread if there are several; None if nothing was measured.
+
+        The standard deviation is that of a sample, with n - 1.
+        """
+        values = [figures[metric] for figures in self.by_seed.values() if metric in figures]
+        if not values:
+            return None
+        if len(values) == 1 or not self.varies:
+            return values[0]
+        return Spread(fmean(values), stdev(values), len(values))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredTable:
+    """A table of the paper with what was measured for each of its rows."""
+
+    paper: PaperTable
+    rows: tuple[Measured, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its files, without an ending."""
+        return f"table_{self.paper.number}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes on the rows, each with the name of its row."""
+        return [
+            f"{measured.row.name}: {note}"
+            for measured in self.rows
+            for note in (measured.row.note, *measured.notes)
+            if note
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """All tables, and what they were measured on.
+
+    Args:
+        synthetic: The data were generated; every table says so.
+        features: Where the features come from.
+        settings: The configuration, which may be nested.
+        provenance: Commit, versions and hardware.
+    """
+
+    dataset: str
+    synthetic: bool
+    features: str
+    seeds: tuple[int, ...]
+    loss: str
+    tables: tuple[MeasuredTable, ...]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    def is_comparable(self, table: PaperTable) -> bool:
+        """Whether the figures of the paper are those of the videos that were used here."""
+        return self.dataset in COMPARABLE[table.data]
+
+    def paper_heading(self, table: PaperTable) -> str:
+        """Heading of the paper's figures."""
+        return "paper" if self.is_comparable(table) else f"paper (on {table.data}, not comparable)"
+
+    @property
+    def data(self) -> str:
+        """The data set, and that it is synthetic if it is."""
+        return f"{self.dataset} (synthetic data)" if self.synthetic else self.dataset
+
+    def context(self, table: PaperTable) -> list[str]:
+        """What a table was measured on, and what the paper used, one fact a line."""
+        train, refine = self.settings["train"], self.settings["refine"]
+        return [
+            f"data: {self.data}, features: {self.features}",
+            _seeds(self.seeds),
+            f"g: {self.loss}; epochs: {train['base_epochs']} in Step 1 and "
+            f"{train['retrain_epochs']} in Step 3; batches of {train['batch_size']}, Adam "
+            f"{train['learning_rate']:g}, tau {_tau(refine['threshold'])}, N {refine['window']}, "
+            f"s {refine['stride']} where the table does not say otherwise",
+            f"commit: {self.provenance['commit']}",
+            SETTINGS[table.data],
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON, with the figures of each seed."""
+        return {
+            "dataset": self.dataset,
+            "synthetic": self.synthetic,
+            "seeds": list(self.seeds),
+            "loss": self.loss,
+            "tables": [self._table_json(table) for table in self.tables],
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+        }
+
+    def _table_json(self, table: MeasuredTable) -> dict[str, Any]:
+        metrics = table.paper.metrics
+        return {
+            "number": table.paper.number,
+            "title": table.paper.title,
+            "context": self.context(table.paper),
+            "paper_is_comparable": self.is_comparable(table.paper),
+            "rows": [
+                {
+                    "name": measured.row.name,
+                    "measured": {metric: _json(measured.figure(metric)) for metric in metrics},
+                    "by_seed": {str(s): dict(found) for s, found in measured.by_seed.items()},
+                    "paper": dict(measured.row.paper),
+                    "notes": [note for note in (measured.row.note, *measured.notes) if note],
+                }
+                for measured in table.rows
+            ],
+        }
+
+
+def shown_table(found: Reproduction, table: MeasuredTable) -> Table:
+    """A table for people: recall and precision in brackets behind their F1, as in the paper.
+
+    The paper's figures stand beside ours where both are of the same videos, else together in a
+    last column of their own.
+    """
+    groups, beside = list(_groups(table.paper.metrics)), found.is_comparable(table.paper)
+    paper = found.paper_heading(table.paper)
+    columns = [table.paper.rows_are]
+    for group in groups:
+        columns += [heading(group[0]) + (" (R/P)" if len(group) > 1 else "")]
+        columns += [paper] if beside else []
+    rows = []
+    for measured in table.rows:
+        cells = [measured.row.name]
+        for group in groups:
+            cells.append(_cell([measured.figure(metric) for metric in group]))
+            cells += [_paper_cell(measured.row, group)] if beside else []
+        rows.append(cells if beside else [*cells, _paper_cells(measured.row, groups)])
+    title = f"Table {table.paper.number}: {table.paper.title}"
+    columns += [] if beside else [paper]
+    return Table(title=title, columns=tuple(columns), rows=tuple(map(tuple, rows)))
+
+
+def table_markdown(found: Reproduction, table: MeasuredTable) -> str:
+    """A table as a Markdown document, with what it was measured on."""
+    shown = shown_table(found, table)
+    lines = [f"# {shown.title}", ""]
+    lines += [f"- {line}" for line in found.context(table.paper)]
+    lines += ["", to_markdown(shown)]
+    lines += [f"- {note}" for note in table.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table_csv(found: Reproduction, table: MeasuredTable) -> str:
+    """A table as CSV, all digits: a line a row, with mean, standard deviation and the paper's
+    figure of each metric, and at the end of each line what it was measured on."""
+    paper, commit = found.paper_heading(table.paper), found.provenance["commit"]
+    header = [table.paper.rows_are]
+    for metric in table.paper.metrics:
+        header += [heading(metric), f"{heading(metric)} sd", f"{heading(metric)} {paper}"]
+    header += ["data set", "synthetic", "seeds", "g", "commit", "paper's settings", "notes"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for measured in table.rows:
+        cells: list[Any] = [measured.row.name]
+        for metric in table.paper.metrics:
+            figure = measured.figure(metric)
+            mean, sd = (figure.mean, figure.sd) if isinstance(figure, Spread) else (figure, None)
+            cells += [mean, sd, measured.row.paper.get(metric)]
+        cells += [found.dataset, found.synthetic, " ".join(map(str, found.seeds)), found.loss]
+        notes = "; ".join(note for note in (measured.row.note, *measured.notes) if note)
+        writer.writerow([*cells, commit, SETTINGS[table.paper.data], notes])
+    return text.getvalue()
+
+
+def render_reproduction(found: Reproduction) -> str:
+    """All tables as one page that needs nothing else."""
+    environment = Environment(
+        loader=PackageLoader("distributed_avel", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("reproduction.html").render(
+        report=found,
+        css=Markup(style_sheet()),
+        tables=[
+            (table, shown_table(found, table), list(map(Markup, table_figures(found, table))))
+            for table in found.tables
+        ],
+        settings=[*flatten(found.settings), *flatten(found.provenance)],
+    )
+
+
+def table_figures(found: Reproduction, table: MeasuredTable) -> list[str]:
+    """Accuracy and the F1 that the method is about, a line a row: mean and standard deviation,
+    every seed, and the paper's figure if it is one of these videos."""
+    drawn = [metric for metric in _DRAWN if metric in table.paper.metrics]
+    with_paper = found.is_comparable(table.paper)
+    measured = [row for row in table.rows if row.by_seed]
+    return [_dots(measured, metric, with_paper) for metric in drawn] if measured else []
+
+
+def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
+    left = 16 + svg.CHARACTER_WIDTH * max(len(measured.row.name) for measured in rows)
+    values = [figures[metric] for measured in rows for figures in measured.by_seed.values()]
+    if with_paper:
+        values += [m.row.paper[metric] for m in rows if metric in m.row.paper]
+    for measured in rows:
+        if isinstance(figure := measured.figure(metric), Spread):
+            values += [figure.mean - figure.sd, figure.mean + figure.sd]
+    ticks = svg.nice_ticks(min(values), max(values))
+    ticks = ticks if len(ticks) > 1 else [ticks[0] - 1, ticks[0] + 1]
+    step, top = 22, 8
+    axes = svg.Axes(
+        left=left,
+        top=top,
+        width=WIDTH - left - 14,
+        height=step * len(rows),
+        x_ticks=ticks,
+        y_ticks=(0, 1),
+    )
+    bottom = top + axes.height
+    parts = []
+    for tick in ticks:
+        x = axes.x(tick)
+        parts.append(svg.element("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid"))
+        parts.append(svg.text(x, bottom + 14, f"{tick:g}", anchor="middle", class_="tick"))
+    for number, measured in enumerate(rows):
+        y, figure = top + step * (number + 0.5), measured.figure(metric)
+        parts.append(svg.text(left - 8, y + 4, measured.row.name, anchor="end", class_="name"))
+        mean = figure.mean if isinstance(figure, Spread) else figure
+        if mean is None:
+            continue
+        if isinstance(figure, Spread):
+            ends = {"x1": axes.x(mean - figure.sd), "x2": axes.x(mean + figure.sd)}
+            parts.append(svg.element("line", **ends, y1=y, y2=y, class_="line s2"))
+            for seed, figures in measured.by_seed.items():
+                said = svg.title(f"{measured.row.name}, seed {seed}: {figures[metric]:.2f}")
+                place = {"cx": axes.x(figures[metric]), "cy": y, "r": 2}
+                parts.append(svg.element("circle", said, **place, class_="dot s7"))
+        said = svg.title(f"{measured.row.name}: {format_cell(figure)}")
+        parts.append(svg.element("circle", said, cx=axes.x(mean), cy=y, r=4, class_="dot s2"))
+        if with_paper and metric in measured.row.paper:
+            said = svg.title(f"{measured.row.name}, the paper: {measured.row.paper[metric]:.1f}")
+            place = {"cx": axes.x(measured.row.paper[metric]), "cy": y, "r": 4}
+            parts.append(svg.element("circle", said, **place, class_="dot s0"))
+    middle = left + axes.width / 2
+    name = f"{heading(metric)}, percent"
+    parts.append(svg.text(middle, bottom + 32, name, anchor="middle"))
+    return svg.figure(WIDTH, bottom + 38, *parts, label=name)
+
+
+def _groups(metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Metrics that share a column: an F1 with its recall and precision, or one alone."""
+    for metric in metrics:
+        name = metric.removesuffix("_f1")
+        if metric.endswith(("_recall", "_precision")):
+            continue
+        parts = (f"{name}_recall", f"{name}_precision")
+        yield (metric, *parts) if all(part in metrics for part in parts) else (metric,)
+
+
+def _cell(figures: Sequence[Figure | None]) -> str:
+    first, *rest = figures
+    shown = format_cell(first)
+    means = [figure.mean if isinstance(figure, Spread) else figure for figure in rest]
+    if not means or None in means:
+        return shown
+    return f"{shown} ({'/'.join(map(format_cell, means))})"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed: {seeds[0]}, so there is no spread"
+    return f"seeds: {', '.join(map(str, seeds))}; mean ± standard deviation over them"
+
+
+def _paper_cell(row: Row, group: Sequence[str]) -> str:
+    return _cell([row.paper.get(metric) for metric in group])
+
+
+def _paper_cells(row: Row, groups: Sequence[Sequence[str]]) -> str:
+    """All figures of a row, as papers write them: 70.2 / 68.6 / 32.3 (25.5/43.9)."""
+    return " / ".join(_paper_cell(row, group) for group in groups) if row.paper else "–"
+
+
+def _tau(threshold: float | str) -> str:
+    return "chosen on validation" if threshold == "validation" else f"{threshold:g}"
+
+
+def _json(figure: Figure | None) -> Any:
+    return asdict(figure) if isinstance(figure, Spread) else figure

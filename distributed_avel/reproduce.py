@@ -1,0 +1,323 @@
+"""The paper's tables: every system that they need, trained with every seed, then evaluated.
+
+All systems are planned first. What several of them need, such as Step 1 of the base model, is
+computed once: each step is one round of tasks, a task for each different result that is still
+missing. Interrupted, the same command goes on. tau and everything else that is chosen is chosen
+on the validation split, for each seed; the test split is read by the evaluation only.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from distributed_avel.arms import ARMS, arm_label
+from distributed_avel.artifacts import Location, Stage
+from distributed_avel.config import ReproduceConfig, RunConfig
+from distributed_avel.datasets import feature_source
+from distributed_avel.errors import ConfigError, DatasetError
+from distributed_avel.metrics.parsing import parsing_metrics
+from distributed_avel.models import model_class
+from distributed_avel.pipeline import Pipeline, Place, window_warnings
+from distributed_avel.provenance import provenance
+from distributed_avel.report.paper import TABLES, WEAK_LABELS, PaperTable, Row, System
+from distributed_avel.report.reproduction import (
+    BySeed,
+    Measured,
+    MeasuredTable,
+    Reproduction,
+    render_reproduction,
+    table_csv,
+    table_markdown,
+)
+from distributed_avel.run import check_names
+from distributed_avel.runtime.evaluate import METRICS
+from distributed_avel.runtime.progress import progress, say
+from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untracked
+from distributed_avel.runtime.tune import TaskFailure, run_tasks
+from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
+from distributed_avel.search.space import with_values
+
+FOLDER = "tables"
+JSON, PAGE = "tables.json", "tables.html"
+
+Step = Literal["base", "refine", "retrain", "evaluate"]
+
+
+def run_reproduce(config: ReproduceConfig) -> None:
+    """Compute the tables, write them, and show them."""
+    run = with_values(config.run, {"model.name": System().model}, "configuration")
+    check_names(run)
+    with (
+        ray_session(config.cluster),
+        tracked(config, f"tables {config.data.dataset}") as tracker,
+    ):
+        require(config)
+        tables = tuple(table for table in TABLES if table.number in config.tables)
+        seeds = tuple(range(config.seed, config.seed + config.seeds))
+        work = Reproducing(run, tables, seeds, tracker, config.max_concurrent)
+        _publish(work.run(), Location.at(run.resolved_run_dir) / FOLDER, tracker)
+        if config.tracking.enabled:
+            say(f"MLflow: {store_uri(config.tracking)}")
+
+
+def _publish(found: Reproduction, folder: Location, tracker: Tracker) -> None:
+    """Write all files, put them into MLflow too, and show the tables."""
+    (folder / JSON).write_json(found.to_json())
+    files = {PAGE: render_reproduction(found)}
+    for table in found.tables:
+        markdown = table_markdown(found, table)
+        files |= {f"{table.name}.md": markdown, f"{table.name}.csv": table_csv(found, table)}
+        print(markdown)  # noqa: T201
+    for name, content in files.items():
+        (folder / name).write_bytes(content.encode())
+    for name in (JSON, *files):
+        tracker.parent.file(folder / name, FOLDER)
+        say(f"{name}: {folder / name}")
+
+
+@dataclass(frozen=True)
+class _Want:
+    """A system with a seed."""
+
+    system: System
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One step of one system; pickled and called in another process."""
+
+    config: RunConfig
+    system: System
+    step: Step
+    place: Place
+
+    def __call__(self) -> None:
+        arm, plan = self.system.arm, ARMS[self.system.arm]
+        pipeline = Pipeline(self.config, untracked(), place=self.place)
+        if self.step == "base":
+            pipeline.base(plan.auxiliary)
+        elif self.step == "refine":
+            pipeline.refine(plan.auxiliary, alone=plan.windows == "alone")
+        elif self.step == "retrain":
+            pipeline.arm(arm)
+        else:
+            pipeline.evaluate()
+
+
+@dataclass
+class Reproducing:
+    """The work behind the tables, step by step.
+
+    Args:
+        run_config: What all systems have in common.
+        max_concurrent: No more tasks than this at once, if given.
+    """
+
+    run_config: RunConfig
+    tables: Sequence[PaperTable]
+    seeds: Sequence[int]
+    tracker: Tracker
+    max_concurrent: int | None = None
+    _failed: dict[_Want, str] = field(default_factory=dict)
+    _pipelines: dict[_Want, Pipeline] = field(default_factory=dict)
+
+    def run(self) -> Reproduction:
+        """All steps; each reuses what an earlier run left."""
+        wants = [
+            _Want(system, seed)
+            for system in dict.fromkeys(s.trained for s in self._systems() if not self._why_not(s))
+            for seed in self.seeds
+        ]
+        self._step("base", [w for w in wants if ARMS[w.system.arm].windows != "dummy"])
+        self._step("refine", [w for w in wants if ARMS[w.system.arm].scores_windows])
+        self._step("retrain", [w for w in wants if ARMS[w.system.arm].windows])
+        self._step("evaluate", wants)
+        for want, error in self._failed.items():
+            say(f"WARNING: {_describe(want.system)}, seed {want.seed} failed: {error}")
+        config, videos = self.run_config, self._driver.videos
+        brings = feature_source(config.data.dataset) is not None
+        return Reproduction(
+            dataset=videos.name,
+            synthetic=videos.synthetic,
+            features="of the data set" if brings else config.extract.extractor,
+            seeds=tuple(self.seeds),
+            loss=config.train.loss,
+            tables=tuple(self._measured(table) for table in self.tables),
+            settings=config.model_dump(mode="json", exclude={"seed", "arms"}),
+            provenance=provenance(),
+        )
+
+    # Steps -------------------------------------------------------------------------------
+
+    def _step(self, step: Step, wants: Iterable[_Want]) -> None:
+        """Compute the different results of a step that are not there, each in one task."""
+        by_result: dict[str, list[_Want]] = {}
+        done = set()
+        for want in wants:
+            if want in self._failed:
+                continue
+            try:
+                stage = self._stage(step, want)
+            except DatasetError as error:  # no tau can be chosen
+                self._failed[want] = str(error)
+                continue
+            by_result.setdefault(stage.fingerprint, []).append(want)
+            if stage.is_done():
+                done.add(stage.fingerprint)
+        if not by_result:
+            return
+        missing = [wanted for key, wanted in by_result.items() if key not in done]
+        say(f"{step}: {sum(map(len, by_result.values()))} systems need {len(by_result)} results")
+        tasks = [self._task(step, wanted[0]) for wanted in missing]
+        with progress(step, len(by_result), "results", already=len(done)) as report:
+            results = run_tasks(tasks, needs=self._needs, concurrency=self._concurrency)
+            for count, (number, result) in enumerate(results, start=len(done) + 1):
+                if isinstance(result, TaskFailure):
+                    self._failed |= dict.fromkeys(missing[number], result.error)
+                report(count)
+
+    def _stage(self, step: Step, want: _Want) -> Stage:
+        pipeline, plan = self._pipeline(want), ARMS[want.system.arm]
+        stages: dict[Step, Callable[[], Stage]] = {
+            "base": lambda: pipeline.base_stage(plan.auxiliary),
+            "refine": lambda: pipeline.refine_stage(plan.auxiliary, plan.windows == "alone"),
+            "retrain": lambda: pipeline.arm_stage(want.system.arm),
+            "evaluate": pipeline.evaluate_stage,
+        }
+        return stages[step]()
+
+    def _task(self, step: Step, want: _Want) -> _Task:
+        return _Task(self._pipeline(want).config, want.system, step, self._place)
+
+    # Rows --------------------------------------------------------------------------------
+
+    def _measured(self, table: PaperTable) -> MeasuredTable:
+        return MeasuredTable(paper=table, rows=tuple(map(self._row, table.rows)))
+
+    def _row(self, row: Row) -> Measured:
+        if row.source == WEAK_LABELS:
+            return self._weak_labels(row)
+        system = row.source
+        assert isinstance(system, System)
+        why_not = self._why_not(system)
+        if why_not:
+            return Measured(row=row, by_seed={}, notes=(f"not computed: {why_not}",))
+        wants = [_Want(system.trained, seed) for seed in self.seeds]
+        found = {w.seed: self._metrics(w, system) for w in wants if w not in self._failed}
+        errors = {w.seed: self._failed[w] for w in wants if w in self._failed}
+        failed = tuple(f"seed {seed} failed: {error}" for seed, error in errors.items())
+        notes = (*failed, *self._notes([w for w in wants if w not in self._failed]))
+        return Measured(row=row, by_seed=found, varies=system.says != "truth", notes=notes)
+
+    def _metrics(self, want: _Want, system: System) -> dict[str, float]:
+        figures = (self._stage("evaluate", want).location / METRICS).read_json()
+        name = {
+            "prediction": arm_label(system.model, system.arm),
+            "repeated": f"{arm_label(system.model, 'base')}-repeat",
+            "truth": "GT-repeat",
+        }[system.says]
+        return figures[name]
+
+    def _notes(self, wants: Sequence[_Want]) -> list[str]:
+        """The tau of each seed where it was chosen, and refinements that collapsed."""
+        manifests = {
+            want.seed: self._stage("retrain", want).manifest()
+            for want in wants
+            if ARMS[want.system.arm].scores_windows
+        }
+        taus = [manifest["threshold"] for manifest in manifests.values()]
+        notes = []
+        if taus and self._pipeline(wants[0]).config.refine.threshold == "validation":
+            seeds = f"seed{'s' if len(taus) > 1 else ''} {', '.join(map(str, manifests))}"
+            chosen = ", ".join(f"{tau:.4g}" for tau in taus if tau is not None)
+            notes += [f"tau {chosen}, chosen on the validation split for {seeds}"] * bool(chosen)
+        for seed, manifest in manifests.items():
+            warnings = window_warnings(manifest["windows"]) if manifest["windows"] else []
+            notes += [f"seed {seed}: {warning}" for warning in warnings]
+        return notes
+
+    def _weak_labels(self, row: Row) -> Measured:
+        """Table 6 without a model: the labels of each test video, in all its segments."""
+        videos = self._driver.videos
+        chosen = videos.split("test")
+        if not chosen or any(v.audio_spans is None or v.visual_spans is None for v in chosen):
+            why = f"nobody annotated what is heard and what is seen apart in {videos.name}"
+            return Measured(row=row, by_seed={}, notes=(f"not computed: {why}",))
+        heard_VTC, seen_VTC = videos.modality_labels(chosen)
+        weak_V1C = videos.video_labels(chosen)[:, None, :-1]
+        weak_VTC = weak_V1C.repeat(videos.timeline.num_segments, axis=1)
+        figures = parsing_metrics(heard_VTC, seen_VTC, weak_VTC, weak_VTC)
+        by_seed: BySeed = dict.fromkeys(self.seeds, figures)
+        return Measured(row=row, by_seed=by_seed, varies=False)
+
+    def _why_not(self, system: System) -> str:
+        """Why a system cannot be trained on these data; empty if it can."""
+        try:
+            task = model_class(system.model).task
+        except ConfigError:
+            return f"there is no base model {system.model!r} here"
+        if task != "localization":
+            return f"Steps 1 to 3 here localize events, and {system.model} is for parsing"
+        try:
+            self._config(_Want(system, self.seeds[0]))
+        except ConfigError as error:
+            return str(error).splitlines()[-1].strip()
+        return ""
+
+    # What follows from the settings ------------------------------------------------------
+
+    def _systems(self) -> list[System]:
+        rows = (row for table in self.tables for row in table.rows)
+        return [row.source for row in rows if isinstance(row.source, System)]
+
+    @cached_property
+    def _driver(self) -> Pipeline:
+        """Makes data and features, which all systems and seeds share."""
+        return Pipeline(self.run_config, self.tracker)
+
+    def _config(self, want: _Want) -> RunConfig:
+        system = want.system
+        point: dict[str, Any] = {"seed": want.seed, "model.name": system.model}
+        point["arms"] = [system.arm]
+        if system.windows:
+            point["refine.window"], point["refine.stride"] = system.windows
+        if system.threshold is not None:
+            point["refine.threshold"] = system.threshold
+        return with_values(self.run_config, point, _describe(system))
+
+    def _pipeline(self, want: _Want) -> Pipeline:
+        want = replace(want, system=want.system.trained)
+        if want not in self._pipelines:
+            config = self._config(want)
+            self._pipelines[want] = Pipeline(config, untracked(), place=self._place)
+        return self._pipelines[want]
+
+    @cached_property
+    def _place(self) -> Place:
+        made = {"data": self._driver.data, "extract": self._driver.extract}
+        return Place(here=self._needs.here, quiet=True, made=made)
+
+    @cached_property
+    def _needs(self) -> Needs:
+        return needs_of(self.run_config, 0.0)
+
+    @cached_property
+    def _concurrency(self) -> int | None:
+        nodes = machines()
+        if nodes is None:
+            return self.max_concurrent
+        concurrency = plan_concurrency(self._needs, nodes, self.max_concurrent)
+        say(f"plan: {concurrency} task(s) at once, each with {self._needs.why}")
+        return concurrency
+
+
+def _describe(system: System) -> str:
+    parts = [arm_label(system.model, system.arm)]
+    if system.windows:
+        parts.append(f"N {system.windows[0]}, s {system.windows[1]}")
+    if system.threshold is not None:
+        parts.append(f"tau {system.threshold:g}")
+    return ", ".join(parts)

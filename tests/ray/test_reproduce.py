@@ -1,0 +1,170 @@
+"""The paper's tables on a little synthetic data, a real Ray cluster and a real MLflow store."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from mlflow import MlflowClient
+
+from distributed_avel.config import ReproduceConfig, validate
+from distributed_avel.errors import ConfigError
+from distributed_avel.metrics.segment import METRICS
+from distributed_avel.reproduce import run_reproduce
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+
+
+def settings(root: Path, **changes) -> ReproduceConfig:
+    """A small run: 62 training videos, 1 epoch, tau given."""
+    values = {
+        "run_dir": str(root / "run"),
+        "tables": [1, 3, 4, 7],
+        "seeds": 2,
+        "data": {
+            "dataset": "synthetic",
+            "synthetic": {"num_train": 56, "num_event_free": 6, "num_val": 28, "num_test": 28},
+        },
+        "model": {"hidden_size": 8},
+        "train": {"base_epochs": 1, "retrain_epochs": 1, "cpus_per_worker": 1},
+        "refine": {"threshold": 0.05},
+        "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
+        **changes,
+    }
+    return validate(values, "test", ReproduceConfig)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray_cluster) -> Path:
+    """The root of a run with Tables 1, 3, 4 and 7."""
+    root = tmp_path_factory.mktemp("tables")
+    run_reproduce(settings(root))
+    return root
+
+
+def tables_of(root: Path) -> dict[int, dict]:
+    tables = json.loads((root / "run" / "tables" / "tables.json").read_text())["tables"]
+    return {table["number"]: table for table in tables}
+
+
+def rows_of(table: dict) -> dict[str, dict]:
+    return {row["name"]: row for row in table["rows"]}
+
+
+def done_markers(root: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (root / "run").glob("*/*/DONE")}
+
+
+def test_what_tables_and_rows_share_is_computed_once(finished):
+    stages = Counter(Path(path).parts[-3] for path in done_markers(finished))
+
+    assert stages["data"] == stages["extract"] == 1
+    assert stages["base"] == 2 * (1 + 4)  # alone, and with the auxiliary loss of 4 pairs of N, s
+    assert stages["refine"] == 2 * (2 + 4)  # PL, LR, and A+LR with 4 pairs
+    assert stages["retrain"] == 2 * (3 + 4 + 4)  # PL, LR_dummy, LR; A+LR with 4 pairs; 4 more tau
+
+
+def test_each_figure_is_the_mean_over_the_seeds_of_what_was_evaluated(finished):
+    row = rows_of(tables_of(finished)[3])["AVE+A+LR"]
+    evaluated = [
+        json.loads(path.read_text()) for path in (finished / "run").glob("evaluate/*/metrics.json")
+    ]
+
+    assert sorted(row["by_seed"]) == ["0", "1"]
+    for metric in METRICS:
+        values = [figures[metric] for figures in row["by_seed"].values()]
+        shown = row["measured"][metric]
+        assert (shown["mean"], shown["sd"]) == pytest.approx((fmean(values), stdev(values)))
+    for figures in row["by_seed"].values():
+        assert figures in [found["AVE+A+LR"] for found in evaluated if "AVE+A+LR" in found]
+
+
+def test_the_same_system_has_the_same_figures_in_every_table(finished):
+    tables = tables_of(finished)
+    same = [
+        rows_of(tables[3])["AVE+A+LR"],
+        rows_of(tables[4])["0.05"],
+        rows_of(tables[4])["of the run"],
+        rows_of(tables[7])["4, 2 (4)"],
+    ]
+
+    assert all(row["by_seed"] == same[0]["by_seed"] for row in same)
+    assert rows_of(tables[1])["AVE"]["by_seed"] == rows_of(tables[3])["AVE"]["by_seed"]
+
+
+def test_the_label_repeated_does_not_depend_on_a_seed(finished):
+    measured = rows_of(tables_of(finished)[1])["GT-repeat"]["measured"]
+
+    assert isinstance(measured["accuracy"], float)
+    assert measured["non_ave_f1"] == 0.0
+
+
+def test_each_file_says_that_the_data_are_synthetic_and_the_paper_is_not_comparable(finished):
+    folder = finished / "run" / "tables"
+    names = {f"table_{n}.{kind}" for n in (1, 3, 4, 7) for kind in ("md", "csv")}
+
+    assert {path.name for path in folder.iterdir()} == names | {"tables.json", "tables.html"}
+    for number in (1, 3, 4, 7):
+        text = (folder / f"table_{number}.md").read_text()
+        assert "data: synthetic (synthetic data)" in text
+        assert "paper (on AVE, not comparable)" in text
+        assert "seeds: 0, 1" in text
+        assert "g: cross_entropy" in text
+        assert "commit: " in text
+        with (folder / f"table_{number}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["synthetic"] for row in rows} == {"True"}
+        assert "Accuracy paper (on AVE, not comparable)" in rows[0]
+    page = (folder / "tables.html").read_text()
+    assert "These data are synthetic." in page
+    assert page.count("<svg") == 1 + 2 * 3  # accuracy, and non-AVE F1 where a table has it
+    assert "<script" not in page
+
+
+def test_mlflow_has_the_tables(finished):
+    client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
+    experiment = client.get_experiment_by_name("distributed_avel")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.mlflow.runName LIKE 'tables%'")
+
+    files = {file.path for file in client.list_artifacts(runs[0].info.run_id, "tables")}
+    assert {"tables/table_3.md", "tables/tables.html"} <= files
+
+
+def test_a_repeated_run_computes_nothing(finished):
+    before = done_markers(finished)
+
+    run_reproduce(settings(finished))
+
+    assert done_markers(finished) == before
+
+
+def test_what_cannot_be_computed_stays_empty_and_says_why(finished):
+    run_reproduce(settings(finished, tables=[2, 6], seeds=1, tracking={"enabled": False}))
+
+    tables = tables_of(finished)
+    parsing = rows_of(tables[6])
+    assert all(row["by_seed"] == {} for row in parsing.values())
+    assert "Steps 1 to 3 here localize" in parsing["HAN+LR"]["notes"][0]
+    assert any("heard" in note for note in parsing["weak label repeated"]["notes"])
+    models = rows_of(tables[2])
+    assert {"AVE", "AVSDN", "CMRA", "PSP", "AVE+A+LR"} <= {
+        n for n in models if models[n]["by_seed"]
+    }
+    assert isinstance(models["PSP"]["measured"]["accuracy"], float)  # one seed has no spread
+
+
+def test_a_training_that_fails_leaves_its_row_empty_and_the_others_go_on(tmp_path):
+    train = {"base_epochs": 1, "retrain_epochs": 1, "cpus_per_worker": 1, "learning_rate": 1e30}
+    run_reproduce(settings(tmp_path, tables=[1], seeds=1, train=train))
+
+    row = rows_of(tables_of(tmp_path)[1])["AVE"]
+    assert row["by_seed"] == {}
+    assert "loss is" in row["notes"][0]
+
+
+def test_a_table_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="tables"):
+        settings(tmp_path, tables=[8])

@@ -1,0 +1,170 @@
+"""Our figures beside the paper's: means and spreads by hand, gaps, and what every file says."""
+
+import csv
+import io
+
+import pytest
+
+from distributed_avel.report.contents import Spread
+from distributed_avel.report.paper import TABLES, PaperTable
+from distributed_avel.report.reproduction import (
+    Measured,
+    MeasuredTable,
+    Reproduction,
+    render_reproduction,
+    shown_table,
+    table_csv,
+    table_figures,
+    table_markdown,
+)
+
+ABLATION = next(table for table in TABLES if table.number == 3)
+SEEDS = {0: {"accuracy": 70.0, "non_ave_f1": 10.0}, 1: {"accuracy": 72.0, "non_ave_f1": 16.0}}
+
+
+def metrics_of(accuracy: float) -> dict[str, float]:
+    return {name: accuracy + number for number, name in enumerate(ABLATION.metrics)}
+
+
+def measured(table: PaperTable, by_name: dict[str, dict], **notes: str) -> MeasuredTable:
+    rows = [
+        Measured(
+            row=row,
+            by_seed=by_name.get(row.name, {}),
+            notes=(notes[row.name],) if row.name in notes else (),
+        )
+        for row in table.rows
+    ]
+    return MeasuredTable(paper=table, rows=tuple(rows))
+
+
+def reproduction(table: MeasuredTable, dataset="ave_features", seeds=(0, 1)) -> Reproduction:
+    train = {"base_epochs": 200, "retrain_epochs": 100, "batch_size": 64, "learning_rate": 1e-3}
+    return Reproduction(
+        dataset=dataset,
+        synthetic=dataset == "synthetic",
+        features="of the data set",
+        seeds=seeds,
+        loss="soft_margin",
+        tables=(table,),
+        settings={
+            "train": train,
+            "refine": {"threshold": "validation", "window": 4, "stride": 2},
+        },
+        provenance={"commit": "0123abc"},
+    )
+
+
+@pytest.fixture
+def table() -> MeasuredTable:
+    """AVE and AVE+A+LR over two seeds, and nothing of the others."""
+    found = {"AVE": {0: metrics_of(50.0), 1: metrics_of(53.0)}, "AVE+A+LR": {0: metrics_of(60.0)}}
+    return measured(ABLATION, found, **{"AVE+LR": "not computed: <b>why</b>"})
+
+
+def test_mean_and_standard_deviation_are_those_worked_out_by_hand():
+    row = Measured(row=ABLATION.rows[0], by_seed={**SEEDS, 2: {"accuracy": 77.0}})
+
+    # mean 73; deviations -3, -1, 4; (9 + 1 + 16) / 2 = 13
+    assert row.figure("accuracy") == Spread(73.0, pytest.approx(13**0.5), 3)
+    assert row.figure("non_ave_f1") == Spread(13.0, pytest.approx(18**0.5), 2)
+
+
+def test_one_seed_has_no_standard_deviation():
+    row = Measured(row=ABLATION.rows[0], by_seed={7: SEEDS[0]})
+
+    assert row.figure("accuracy") == 70.0
+
+
+def test_what_no_seed_can_change_has_none_either():
+    row = Measured(row=ABLATION.rows[0], by_seed={0: SEEDS[0], 1: SEEDS[0]}, varies=False)
+
+    assert row.figure("accuracy") == 70.0
+
+
+def test_an_arm_that_was_not_measured_stays_empty_beside_the_figure_of_the_paper(table):
+    found = reproduction(table)
+    rows = {str(row[0]): row for row in shown_table(found, table).rows}
+
+    assert table.rows[3].figure("accuracy") is None
+    assert rows["AVE+LR"][1:3] == ("–", "69.1")
+    assert rows["AVE+LR"][5:7] == ("–", "30.7 (25.3/39.1)")
+    assert "AVE+LR: not computed: <b>why</b>" in table.notes
+
+
+def test_figures_stand_as_the_paper_prints_them_each_beside_the_papers(table):
+    found = reproduction(table)
+    shown = shown_table(found, table)
+
+    assert shown.columns[:3] == ("System", "Accuracy", "paper")
+    assert shown.columns[5] == "Non-AVE F1 (R/P)"
+    assert shown.rows[0][:3] == ("AVE", "51.5 ± 2.1", "67.1")
+    assert shown.rows[0][5:7] == ("53.5 ± 2.1 (54.5/55.5)", "2.1 (1.1/25.8)")
+    assert shown.rows[-1][1:3] == ("60.0", "70.2")
+
+
+def test_on_other_videos_the_papers_figures_stand_apart_and_say_so(table):
+    found = reproduction(table, "synthetic")
+    shown = shown_table(found, table)
+
+    assert shown.columns.count("paper (on AVE, not comparable)") == 1
+    assert "paper" not in shown.columns
+    assert shown.rows[-1][-1] == "70.2 / 68.6 / 32.3 (25.5/43.9) / 76.4 (79.9/73.2)"
+    assert "not comparable" in table_csv(found, table).splitlines()[0]
+
+
+def test_markdown_says_what_it_was_measured_on_and_what_the_paper_used(table):
+    text = table_markdown(reproduction(table, "synthetic"), table)
+
+    for words in (
+        "synthetic (synthetic data)",
+        "seeds: 0, 1",
+        "g: soft_margin",
+        "commit: 0123abc",
+        "the paper: AVE with VGG-19",
+    ):
+        assert words in text
+    assert "no spread" in table_markdown(reproduction(table, seeds=(3,)), table)
+
+
+def test_csv_has_all_digits_the_spread_and_the_paper_of_every_metric(table):
+    rows = list(csv.DictReader(io.StringIO(table_csv(reproduction(table), table))))
+    first, last = rows[0], rows[-1]
+
+    assert (float(first["Accuracy"]), first["Accuracy paper"]) == (51.5, "67.1")
+    assert float(first["Accuracy sd"]) == pytest.approx(3 / 2**0.5)
+    assert (last["Accuracy sd"], last["Non-AVE R paper"]) == ("", "25.5")
+    assert rows[3]["Accuracy"] == ""
+    assert "not computed" in rows[3]["notes"]
+    assert {(r["synthetic"], r["seeds"], r["g"], r["commit"]) for r in rows} == {
+        ("False", "0 1", "soft_margin", "0123abc")
+    }
+
+
+def test_json_has_the_figures_of_each_seed(table):
+    rows = reproduction(table).to_json()["tables"][0]["rows"]
+
+    assert rows[0]["by_seed"]["1"]["accuracy"] == 53.0
+    assert rows[0]["measured"]["accuracy"]["mean"] == 51.5
+    assert rows[3]["measured"]["accuracy"] is None
+    assert rows[-1]["paper"]["accuracy"] == 70.2
+
+
+def test_the_page_escapes_what_it_shows_and_loads_nothing(table):
+    page = render_reproduction(reproduction(table))
+
+    assert "&lt;b&gt;why" in page
+    assert "<b>why" not in page
+    assert "default-src 'none'" in page
+    assert "[synthetic data]" not in page
+    assert render_reproduction(reproduction(table, "synthetic")).count("[synthetic data]") == 2
+
+
+def test_the_papers_dots_are_drawn_only_where_they_can_be_compared(table):
+    measured_here = table_figures(reproduction(table), table)
+    elsewhere = table_figures(reproduction(table, "synthetic"), table)
+
+    assert len(measured_here) == len(elsewhere) == 2
+    assert measured_here[0].count('class="dot s0"') == 2  # AVE and AVE+A+LR were measured
+    assert all('class="dot s0"' not in figure for figure in elsewhere)
+    assert table_figures(reproduction(table), measured(ABLATION, {})) == []
