@@ -163,7 +163,7 @@ class TrainConfig(Config):
     """Steps 1 and 3."""
 
     num_workers: PositiveInt = 1
-    """DDP workers. Results do not depend on it."""
+    """DDP workers. Results do not depend on it, unless the base model has dropout."""
 
     cpus_per_worker: PositiveInt = 2
     """CPUs that each worker claims, and its torch threads."""
@@ -260,7 +260,7 @@ class RunConfig(Config):
     seed: NonNegativeInt = 0
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
-    arms: tuple[Arm, ...] = ("base", "A", "A+LR")
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
     """What to train: the base model, with the auxiliary loss (A), with refined labels (LR), with
     labels that windows of the base model get by themselves (PL), with the video label in every
     window (LR_dummy)."""
@@ -280,6 +280,8 @@ class RunConfig(Config):
         if "data" not in info.data:
             return refine  # it is refused already, for a reason of its own
         num_segments = info.data["data"].num_segments
+        if num_segments < 4:
+            raise ValueError(f"videos of {num_segments} segments have no window; 4 are the least")
         if not 1 < refine.window < (num_segments + 1) / 2:
             raise ValueError(
                 f"window must lie in 2..{num_segments // 2} for {num_segments} segments, "

@@ -52,7 +52,18 @@ from distributed_avel.runtime.train import (
     train_here,
 )
 
-STAGES = ("data", "extract", "base", "refine", "retrain", "evaluate", "report")
+_REVISIONS = {
+    "data": 1,
+    "extract": 1,
+    "base": 1,
+    "refine": 1,
+    "retrain": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+"""Of the code behind each stage. Raise it with a change that makes other results."""
+
+STAGES = tuple(_REVISIONS)
 
 RESULTS = "results.json"
 
@@ -126,7 +137,7 @@ class Pipeline:
             self.run_dir,
             "data",
             {
-                "revision": 1,
+                "revision": _REVISIONS["data"],
                 "settings": config.model_dump(mode="json", exclude=data_stage.unused(config)),
                 "annotations": data_stage.annotations(config, root),
             },
@@ -156,10 +167,12 @@ class Pipeline:
             self.run_dir,
             "extract",
             {
-                "revision": 1,
+                "revision": _REVISIONS["extract"],
                 "settings": config.model_dump(mode="json", include=used),
                 "extractor": what,
-                "data": self.data.fingerprint,
+                "videos": self.data.fingerprint
+                if source
+                else data_stage.videos_fingerprint(self.videos),
                 "media": data_stage.media_fingerprint(self.videos, self._root),
             },
         )
@@ -183,7 +196,7 @@ class Pipeline:
         settings = self._training_settings(self.config.train.base_epochs)
         if auxiliary:
             settings["auxiliary"] = self._window_settings()
-        return self._stage("base", settings, extract=self.extract)
+        return self._stage("base", settings, data=self.data, extract=self.extract)
 
     def base(self, auxiliary: bool) -> Stage:
         """Step 1: the base model, with or without the auxiliary loss."""
@@ -199,8 +212,11 @@ class Pipeline:
 
     def refine_stage(self, auxiliary: bool, alone: bool = False) -> Stage:
         """Step 2, whether it is done or not."""
-        how = {"alone": True} if alone else {"num_partners": self.config.refine.num_partners}
-        settings = {"seed": self.config.seed, **self._window_settings(), **how}
+        settings = {"seed": self.config.seed, **self._window_settings()}
+        if alone:
+            del settings["partners"]
+        else:
+            settings["num_partners"] = self.config.refine.num_partners
         return self._stage("refine", settings, base=self.base_stage(auxiliary))
 
     def refine(self, auxiliary: bool, alone: bool = False) -> Stage:
@@ -276,15 +292,12 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def retrain_dummy_stage(self) -> Stage:
-        """Step 3 with the video label in every window, whether it is done or not."""
-        settings = self._training_settings(self.config.train.retrain_epochs)
-        settings |= {"dummy": True, **self._window_settings()}
-        return self._stage("retrain", settings, extract=self.extract)
-
     def retrain_dummy(self) -> Stage:
         """Step 3 with the video label in every window: what refinement adds is not in it."""
-        stage = self.retrain_dummy_stage()
+        settings = self._training_settings(self.config.train.retrain_epochs)
+        settings |= {"dummy": True, **self._window_settings()}
+        del settings["partners"]
+        stage = self._stage("retrain", settings, data=self.data, extract=self.extract)
 
         def compute(run: Run) -> dict[str, Any]:
             num_epochs = self.config.train.retrain_epochs
@@ -294,22 +307,16 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def evaluate_stage(self) -> Stage:
-        """The evaluation, whether it is done or not; the arms tell it by the models they train."""
-        fingerprints = {
-            arm_label(self.config.model.name, arm): self.arm_stage(arm).fingerprint
-            for arm in self.config.arms
-        }
-        return Stage(self.run_dir, "evaluate", {"revision": 1, "arms": fingerprints})
-
     def evaluate(self) -> Stage:
         """All arms on the test split."""
         arms = self.arms()
-        stage = self.evaluate_stage()
+        fingerprints = {name: arm.fingerprint for name, arm in arms.items()}
+        depends = {"revision": _REVISIONS["evaluate"], "arms": fingerprints}
+        stage = Stage(self.run_dir, "evaluate", depends)
 
         def compute(run: Run) -> dict[str, Any]:
             recipe = self._recipe()
-            evaluate(
+            background = evaluate(
                 self.videos,
                 self.extract.location,
                 {name: recipe.trained(arm.location / WEIGHTS) for name, arm in arms.items()},
@@ -317,7 +324,9 @@ class Pipeline:
                 out=stage.location,
             )
             run.file(stage.location / METRICS)
-            return {}
+            for warning in prediction_warnings(background):
+                say(f"WARNING: {warning}")
+            return {"background": background}
 
         return self._ensure(stage, compute)
 
@@ -370,15 +379,6 @@ class Pipeline:
             return self.retrain_dummy()
         return self.retrain(plan.auxiliary, alone=plan.windows == "alone")
 
-    def arm_stage(self, arm: Arm) -> Stage:
-        """The stage that trains the model of an arm, whether it is done or not."""
-        plan = ARMS[arm]
-        if plan.windows is None:
-            return self.base_stage(plan.auxiliary)
-        if plan.windows == "dummy":
-            return self.retrain_dummy_stage()
-        return self.retrain_stage(plan.auxiliary, alone=plan.windows == "alone")
-
     def results(self, evaluated: Stage) -> dict[str, Any]:
         """What `results.json` holds."""
         config = self.config
@@ -421,7 +421,8 @@ class Pipeline:
 
     def _stage(self, name: str, settings: Mapping[str, Any], **upstream: Stage) -> Stage:
         before = {stage: made.fingerprint for stage, made in upstream.items()}
-        return Stage(self.run_dir, name, {"revision": 1, "settings": settings, **before})
+        depends = {"revision": _REVISIONS[name], "settings": settings, **before}
+        return Stage(self.run_dir, name, depends)
 
     def _ensure(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> Stage:
         """The stage, computed if it is not there."""
@@ -447,7 +448,10 @@ class Pipeline:
         return stage
 
     def _compute(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> None:
-        stage.begin()
+        try:
+            stage.begin()
+        except OSError as error:
+            raise ArtifactError(f"run_dir: cannot write to {self.run_dir}: {error}") from None
         started = time.monotonic()
         with self._tracker.stage(stage.name) as run:
             run.params({"fingerprint": stage.fingerprint, **stage.depends})
@@ -467,6 +471,8 @@ class Pipeline:
 
     def _training_settings(self, num_epochs: int) -> dict[str, Any]:
         used = {"batch_size", "learning_rate", "loss"}
+        if self._recipe().has_dropout:
+            used.add("num_workers")  # each draws what it drops
         return {
             "seed": self.config.seed,
             "epochs": num_epochs,
@@ -501,6 +507,7 @@ class Pipeline:
             config=self.config.train,
             **what,
         )
+        job.check()
         if self._place.here:
             train_here(job, stage.location, self._place.watch)
         else:
@@ -517,10 +524,14 @@ class Pipeline:
             raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
         return manifest["threshold"]
 
-    def _warnings(self, results: Mapping[str, Any]) -> list[str]:
+    def _warnings(self, results: Mapping[str, Any], evaluated: Stage) -> list[str]:
         note = self.extract.manifest()["weights_note"]
         windows = results["windows"]
-        return [*([note] if note else []), *(window_warnings(windows) if windows else [])]
+        return [
+            *([note] if note else []),
+            *(window_warnings(windows) if windows else []),
+            *prediction_warnings(evaluated.manifest()["background"]),
+        ]
 
     def _copy_up(self, stage: Stage, name: str) -> None:
         (self.run_dir / name).write_bytes((stage.location / name).read_bytes())
@@ -534,12 +545,13 @@ class Pipeline:
             evaluated=evaluated.location,
             results=results,
             shown=list(arms),
+            refined=arm_label(self.config.model.name, arm) if arm else "",
             curves={name: (a.location / CURVES_FILE).read_table() for name, a in arms.items()},
             failures=(self.extract.location / FAILURES_FILE).read_table(),
             threshold_curve=refined and read_threshold_curve(refined.location),
             settings=self.config.model_dump(mode="json"),
             provenance=evaluated.manifest()["provenance"],
-            warnings=self._warnings(results),
+            warnings=self._warnings(results, evaluated),
             num_timelines=self.config.report.num_timelines,
         )
 
@@ -555,6 +567,15 @@ def count_windows(labels_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]) -
         "of_class": (labels_VK[:, :-1].sum(axis=0) * num_windows).tolist(),
         "kept_of_class": labels_VWK[..., :-1].sum(axis=(0, 1)).tolist(),
     }
+
+
+def prediction_warnings(background: Mapping[str, float]) -> list[str]:
+    """What to say of arms that predict (nearly) nothing but background."""
+    return [
+        f"{arm} calls {share:.0%} of the test segments background: it has collapsed"
+        for arm, share in background.items()
+        if share > 0.95
+    ]
 
 
 def window_warnings(windows: Mapping[str, Any]) -> list[str]:

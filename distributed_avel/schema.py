@@ -90,7 +90,7 @@ def predictions_schema(num_classes: int) -> pa.Schema:
     """One row per segment of a test video, for every arm.
 
     `scores` are softmax probabilities over the C + 1 classes, background last; `prediction`
-    and `truth` are class indices.
+    and `truth` are class indices; of several events in a segment, `truth` is the first.
     """
     return pa.schema(
         [

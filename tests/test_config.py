@@ -103,7 +103,10 @@ def test_a_window_and_stride_are_refused_exactly_where_they_have_no_windows():
             window_mask(num_segments, window, stride)
         except ValueError:
             message = refused(values)
-            assert "window must lie" in message or "stride must divide" in message
+            assert any(
+                said in message
+                for said in ("window must lie", "stride must divide", "have no window")
+            )
         else:
             assert validate(values, "some.yaml").refine.window == window
 

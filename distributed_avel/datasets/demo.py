@@ -120,7 +120,7 @@ def is_rendered(config: DemoConfig, root: Location) -> bool:
     """
     remedy = "choose another data.root, or remove that folder"
     if (root / MARKER).exists():
-        found, wanted = (root / MARKER).read_json(), _identity(config)
+        found, wanted = (root / MARKER).read_json(), demo_identity(config)
         if found != wanted:
             raise DatasetError(
                 f"{root / MARKER}: rendered with {found}, but {wanted} is wanted; {remedy}"
@@ -174,10 +174,11 @@ def write_layout(config: DemoConfig, root: Location) -> None:
         )
     for name, text in _texts(specs).items():
         (root / name).write_bytes(text)
-    (root / MARKER).write_json(_identity(config))
+    (root / MARKER).write_json(demo_identity(config))
 
 
-def _identity(config: DemoConfig) -> dict[str, int]:
+def demo_identity(config: DemoConfig) -> dict[str, int]:
+    """All that the rendered videos depend on."""
     return {"revision": REVISION, **config.model_dump(mode="json")}
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs as pafs
 
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import DataConfig, DemoConfig
@@ -18,7 +17,13 @@ from distributed_avel.datasets import (
     load_dataset,
     needs_root,
 )
-from distributed_avel.datasets.demo import demo_specs, is_rendered, render_into, write_layout
+from distributed_avel.datasets.demo import (
+    demo_identity,
+    demo_specs,
+    is_rendered,
+    render_into,
+    write_layout,
+)
 from distributed_avel.errors import ConfigError
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.timeline import Timeline
@@ -49,21 +54,21 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
     if config.root is not None:
         return Location.at(config.root)
     if config.dataset == _DEMO:
-        return run_dir / "videos" / _short_hash(config.demo.model_dump(mode="json"))
+        return run_dir / "videos" / _short_hash(demo_identity(config.demo))
     if not needs_root(config.dataset):
         return run_dir / "videos"
     raise ConfigError(f"data.root: say where the files of {config.dataset!r} lie")
 
 
 def unused(config: DataConfig) -> set[str]:
-    """Settings that say nothing about this data set."""
-    return _SECTIONS - {config.dataset}
+    """Settings that say nothing about this data set, or only where its annotations lie."""
+    return {"root", "split"} | _SECTIONS - {config.dataset}
 
 
-def annotations(config: DataConfig, root: Location) -> str | None:
-    """A fingerprint of the annotations as they are now; None for what is rendered first."""
+def annotations(config: DataConfig, root: Location) -> str:
+    """A fingerprint of the annotations as they are now, or of what will be rendered."""
     if config.dataset == _DEMO:
-        return None
+        return _short_hash(demo_identity(config.demo))
     videos = load_dataset(config, root)
     return _short_hash([videos.classes, videos.to_table().to_pylist()])
 
@@ -71,19 +76,22 @@ def annotations(config: DataConfig, root: Location) -> str | None:
 def media_fingerprint(videos: VideoSet, root: Location) -> str | None:
     """A fingerprint of sizes and times of the media or feature files; None if generated.
 
-    A file that was replaced is extracted anew, because its features would be those of the
-    file that is gone.
+    When a file was replaced, the features are extracted anew, because its own would be those of
+    the file that is gone.
     """
     if videos.synthetic:
         return None
     source = feature_source(videos.name)
     files = sorted(source.files_of(videos) if source else {v.uri for v in videos.videos})
     infos = root.fs.get_file_info([(root / file).path for file in files])
-    return _short_hash(
-        [[file, i.size, i.mtime_ns] for file, i in zip(files, infos, strict=True)]
-        if all(i.type != pafs.FileType.Directory for i in infos)
-        else files
-    )
+    return _short_hash([[file, i.size, i.mtime_ns] for file, i in zip(files, infos, strict=True)])
+
+
+def videos_fingerprint(videos: VideoSet) -> str:
+    """A fingerprint of what extraction reads: which videos, and how they are cut; no labels."""
+    timeline = videos.timeline
+    ids = sorted((v.video_id, v.uri) for v in videos.videos)
+    return _short_hash([timeline.num_segments, timeline.segment_s, ids])
 
 
 def load(config: DataConfig, root: Location, num_actors: int, scratch: Location) -> VideoSet:

@@ -37,26 +37,30 @@ def evaluate(
     arms: Mapping[str, ModelRecipe],
     repeated: Sequence[str],
     out: Location,
-) -> dict[str, dict[str, float]]:
-    """Metrics of every arm, in percent; the predictions go to `out`.
+) -> dict[str, float]:
+    """Write metrics, in percent, and predictions of every arm to `out`.
 
     Args:
         arms: Trained models by name.
         repeated: Those whose video-level prediction is also repeated over all segments.
+
+    Returns:
+        The share of the segments that each arm calls background.
     """
     store = FeatureStore(features)
     chosen = [v for v in videos.split("test") if v.video_id in store]
     if not chosen:
         raise DatasetError(f"{videos.name}: no video of the test split has features")
     labels_VTK = videos.segment_labels(chosen)
-    metrics, tables = {}, []
+    metrics, background, tables = {}, {}, []
     for arm, prediction in _predictions(videos, chosen, store, arms, repeated):
-        truth_VT = one_label_per_segment(labels_VTK, prediction.class_VT)
-        metrics[arm] = segment_metrics(truth_VT, prediction.class_VT, videos.num_classes)
-        tables.append(_table(arm, chosen, truth_VT, prediction))
+        counted_VT = one_label_per_segment(labels_VTK, prediction.class_VT)
+        metrics[arm] = segment_metrics(counted_VT, prediction.class_VT, videos.num_classes)
+        background[arm] = float((prediction.class_VT == videos.num_classes).mean())
+        tables.append(_table(arm, chosen, labels_VTK.argmax(axis=-1), prediction))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
     (out / METRICS).write_json(metrics)
-    return metrics
+    return background
 
 
 def _predictions(

@@ -17,7 +17,7 @@ import pyarrow as pa
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.datasets import VideoSet
-from distributed_avel.errors import DatasetError
+from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.base import ExtractorRecipe, Features
 from distributed_avel.features.processes import DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
@@ -119,6 +119,7 @@ def extract(
     )
     (out / FAILURES_FILE).write_table(failures)
     index = pa.concat_tables([_INDEX.empty_table(), *_map(_index, (out / PARTS).children())])
+    _refuse_lost_rows(rows, index, failures, out)
     (out / INDEX).write_table(index)
     shapes = make_extractor().shapes
     return {
@@ -142,6 +143,16 @@ def _read_failures(part: Location) -> pa.Table:
 def _index(part: Location) -> pa.Table:
     ids = part.read_table(columns=["video_id"])["video_id"]
     return pa.Table.from_arrays([ids, pa.array([part.name] * len(ids))], schema=_INDEX)
+
+
+def _refuse_lost_rows(rows: pa.Table, index: pa.Table, failures: pa.Table, out: Location) -> None:
+    found = {*index["video_id"].to_pylist(), *failures["video_id"].to_pylist()}
+    lost = [video_id for video_id in rows["video_id"].to_pylist() if video_id not in found]
+    if lost:
+        raise ArtifactError(
+            f"{out}: {len(lost)} videos are neither extracted nor failed, such as {lost[0]!r}; "
+            "all machines must see the same run_dir: use a shared folder, s3:// or gs://"
+        )
 
 
 def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConfig) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from distributed_avel.artifacts import Location
 from distributed_avel.config import RefineConfig
 from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.mil import Pooling, mil_pool, pool_windows
 from distributed_avel.models import BaseModel
@@ -161,7 +162,17 @@ def _numbers(seed: int, video_id: str, count: int) -> list[int]:
 
 
 def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Z-hat of these videos, in this order, shape (V, W, K)."""
+    """Z-hat of these videos, in this order, shape (V, W, K).
+
+    Raises:
+        ArtifactError: A video has none.
+    """
     table = pa.concat_tables([part.read_table() for part in (out / SCORES).children()])
     row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+    missing = [video_id for video_id in video_ids if video_id not in row_of]
+    if missing:
+        raise ArtifactError(
+            f"{out / SCORES}: no window scores of {missing[0]!r} ({len(missing)} videos); "
+            "is this folder shared by all machines?"
+        )
     return tensor_array(table["scores"])[[row_of[video_id] for video_id in video_ids]]

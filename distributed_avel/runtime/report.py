@@ -56,6 +56,7 @@ class ReportSources:
         evaluated: Folder of the evaluation.
         results: What `results.json` holds.
         shown: The arms to compare, the base model first and the refined one last.
+        refined: The arm that `threshold_curve` belongs to.
         curves: Learning curves by arm.
     """
 
@@ -64,6 +65,7 @@ class ReportSources:
     evaluated: Location
     results: Mapping[str, Any]
     shown: Sequence[str]
+    refined: str
     curves: Mapping[str, pa.Table]
     failures: pa.Table
     threshold_curve: pseudo_labels.ThresholdCurve | None
@@ -133,7 +135,7 @@ def _curve(sources: ReportSources) -> ThresholdCurve | None:
         sensitivity=tuple(curve.sensitivity_G.tolist()),
         specificity=tuple(curve.specificity_G.tolist()),
         chosen=chosen,
-        arm=sources.shown[-1],
+        arm=sources.refined,
     )
 
 

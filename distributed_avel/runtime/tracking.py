@@ -166,7 +166,7 @@ def store_uri(config: TrackingConfig) -> str:
 
 def _experiment(client: MlflowClient, config: TrackingConfig) -> str:
     if client.tracking_uri.startswith("sqlite:///"):
-        folder = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
+        folder = Path(client.tracking_uri.removeprefix("sqlite:///")).absolute().parent
         folder.mkdir(parents=True, exist_ok=True)
         artifacts = (folder / "mlartifacts").as_uri()
     else:

@@ -17,6 +17,7 @@ import ray.train
 import ray.train.torch
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, TrainConfig
@@ -77,6 +78,15 @@ class ModelRecipe:
             return self.config.pooling
         return model_class(self.config.name).pooling
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training draws random numbers in the model."""
+        with torch.device("meta"):
+            modules = list(replace(self, weights=None)().modules())
+        drops = [module.p for module in modules if isinstance(module, nn.Dropout)]
+        drops += [m.dropout for m in modules if isinstance(m, nn.MultiheadAttention | nn.RNNBase)]
+        return any(drops)
+
     def trained(self, weights: Location) -> "ModelRecipe":
         """The same model with these weights."""
         return replace(self, weights=weights)
@@ -102,6 +112,18 @@ class TrainJob:
     config: TrainConfig
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerKind | None = None
+
+    def check(self) -> None:
+        """Meet here, before workers start, what each of them would fail on.
+
+        Raises:
+            AvelError: The model cannot be made, or a training video has no partner.
+        """
+        self.make_model()
+        if self.partners:
+            pool = PartnerPool(self.labels_VK, self.files, self.partners)
+            for label_K, file in zip(self.labels_VK, self.files, strict=True):
+                pool.draw(label_K, file, 0)
 
     def training_set(self) -> TrainingSet:
         """The training videos, read into memory."""
@@ -165,7 +187,15 @@ def _fit(trainer: ray.train.torch.TorchTrainer, watch: Callable[[], None]) -> No
         thread.join(_BOARD_EVERY_S)
         watch()
     if errors:
-        raise errors[0]
+        raise _diverged(errors[0]) or errors[0]
+
+
+def _diverged(error: BaseException) -> ArtifactError | None:
+    """A loss that is not finite, as a user's mistake; Ray Train has tried again in vain."""
+    causes = getattr(error, "worker_failures", {}).values()
+    if not any(isinstance(cause, FloatingPointError) for cause in causes):
+        return None
+    return ArtifactError(f"training diverged ({next(iter(causes))}); lower train.learning_rate")
 
 
 def _show(board: Any, report: Callable[[int, str], None]) -> None:

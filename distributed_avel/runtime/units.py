@@ -96,7 +96,7 @@ def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
     units = []
     for start in range(0, rows.num_rows, size):
         part = rows.slice(start, size)
-        name = f"{start // size:06d}"
+        name = f"{start:07d}-{start + part.num_rows:07d}"  # another size makes other units
         units.append(part.append_column(UNIT, pa.array([name] * part.num_rows)))
     return units
 
