@@ -292,12 +292,16 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def retrain_dummy(self) -> Stage:
-        """Step 3 with the video label in every window: what refinement adds is not in it."""
+    def retrain_dummy_stage(self) -> Stage:
+        """Step 3 with the video label in every window, whether it is done or not."""
         settings = self._training_settings(self.config.train.retrain_epochs)
         settings |= {"dummy": True, **self._window_settings()}
         del settings["partners"]
-        stage = self._stage("retrain", settings, data=self.data, extract=self.extract)
+        return self._stage("retrain", settings, data=self.data, extract=self.extract)
+
+    def retrain_dummy(self) -> Stage:
+        """Step 3 with the video label in every window: what refinement adds is not in it."""
+        stage = self.retrain_dummy_stage()
 
         def compute(run: Run) -> dict[str, Any]:
             num_epochs = self.config.train.retrain_epochs
@@ -307,12 +311,19 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
+    def evaluate_stage(self) -> Stage:
+        """The evaluation, whether it is done or not; the arms tell it by the models they train."""
+        fingerprints = {
+            arm_label(self.config.model.name, arm): self.arm_stage(arm).fingerprint
+            for arm in self.config.arms
+        }
+        depends = {"revision": _REVISIONS["evaluate"], "arms": fingerprints}
+        return Stage(self.run_dir, "evaluate", depends)
+
     def evaluate(self) -> Stage:
         """All arms on the test split."""
         arms = self.arms()
-        fingerprints = {name: arm.fingerprint for name, arm in arms.items()}
-        depends = {"revision": _REVISIONS["evaluate"], "arms": fingerprints}
-        stage = Stage(self.run_dir, "evaluate", depends)
+        stage = self.evaluate_stage()
 
         def compute(run: Run) -> dict[str, Any]:
             recipe = self._recipe()
@@ -378,6 +389,15 @@ class Pipeline:
         if plan.windows == "dummy":
             return self.retrain_dummy()
         return self.retrain(plan.auxiliary, alone=plan.windows == "alone")
+
+    def arm_stage(self, arm: Arm) -> Stage:
+        """The stage that trains the model of an arm, whether it is done or not."""
+        plan = ARMS[arm]
+        if plan.windows is None:
+            return self.base_stage(plan.auxiliary)
+        if plan.windows == "dummy":
+            return self.retrain_dummy_stage()
+        return self.retrain_stage(plan.auxiliary, alone=plan.windows == "alone")
 
     def results(self, evaluated: Stage) -> dict[str, Any]:
         """What `results.json` holds."""
