@@ -61,8 +61,7 @@ class Leases:
 
 
 LeaseBoard = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases)
-"""The board as an actor. Restarted on another machine, it knows of no lease until the holders
-renew theirs."""
+"""The board as an actor. Restarted, it knows of no lease until the holders renew theirs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 import yaml
 from ray._private import ray_constants
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distributed_avel.config import ClusterConfig, RunConfig
 from distributed_avel.errors import ResourceError
@@ -170,6 +172,12 @@ def _needs(config: RunConfig) -> list[_Need]:
             why=f"refine.num_actors {refine.num_actors} + 1 for Ray Data",
         ),
     ]
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Options of an actor on the driver's machine, so that losing another one does not end it."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
 
 def machines() -> list[dict[str, float]] | None:

@@ -22,7 +22,7 @@ from distributed_avel.run import check_names
 from distributed_avel.runtime.leases import LeaseBoard
 from distributed_avel.runtime.progress import ProgressBoard, progress, say
 from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.runtime.session import beside_the_driver, machines, ray_session, require
 from distributed_avel.runtime.thresholds import read_threshold_curve
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
@@ -240,8 +240,8 @@ class Sweep:
             criterion=self.config.sweep.criterion,
             here=self._needs.here,
             made={"data": self._driver.data, "extract": self._driver.extract},
-            leases=LeaseBoard.remote(),
-            board=ProgressBoard.remote(),
+            leases=LeaseBoard.options(**beside_the_driver()).remote(),
+            board=ProgressBoard.options(**beside_the_driver()).remote(),
         )
 
     @cached_property

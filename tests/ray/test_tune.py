@@ -17,7 +17,7 @@ from distributed_avel.runtime.leases import LeaseBoard, LeaseHolder
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.sweep import run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
 RUN = {
     "data": {
