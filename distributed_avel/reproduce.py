@@ -18,7 +18,7 @@ from distributed_avel.datasets import feature_source
 from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.metrics.parsing import parsing_metrics
 from distributed_avel.models import model_class
-from distributed_avel.pipeline import Pipeline, Place, window_warnings
+from distributed_avel.pipeline import Pipeline, Place, prediction_warnings, window_warnings
 from distributed_avel.provenance import provenance
 from distributed_avel.report.paper import TABLES, WEAK_LABELS, PaperTable, Row, System
 from distributed_avel.report.reproduction import (
@@ -222,7 +222,7 @@ class Reproducing:
         return figures[name]
 
     def _notes(self, wants: Sequence[_Want]) -> list[str]:
-        """The tau of each seed where it was chosen, and refinements that collapsed."""
+        """The tau of each seed where it was chosen, and what collapsed to background."""
         manifests = {
             want.seed: self._stage("retrain", want).manifest()
             for want in wants
@@ -237,6 +237,11 @@ class Reproducing:
         for seed, manifest in manifests.items():
             warnings = window_warnings(manifest["windows"]) if manifest["windows"] else []
             notes += [f"seed {seed}: {warning}" for warning in warnings]
+        for want in wants:
+            name = arm_label(want.system.model, want.system.arm)
+            background = self._stage("evaluate", want).manifest()["background"]
+            warnings = prediction_warnings({name: background[name]})
+            notes += [f"seed {want.seed}: {warning}" for warning in warnings]
         return notes
 
     def _weak_labels(self, row: Row) -> Measured:
