@@ -2,8 +2,8 @@
 
     python jobs/train_base.py --config configs/ave.yaml --data.root DIR
 
-Reads the features; writes weights and learning curves under RUN_DIR/base, once without and
-once with the auxiliary loss.
+Reads the features; writes weights and learning curves under RUN_DIR/base, with or without the
+auxiliary loss, as the arms need it.
 """
 
 import sys
