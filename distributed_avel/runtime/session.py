@@ -43,6 +43,7 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU unless claimed
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin starve each other
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it calls a restartable actor an error
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
