@@ -54,3 +54,13 @@ def test_what_can_never_be_scheduled_is_refused_with_the_arithmetic():
     assert "but there are 4 CPUs" in said
     assert "refine: 3 CPUs and 1 GPUs" in said
     assert "extract" not in said
+
+
+def test_threads_of_workers_sleep_while_they_wait():
+    """Where they spin, two trainings on two cores take ten times as long as one after the other."""
+
+    @ray.remote
+    def waiting() -> str | None:
+        return os.environ.get("OMP_WAIT_POLICY")
+
+    assert ray.get(waiting.remote()) == "passive"
