@@ -173,7 +173,8 @@ class Meter:
     def at(self, when: float) -> float:
         """The reading at a time, in seconds since the epoch."""
         times, readings = zip(*self._readings, strict=True)
-        return float(np.interp(when, times, readings))
+        # A process whose parent ended before it takes its time with it: the sum may fall.
+        return float(np.interp(when, times, np.maximum.accumulate(readings)))
 
     def _run(self) -> None:
         while not self._stop.wait(0.5):

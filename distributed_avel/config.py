@@ -114,7 +114,8 @@ class ExtractConfig(Config):
     """GPUs of each actor; a fraction shares one."""
 
     unit_size: PositiveInt = 8
-    """Videos in a unit of work: what a kill can cost, and a row group of the Parquet."""
+    """Videos in a unit of work, and in a Parquet file. An actor has two units in hand, one
+    decoded while the other is embedded: what a kill can cost, and what memory must hold."""
 
     timeout_s: PositiveFloat = 60.0
     """A file that takes longer to decode is given up."""

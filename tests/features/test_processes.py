@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -86,6 +87,16 @@ def test_what_is_not_a_media_file_is_said_before_it_is_read(processes, tmp_path,
 
     assert isinstance(failed, Failed)
     assert failed.reason.startswith(reason)
+
+
+def test_a_store_that_does_not_answer_costs_only_the_time_limit(processes, order):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = Location.at(f"http://127.0.0.1:{silent.getsockname()[1]}") / "video.mp4"
+
+        hangs, after = [processes.prepare(media) for media in (remote, order("after"))]
+
+        assert hangs.result().reason.startswith("gave up after 1 s")
+    assert after.result() == sum(b"after")
 
 
 def test_a_process_that_somebody_killed_costs_no_file(processes, order):

@@ -76,17 +76,18 @@ def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tm
         run_units("a", units, work, Location.at(tmp_path / "a"), Pool(num_actors=1))
     several = Pool(num_actors=3, units_in_hand=2)
     run_units("b", units[::-1], work, Location.at(tmp_path / "b"), several)
+    run_units("c", units, work, Location.at(tmp_path / "c"), None)
 
-    assert noted(notes) == sorted([*range(20), *range(20)])
+    assert noted(notes) == sorted([*range(20)] * 3)
     files = files_in(tmp_path / "a")
-    assert files == files_in(tmp_path / "b")
+    assert files == files_in(tmp_path / "b") == files_in(tmp_path / "c")
     assert sorted(name for name in files if name.startswith("large")) == [
-        "large/000003.parquet",  # 9, 10, 11
-        "large/000004.parquet",
-        "large/000005.parquet",
-        "large/000006.parquet",
+        "large/0000009-0000012.parquet",
+        "large/0000012-0000015.parquet",
+        "large/0000015-0000018.parquet",
+        "large/0000018-0000020.parquet",
     ]
-    table = Location.at(tmp_path / "a" / "large" / "000003.parquet").read_table()
+    table = Location.at(tmp_path / "a" / "large" / "0000009-0000012.parquet").read_table()
     assert table.to_pylist() == [{"number": 11, "square": 121}]
 
 
@@ -110,16 +111,15 @@ def test_a_mistake_of_the_user_arrives_as_it_is_and_what_was_done_is_kept(tmp_pa
 
 def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path):
     out = tmp_path / "out"
-    run_units("a", units_of([11, 12]), partial(Squares, tmp_path / "notes"), Location.at(out),
-              Pool(num_actors=1))  # fmt: skip
-    assert list(files_in(out / "large")) == ["000000.parquet"]
-    (out / "units" / "000000").unlink()  # as if killed before it was marked
+    work, one = partial(Squares, tmp_path / "notes"), Pool(num_actors=1)
+    run_units("a", units_of([11, 12]), work, Location.at(out), one)
+    assert list(files_in(out / "large")) == ["0000000-0000002.parquet"]
+    (out / "units" / "0000000-0000002").unlink()  # as if killed before it was marked
 
-    run_units("a", units_of([1, 2]), partial(Squares, tmp_path / "notes"), Location.at(out),
-              Pool(num_actors=1))  # fmt: skip
+    run_units("a", units_of([1, 2]), work, Location.at(out), one)
 
     assert files_in(out / "large") == {}
-    assert list(files_in(out / "small")) == ["000000.parquet"]
+    assert list(files_in(out / "small")) == ["0000000-0000002.parquet"]
 
 
 def test_an_actor_has_two_units_in_hand_where_it_may(tmp_path):
