@@ -104,7 +104,11 @@ class Location:
 
         What a killed process left half written is not among them.
         """
-        found = self.fs.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found = self.fs.get_file_info(selector)
+        except FileNotFoundError:  # pyarrow's answer where the folder is made at this moment
+            found = self.fs.get_file_info(selector)
         names = sorted(info.base_name for info in found)
         return [self / name for name in names if not _UNFINISHED.search(name)]
 

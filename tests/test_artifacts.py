@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -284,3 +285,11 @@ def test_a_tuple_is_no_change_from_the_list_in_the_file(folder):
     stage(folder, seed=0, arms=("base", "A")).begin()
 
     assert stage(folder, seed=1, arms=("base", "A")).why_not_done() == "seed was 0, is 1"
+
+
+def test_a_folder_may_be_listed_while_somebody_makes_it(tmp_path):
+    for attempt in range(400):
+        made = threading.Thread(target=(tmp_path / str(attempt)).mkdir)
+        made.start()
+        assert Location.at(tmp_path / str(attempt)).children() == []
+        made.join()

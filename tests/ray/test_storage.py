@@ -33,8 +33,10 @@ def bucket():
         allow_bucket_creation=True,
     )
     filesystem.create_dir("avel")
-    yield lambda folder: (
-        f"s3://key:secret@avel/{folder}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    yield (
+        lambda folder: (
+            f"s3://key:secret@avel/{folder}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+        )
     )
     server.stop()
 
