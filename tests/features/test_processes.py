@@ -103,7 +103,8 @@ def test_a_process_that_somebody_killed_costs_no_file(processes, order):
     idle = order("idle")
     assert processes.prepare(idle).result() == sum(b"idle")
     os.kill(pid_of(idle), signal.SIGKILL)
-    wait_until(lambda: not is_running(pid_of(idle)))
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # all its threads, not only the first
+    wait_until(lambda: os.waitid(os.P_PID, pid_of(idle), ended) is not None)
 
     busy = order("busy", "be killed once")
 
