@@ -73,7 +73,7 @@ def test_a_saved_model_scores_as_before(name, tmp_path):
     before = model(*features(2))
     assert not torch.equal(other(*features(2)), before)
 
-    other.load_state_dict(torch.load(tmp_path / "model.pt"))
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
 
     assert torch.equal(other(*features(2)), before)
 
