@@ -4,6 +4,7 @@ Seven videos in batches of three: the videos are odd, and the last batch is smal
 number of workers.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,8 +70,10 @@ def train_on_rank(rank: int, folder: Path, ways: list[str]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     try:
         torch.save({way: train(way, rank, 2) for way in ways}, folder / f"{rank}.pt")
+        dist.barrier()
     finally:
         dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may abort an interpreter that winds down
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def two_workers(tmp_path_factory) -> list[dict[str, tuple[torch.Tensor, list[dic
     folder = tmp_path_factory.mktemp("ddp")
     ways = ["global batches", "own partners", "mean of each worker"]
     mp.spawn(train_on_rank, args=(folder, ways), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
