@@ -27,7 +27,6 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,28 +42,33 @@ from distributed_avel.datasets.base import (
     register_dataset,
     register_features,
 )
+from distributed_avel.datasets.generated import (
+    CONTEXT_STRENGTH,
+    NUM_SEGMENTS,
+    SEGMENT_S,
+    draw_prototype,
+    fixed_timeline,
+    in_chunks,
+    instance,
+    numbered,
+    place_span,
+    slow_noise,
+)
 from distributed_avel.datasets.problems import Problems
-from distributed_avel.errors import DatasetError
 from distributed_avel.randomness import generator
-from distributed_avel.timeline import Timeline
 
 REVISION = 1
 """Of the generator; part of every video id, so that no two revisions ever mix."""
 
 NUM_CLASSES = 28
-NUM_SEGMENTS, SEGMENT_S = 10, 1.0
 NUM_REGIONS, VISUAL_DIM, AUDIO_DIM = 9, 64, 32
 
 WHOLE, AT_START, AT_END = 0.66, 0.36, 0.46
 LENGTH_COUNTS = {2: 214, 3: 220, 4: 217, 5: 196, 6: 200, 7: 139, 8: 111, 9: 95}
 """How often each length in seconds stands in AVE's annotations, but for 0-1 s and 10 s."""
 
-_CONTEXT_STRENGTH = 0.5
-_INSTANCE_DEVIATION = 0.8
-_SEGMENT_NOISE, _AUTOCORRELATION = 0.3, 0.5
 _SEEN_ONLY, _HEARD_ONLY, _DISTRACTOR = 0.2, 0.2, 0.2
 _EVENT_REGIONS = 2
-_CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,15 +94,10 @@ def load_synthetic(config: DataConfig, root: Location, problems: Problems) -> Vi
     Raises:
         DatasetError: The timeline is another than the generator's.
     """
-    if (config.num_segments, config.segment_s) != (NUM_SEGMENTS, SEGMENT_S):
-        raise DatasetError(
-            f"data.num_segments and data.segment_s must be {NUM_SEGMENTS} and {SEGMENT_S:g} for "
-            f"the synthetic features, not {config.num_segments} and {config.segment_s:g}"
-        )
     return VideoSet(
         name="synthetic",
         classes=tuple(f"class {number:02d}" for number in range(NUM_CLASSES)),
-        timeline=Timeline(num_segments=NUM_SEGMENTS, segment_s=SEGMENT_S),
+        timeline=fixed_timeline(config),
         videos=tuple(_video(script) for script in scripts(config.synthetic)),
         synthetic=True,
     )
@@ -107,26 +106,14 @@ def load_synthetic(config: DataConfig, root: Location, problems: Problems) -> Vi
 @register_features("synthetic")
 def synthetic_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
     """Features of all videos: audio (V, 10, 32) and visual (V, 10, 9, 64)."""
-    todo = scripts(config.synthetic)
-    for start in range(0, len(todo), _CHUNK):
-        chunk = todo[start : start + _CHUNK]
-        made = [draw(script, config.synthetic.seed) for script in chunk]
-        yield FeatureChunk(
-            video_ids=[script.video_id for script in chunk],
-            audio_VTD=np.stack([audio_TD for audio_TD, _ in made]),
-            visual_VTRD=np.stack([visual_TRD for _, visual_TRD in made]),
-        )
+    seed = config.synthetic.seed
+    return in_chunks(scripts(config.synthetic), lambda script: draw(script, seed))
 
 
 def scripts(config: SyntheticConfig) -> list[Script]:
     """What to make, in a fixed order. A video does not depend on how many there are."""
-    counts: list[tuple[Split, int]] = [
-        ("train", config.num_train),
-        ("val", config.num_val),
-        ("test", config.num_test),
-    ]
     return [
-        *(_event(config.seed, split, i) for split, count in counts for i in range(count)),
+        *(_event(config.seed, split, index) for split, index in numbered(config)),
         *(_event_free(config.seed, i) for i in range(config.num_event_free)),
     ]
 
@@ -137,25 +124,19 @@ def draw_span(rng: np.random.Generator) -> tuple[int, int]:
         return 0, NUM_SEGMENTS
     weights = np.array(list(LENGTH_COUNTS.values()), dtype=float)
     length = int(rng.choice(list(LENGTH_COUNTS), p=weights / weights.sum()))
-    where = rng.uniform()
-    if where < AT_START:
-        return 0, length
-    if where < AT_START + AT_END or length == NUM_SEGMENTS - 1:
-        return NUM_SEGMENTS - length, NUM_SEGMENTS
-    start = int(rng.integers(1, NUM_SEGMENTS - length))
-    return start, start + length
+    return place_span(rng, length, AT_START, AT_END)
 
 
 def draw(script: Script, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     """Features of one video: audio (T, D) and visual (T, R, D)."""
     rng = generator(seed, "synthetic", script.video_id, "features")
-    audio_TD = _slow_noise(rng, (AUDIO_DIM,))
-    visual_TRD = _slow_noise(rng, (NUM_REGIONS, VISUAL_DIM))
+    audio_TD = slow_noise(rng, (AUDIO_DIM,))
+    visual_TRD = slow_noise(rng, (NUM_REGIONS, VISUAL_DIM))
     regions = rng.permutation(NUM_REGIONS)[:_EVENT_REGIONS]
 
     if script.label is not None:
-        audio_TD += _CONTEXT_STRENGTH * _instance(rng, seed, "context heard", script.label)
-        visual_TRD += _CONTEXT_STRENGTH * _instance(rng, seed, "context seen", script.label)
+        audio_TD += CONTEXT_STRENGTH * _instance(rng, seed, "context heard", script.label)
+        visual_TRD += CONTEXT_STRENGTH * _instance(rng, seed, "context seen", script.label)
     heard = {c: _instance(rng, seed, "heard", c) for c in _classes(script.heard)}
     seen = {c: _instance(rng, seed, "seen", c) for c in _classes(script.seen)}
     for segment in range(NUM_SEGMENTS):
@@ -167,25 +148,14 @@ def draw(script: Script, seed: int) -> tuple[NDArray[np.float32], NDArray[np.flo
     return audio_TD.astype(np.float32), visual_TRD.astype(np.float16)
 
 
-@cache
 def prototype(seed: int, role: str, label: int) -> NDArray[np.float64]:
     """The prototype of a class in a role, one standard deviation in each dimension."""
     size = AUDIO_DIM if role.endswith("heard") else VISUAL_DIM
-    return generator(seed, "synthetic", "prototype", role, label).standard_normal(size)
+    return draw_prototype(seed, "synthetic", role, label, size)
 
 
 def _instance(rng: np.random.Generator, seed: int, role: str, label: int) -> NDArray[np.float64]:
-    mean_D = prototype(seed, role, label)
-    return mean_D + _INSTANCE_DEVIATION * rng.standard_normal(mean_D.shape)
-
-
-def _slow_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Noise of the same spread in every segment, each half like the one before."""
-    noise = rng.standard_normal((NUM_SEGMENTS, *shape))
-    for segment in range(1, NUM_SEGMENTS):
-        fresh = np.sqrt(1 - _AUTOCORRELATION**2) * noise[segment]
-        noise[segment] = _AUTOCORRELATION * noise[segment - 1] + fresh
-    return _SEGMENT_NOISE * noise
+    return instance(rng, prototype(seed, role, label))
 
 
 def _event(seed: int, split: Split, index: int) -> Script:
