@@ -74,6 +74,13 @@ class SyntheticConfig(Config):
     """Seed of the generator; the run's own seed does not change the features."""
 
 
+class SyntheticLlpConfig(SyntheticConfig):
+    """The generated features for parsing (synthetic)."""
+
+    num_event_free: NonNegativeInt = 0
+    """Training videos without an event; LLP has none."""
+
+
 class DataConfig(Config):
     """Which videos, and how they are cut into segments."""
 
@@ -96,6 +103,7 @@ class DataConfig(Config):
 
     demo: DemoConfig = DemoConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
+    synthetic_llp: SyntheticLlpConfig = SyntheticLlpConfig()
 
 
 class ExtractConfig(Config):

@@ -30,7 +30,7 @@ from distributed_avel.timeline import Timeline
 
 VIDEOS_FILE = "videos.parquet"
 _DEMO = "demo"
-_SECTIONS = {"demo", "synthetic"}
+_SECTIONS = {"demo", "synthetic", "synthetic_llp"}
 _RENDER_UNIT = 16
 
 
