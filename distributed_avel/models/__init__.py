@@ -1,6 +1,16 @@
 """Base models: the networks that Steps 1 and 3 train. See `base` for how to add one."""
 
-from distributed_avel.models import ave, avsdn, cmran, han, psp
+from distributed_avel.models import (
+    ave,
+    avfb,
+    avin,
+    avsdn,
+    avt,
+    cman,
+    cmran,
+    han,
+    psp,
+)
 from distributed_avel.models.base import (
     BaseModel,
     create,
@@ -13,7 +23,11 @@ from distributed_avel.models.reference import load_reference
 __all__ = [
     "BaseModel",
     "ave",
+    "avfb",
+    "avin",
     "avsdn",
+    "avt",
+    "cman",
     "cmran",
     "create",
     "han",

@@ -23,9 +23,15 @@ def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
             The prefix `module.` of a DataParallel checkpoint is removed.
 
     Raises:
-        WeightsError: Parameters are missing, unexpected or have impossible shapes.
+        WeightsError: Parameters are missing, unexpected or have impossible shapes; or the model
+            follows text, so that there are no weights of its authors that could fit it.
     """
     cls = model_class(name)
+    if cls.source == "text":
+        raise WeightsError(
+            f"{name} was reimplemented from the text, as its authors published no code: no weights "
+            "of theirs fit it. Train it instead: jobs/pipeline.py --model.name " + name
+        )
     weights = _without_module_prefix({key: _tensor(key, v) for key, v in state_dict.items()})
     smallest = _smallest(cls)
     theirs_by_ours = {own: _their_name(cls, own) for own in smallest}

@@ -8,6 +8,9 @@ from distributed_avel.errors import WeightsError
 from tests.models.examples import features, small_model
 from tests.models.reference_weights import reference
 
+WITH_CODE = [name for name in models.model_names() if models.model_class(name).source == "code"]
+FROM_TEXT = sorted(set(models.model_names()) - set(WITH_CODE))
+
 
 def authors_state_dict(model: models.BaseModel) -> dict[str, torch.Tensor]:
     """The weights of one of our models under the authors' names."""
@@ -21,7 +24,7 @@ def authors_name(model: models.BaseModel, own: str) -> str:
     raise AssertionError(f"{own} has no name of the authors")
 
 
-@pytest.mark.parametrize("name", models.model_names())
+@pytest.mark.parametrize("name", WITH_CODE)
 @torch.no_grad()
 def test_sizes_follow_from_the_shapes(name):
     model = small_model(name)
@@ -101,3 +104,9 @@ def test_a_parameter_with_too_few_axes_is_reported():
 def test_a_checkpoint_around_the_weights_is_refused():
     with pytest.raises(WeightsError, match="state_dict: expected an array, got dict"):
         models.load_reference("ave", {"state_dict": {}, "epoch": 3})
+
+
+@pytest.mark.parametrize("name", FROM_TEXT)
+def test_a_model_that_follows_text_has_no_published_weights_to_load(name):
+    with pytest.raises(WeightsError, match=f"{name} was reimplemented from the text.* Train it"):
+        models.load_reference(name, small_model(name).state_dict())

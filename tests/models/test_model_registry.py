@@ -1,5 +1,6 @@
 """What holds for every registered base model."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_the_same_seed_gives_the_same_weights(name):
     assert all(map(torch.equal, first.parameters(), second.parameters()))
 
 
-@pytest.mark.parametrize("name", ["ave", "avsdn", "psp"])
+@pytest.mark.parametrize("name", ["ave", "avfb", "avin", "avsdn", "psp"])
 def test_the_attention_follows_the_number_of_regions(name):
     model = models.create(name, **{**SIZES, "regions": 4})
     audio, visual = features(2)
@@ -117,6 +118,16 @@ def test_a_name_is_registered_once():
         models.register_model("ave")(models.model_class("ave"))
 
 
-def test_heads_that_do_not_divide_the_width_are_refused_by_name():
-    with pytest.raises(ConfigError, match=r"model\.hidden_size: .* even number, got 7"):
-        models.create("cmran", **{**SIZES, "hidden_size": 7})
+@pytest.mark.parametrize("name", ["avt", "cmran"])
+def test_heads_that_do_not_divide_the_width_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=rf"model\.hidden_size: {name} .* even number, got 7"):
+        models.create(name, **{**SIZES, "hidden_size": 7})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_follows_text_says_so_first(name):
+    """A reader of its file must not take it for the authors'."""
+    file = sys.modules[models.model_class(name).__module__]
+    follows_text = models.model_class(name).source == "text"
+
+    assert ("Reimplemented from the text" in (file.__doc__ or "")) == follows_text

@@ -1,0 +1,83 @@
+"""AVFB: audio-visual fusion block of Ramaswamy & Das 2020 (WACV, "See the Sound, Hear the Pixels").
+
+Reimplemented from the text: no code of the authors is public. The text was the paper's abstract
+only. It names the two blocks, audio-visual fusion (AVFB) and segment-wise attention (SWAB), and
+says that the same network serves full and weak supervision with minor modifications.
+
+What follows that text: that both modalities are fused within a segment, that attention then weighs
+the segments of a video, and that one network scores segments however it is supervised.
+
+What the text leaves open, and our choice: the fusion (factorized bilinear pooling, which the first
+author's next paper, AVIN, fuses with; we believe it is this paper's too, but could not check it);
+the form of the attention (additive, a softmax over the segments, times T, so that the weights of a
+video average 1 for any T); how regions become one vector, the LSTMs before the fusion, the
+classifier, all widths, and the maximum over the segments under weak supervision (all as in AVE).
+
+Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
+K = event classes + background.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from distributed_avel.models.attention import AudioGuidedAttention
+from distributed_avel.models.base import BaseModel, register_model
+from distributed_avel.models.bilinear import FactorizedBilinear
+
+
+@register_model("avfb")
+class Avfb(BaseModel):
+    """Two Bi-LSTMs, their states fused in each segment, and attention over the segments.
+
+    What stays in `score`: the LSTMs and the attention over the segments.
+
+    Args:
+        hidden_size: Width of each direction of the LSTMs, and of the attention over segments.
+        attention_size: Width of the first layers of the attention over regions; by default
+            `visual_dim`.
+        head_size: Width of the layer before the scores.
+    """
+
+    source = "text"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        visual_dim: int,
+        audio_dim: int,
+        regions: int,
+        hidden_size: int = 128,
+        attention_size: int | None = None,
+        head_size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.code_sizes = [audio_dim, visual_dim]
+        width = 2 * hidden_size
+        self.attention = AudioGuidedAttention(
+            audio_dim=audio_dim,
+            visual_dim=visual_dim,
+            regions=regions,
+            hidden_size=attention_size or visual_dim,
+        )
+        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.fusion = FactorizedBilinear(width)
+        self.weigh = nn.Sequential(
+            nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1, bias=False)
+        )
+        first, last = nn.Linear(width, head_size), nn.Linear(head_size, num_classes + 1)
+        self.head = nn.Sequential(first, nn.ReLU(), last)
+
+    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """The audio feature and the attended visual feature, side by side."""
+        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
+
+    def score(self, codes_BTD: Tensor) -> Tensor:
+        """Raw segment scores, shape (B, T, K)."""
+        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
+        heard_BTD, _ = self.audio_lstm(audio_BTD)
+        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        fused_BTD = self.fusion(heard_BTD, seen_BTD)
+        weights_BT1 = self.weigh(fused_BTD).softmax(dim=1) * fused_BTD.shape[1]
+        return self.head(weights_BT1 * fused_BTD)

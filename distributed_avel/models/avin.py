@@ -1,0 +1,92 @@
+"""AVIN: audio-visual interacting network of Ramaswamy 2020 (ICASSP, "What Makes the Sound?").
+
+Reimplemented from the text: no code of the authors is public. The text was the paper's abstract
+and the reading notes of Jiashuo Yu (Daily Paper 60, justinyuu.github.io), which retell the method
+step by step; the paper itself was not at hand.
+
+What follows that text: an LSTM for each modality; segment by segment, both fused by factorized
+bilinear pooling with power and L2 normalization and dropout; the interactions within a modality
+(the dot product of each segment with the mean of its video, a softmax over the segments, and the
+segments times these weights) and, by the same rule, across modalities (with the mean of all
+interactions within); all four and the fused segments, side by side, into one fully connected layer.
+
+What the text leaves open, and our choice: how 7 x 7 regions become one vector (the audio-guided
+attention of AVE); the direction of the LSTMs (both) and all widths (those of AVE); q and the rate
+of dropout (5 and .1, as in MFB's paper); how segments are pooled under weak supervision (the
+maximum, as in AVE).
+
+Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
+K = event classes + background.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from distributed_avel.models.attention import AudioGuidedAttention
+from distributed_avel.models.base import BaseModel, register_model
+from distributed_avel.models.bilinear import FactorizedBilinear
+
+
+@register_model("avin")
+class Avin(BaseModel):
+    """Fused segments, beside segments weighed by how much they resemble their video.
+
+    What stays in `score`: the LSTMs, and the weights of the segments.
+
+    Args:
+        hidden_size: Width of each direction of the LSTMs.
+        attention_size: Width of the attention's first layers; by default `visual_dim`.
+    """
+
+    source = "text"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        visual_dim: int,
+        audio_dim: int,
+        regions: int,
+        hidden_size: int = 128,
+        attention_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.code_sizes = [audio_dim, visual_dim]
+        width = 2 * hidden_size
+        self.attention = AudioGuidedAttention(
+            audio_dim=audio_dim,
+            visual_dim=visual_dim,
+            regions=regions,
+            hidden_size=attention_size or visual_dim,
+        )
+        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.fusion = FactorizedBilinear(width)
+        self.head = nn.Linear(5 * width, num_classes + 1)
+
+    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """The audio feature and the attended visual feature, side by side."""
+        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
+
+    def score(self, codes_BTD: Tensor) -> Tensor:
+        """Raw segment scores, shape (B, T, K)."""
+        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
+        heard_BTD, _ = self.audio_lstm(audio_BTD)
+        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        heard_within_BTD = interaction(heard_BTD, heard_BTD.mean(dim=1))
+        seen_within_BTD = interaction(seen_BTD, seen_BTD.mean(dim=1))
+        both_BD = (heard_within_BTD.mean(dim=1) + seen_within_BTD.mean(dim=1)) / 2
+        parts = [
+            heard_within_BTD,
+            seen_within_BTD,
+            interaction(heard_BTD, both_BD),
+            interaction(seen_BTD, both_BD),
+            self.fusion(heard_BTD, seen_BTD),
+        ]
+        return self.head(torch.cat(parts, dim=-1))
+
+
+def interaction(segments_BTD: Tensor, summary_BD: Tensor) -> Tensor:
+    """The segments, each times its share of what resembles the summary, shape (B, T, D)."""
+    likeness_BT1 = segments_BTD @ summary_BD.unsqueeze(-1)
+    return likeness_BT1.softmax(dim=1) * segments_BTD
