@@ -7,6 +7,7 @@ from distributed_avel.datasets import folder as folder
 from distributed_avel.datasets import llp as llp
 from distributed_avel.datasets import llp_features as llp_features
 from distributed_avel.datasets import synthetic as synthetic
+from distributed_avel.datasets import synthetic_llp as synthetic_llp
 from distributed_avel.datasets.base import Span as Span
 from distributed_avel.datasets.base import Split as Split
 from distributed_avel.datasets.base import Video as Video

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from distributed_avel.artifacts import Location
-from distributed_avel.config import DataConfig, DemoConfig, SyntheticConfig
+from distributed_avel.config import DataConfig, DemoConfig, SyntheticConfig, SyntheticLlpConfig
 from distributed_avel.datasets.demo import render_demo
 
 FACTS = Path(__file__).parents[1] / "data"
@@ -66,6 +66,11 @@ def _synthetic(root: Path) -> DataConfig:
     return DataConfig(dataset="synthetic", synthetic=sizes)
 
 
+def _synthetic_llp(root: Path) -> DataConfig:
+    sizes = SyntheticLlpConfig(num_train=30, num_event_free=3, num_val=5, num_test=5)
+    return DataConfig(dataset="synthetic_llp", synthetic_llp=sizes)
+
+
 def _ave(root: Path) -> DataConfig:
     write_lines(root / "Annotations.txt", AVE_LINES)
     write_lines(root / "trainSet.txt", AVE_LINES[:2])
@@ -119,5 +124,6 @@ EXAMPLES: dict[str, Callable[[Path], DataConfig]] = {
     "llp": _llp,
     "llp_features": _llp_features,
     "synthetic": _synthetic,
+    "synthetic_llp": _synthetic_llp,
 }
 """By name, what writes an example into an empty folder and says how it is loaded."""
