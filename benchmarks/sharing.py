@@ -32,6 +32,7 @@ from distributed_avel.mil import mil_pool
 from distributed_avel.models import BaseModel
 from distributed_avel.refine.pseudo_labels import filter_scores
 from distributed_avel.refine.windows import score_synthetic, window_mask
+from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import Batch
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
@@ -110,7 +111,7 @@ def naive_step_1(model: BaseModel, batch: Batch, mask_WT: Tensor) -> Tensor:
 
 def shared_step_1(model: BaseModel, batch: Batch, mask_WT: Tensor) -> Tensor:
     """The same sum, as Step 1 computes it."""
-    objective = Objective(model, mask_WT, pooling=model.pooling, loss="soft_margin")
+    objective = Objective(model, mask_WT, Localization(model.pooling, "soft_margin"))
     return torch.stack(list(objective(batch).values())).sum()
 
 

@@ -5,7 +5,11 @@ from typing import Literal
 
 from distributed_avel.config import Arm
 
-WindowLabels = Literal["refined", "alone", "dummy"]
+Scored = Literal["refined", "alone", "exchanged"]
+"""What Step 2 scores: windows in synthetic videos, windows of the original videos, or a whole
+modality beside the other one of a second video."""
+
+WindowLabels = Scored | Literal["dummy"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,18 +18,17 @@ class ArmPlan:
 
     Args:
         auxiliary: Whether its Step 1 has the auxiliary loss.
-        windows: Where the labels of the windows of its Step 3 come from: synthetic videos
-            ("refined"), the windows of the original videos ("alone"), the video-level label
-            ("dummy"). None where Step 1 is all.
+        windows: Where the labels of its Step 3 come from: what Step 2 scores, or the video-level
+            label in every window ("dummy"). None where Step 1 is all.
     """
 
     auxiliary: bool = False
     windows: WindowLabels | None = None
 
     @property
-    def scores_windows(self) -> bool:
-        """Whether it has a Step 2."""
-        return self.windows in ("refined", "alone")
+    def scored(self) -> Scored | None:
+        """What its Step 2 scores, if it has one."""
+        return None if self.windows == "dummy" else self.windows
 
 
 ARMS: dict[Arm, ArmPlan] = {
@@ -35,7 +38,11 @@ ARMS: dict[Arm, ArmPlan] = {
     "LR": ArmPlan(windows="refined"),
     "A": ArmPlan(auxiliary=True),
     "A+LR": ArmPlan(auxiliary=True, windows="refined"),
+    "MA": ArmPlan(windows="exchanged"),
 }
+
+PARSING_ARMS: frozenset[Arm] = frozenset({"MA"})
+"""Arms that tell what is heard from what is seen; the model has to do so too."""
 
 
 def arm_label(model: str, arm: Arm) -> str:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from distributed_avel.errors import ConfigError
 
-Arm = Literal["base", "PL", "LR_dummy", "LR", "A", "A+LR"]
+Arm = Literal["base", "PL", "LR_dummy", "LR", "A", "A+LR", "MA"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Preprocessing = Literal["keras_caffe", "torchvision"]
 
@@ -186,6 +186,12 @@ class TrainConfig(Config):
     learning_rate: PositiveFloat = 2e-3
     """Learning rate of Adam."""
 
+    lr_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate after every lr_decay_epochs; 1 leaves it as it is."""
+
+    lr_decay_epochs: PositiveInt = 10
+    """Epochs between two changes of the learning rate."""
+
     base_epochs: PositiveInt = 50
     """Epochs of Step 1."""
 
@@ -193,7 +199,16 @@ class TrainConfig(Config):
     """Epochs of Step 3."""
 
     loss: Literal["soft_margin", "cross_entropy"] = "cross_entropy"
-    """g, the video-level loss. The paper's is soft_margin, on the softmax output."""
+    """g, the video-level loss of localization. The paper's is soft_margin, on the softmax
+    output. Parsing has its own, a binary cross-entropy."""
+
+    visual_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Parsing: this part of a visual video-level target is replaced by 1/2, as weak labels name
+    many events that are only heard. HAN's code calls the rest, 0.9, label smoothing."""
+
+    keep: Literal["last", "best"] = "last"
+    """Weights to keep: the last ones, or the best ones by the validation split, of the epochs
+    that end with a validation. Accuracy decides for localization, segment Type@AV for parsing."""
 
     report_every: PositiveInt = 10
     """Epochs between checkpoints and validations: what a kill can cost."""
@@ -272,7 +287,7 @@ class RunConfig(Config):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
     """What to train: the base model, with the auxiliary loss (A), with refined labels (LR), with
     labels that windows of the base model get by themselves (PL), with the video label in every
-    window (LR_dummy)."""
+    window (LR_dummy); for parsing also with labels of each modality (MA)."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()
@@ -347,8 +362,9 @@ class SweepConfig(Config):
     auxiliary: bool = True
     """Whether Step 1 has the auxiliary loss: the arm A+LR rather than LR."""
 
-    criterion: tuple[str, ...] = ("accuracy", "non_ave_f1")
-    """The mean of these metrics on the validation split decides."""
+    criterion: tuple[str, ...] = ()
+    """The mean of these metrics on the validation split decides (default: accuracy and
+    non_ave_f1 for localization, segment_type and event_type for parsing)."""
 
     num_best: PositiveInt = 3
     """So many of the best points are tried with more seeds."""
@@ -396,6 +412,9 @@ class ReproduceConfig(RunConfig):
     seeds: PositiveInt = 5
     """Seeds of every system, counted from seed."""
 
+    by_model: dict[str, dict[str, Any]] = {}
+    """Settings of one base model in place of the run's, as in {psp: {train.batch_size: 128}}."""
+
     max_concurrent: PositiveInt | None = None
     """No more trainings than this at once (default: what the cluster holds)."""
 
@@ -403,7 +422,7 @@ class ReproduceConfig(RunConfig):
     def run(self) -> RunConfig:
         """The run without the tables."""
         return RunConfig.model_validate(
-            self.model_dump(exclude={"tables", "seeds", "max_concurrent"})
+            self.model_dump(exclude={"tables", "seeds", "by_model", "max_concurrent"})
         )
 
 

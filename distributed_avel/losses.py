@@ -69,8 +69,16 @@ def refinement_loss(
     return video_loss(pooled_BWK, window_labels_BWK, loss).mean(dim=1)
 
 
-def union_of_labels(labels_BK: Tensor, partner_labels_BK: Tensor) -> Tensor:
-    """Events of either video, 0/1; the background bit is set only where neither has one."""
+def union_of_labels(
+    labels_BK: Tensor, partner_labels_BK: Tensor, *, background: bool = True
+) -> Tensor:
+    """Events of either video, 0/1; the background bit is set only where neither has one.
+
+    Args:
+        background: Whether the last column is background.
+    """
     union_BK = labels_BK.bool() | partner_labels_BK.bool()
+    if not background:
+        return union_BK
     no_event_B1 = ~union_BK[..., :-1].any(dim=-1, keepdim=True)
     return torch.cat([union_BK[..., :-1], no_event_B1], dim=-1)

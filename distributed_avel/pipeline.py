@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.arms import ARMS, arm_label
+from distributed_avel.arms import ARMS, Scored, arm_label
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import Arm, RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
@@ -51,6 +51,8 @@ from distributed_avel.runtime.train import (
     train,
     train_here,
 )
+from distributed_avel.tasks import Parsing, Task, task_of
+from distributed_avel.tasks.parsing import modality_targets
 
 _REVISIONS = {
     "data": 1,
@@ -210,40 +212,39 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def refine_stage(self, auxiliary: bool, alone: bool = False) -> Stage:
+    def refine_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
         """Step 2, whether it is done or not."""
-        settings = {"seed": self.config.seed, **self._window_settings()}
-        if alone:
+        settings = {"seed": self.config.seed, "scored": scored, **self._window_settings()}
+        if scored == "exchanged":
+            del settings["window"], settings["stride"]
+        if scored == "alone":
             del settings["partners"]
         else:
             settings["num_partners"] = self.config.refine.num_partners
         return self._stage("refine", settings, base=self.base_stage(auxiliary))
 
-    def refine(self, auxiliary: bool, alone: bool = False) -> Stage:
-        """Step 2: window probabilities of the training and validation videos, and tau.
-
-        Args:
-            alone: Windows of the original videos instead of synthetic ones (the arm PL).
-        """
-        base, stage = self.base(auxiliary), self.refine_stage(auxiliary, alone)
+    def refine(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
+        """Step 2: window probabilities of the training and validation videos, and tau."""
+        base, stage = self.base(auxiliary), self.refine_stage(auxiliary, scored)
 
         def compute(run: Run) -> dict[str, Any]:
-            recipe = self._recipe()
             training, validation = self.usable("train"), self.usable("val")
+            mask_WT = self._windows(scored)
             score_windows(
                 self.videos,
                 training + validation,
                 training,
-                make_model=recipe.trained(base.location / WEIGHTS),
+                make_model=self._recipe().trained(base.location / WEIGHTS),
                 features=self.extract.location,
-                pooling=recipe.pooling,
+                task=self.task,
+                mask_WT=mask_WT,
                 config=self.config.refine,
                 seed=self.config.seed,
                 out=stage.location,
-                alone=alone,
+                scored=scored,
                 here=self._place.here,
             )
-            chosen = choose_threshold(self.videos, validation, self._windows, stage.location)
+            chosen = choose_threshold(self.task, self.videos, validation, mask_WT, stage.location)
             if chosen["threshold"] is not None:
                 run.metrics({"threshold": chosen["threshold"]})
                 run.file(stage.location / THRESHOLDS_FILE)
@@ -251,9 +252,9 @@ class Pipeline:
 
         return self._ensure(stage, compute)
 
-    def retrain_stage(self, auxiliary: bool, alone: bool = False) -> Stage:
+    def retrain_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
         """Step 3, whether it is done or not; a tau from validation needs Step 2."""
-        refined = self.refine_stage(auxiliary, alone)
+        refined = self.refine_stage(auxiliary, scored)
         settings = self._training_settings(self.config.train.retrain_epochs)
         if self.config.refine.labels == "soft":
             settings["labels"] = "soft"
@@ -261,25 +262,22 @@ class Pipeline:
             settings["threshold"] = self._threshold(refined)
         return self._stage("retrain", settings, extract=self.extract, refine=refined)
 
-    def retrain(self, auxiliary: bool, alone: bool = False) -> Stage:
+    def retrain(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
         """Step 3: a model trained from scratch on the video labels and the pseudo-labels."""
-        refined = self.refine(auxiliary, alone)
-        stage = self.retrain_stage(auxiliary, alone)
+        refined = self.refine(auxiliary, scored)
+        stage = self.retrain_stage(auxiliary, scored)
 
         def compute(run: Run) -> dict[str, Any]:
-            num_epochs = self.config.train.retrain_epochs
-            training = self.usable("train")
+            training, background = self.usable("train"), self.task.background
             scores_VWK = read_window_scores(refined.location, [v.video_id for v in training])
-            labels_VK = self.videos.video_labels(training)
+            targets_VK = self.task.targets(self.videos, training)
             if self.config.refine.labels == "soft":
-                soft_VWK = soft_labels(scores_VWK, labels_VK)
-                run_counts = self._train(
-                    stage, run, "retrain", num_epochs, window_labels_VWK=soft_VWK
-                )
-                return {**run_counts, "threshold": None, "windows": None}
+                soft_VWK = soft_labels(scores_VWK, targets_VK, background=background)
+                counts = self._retrain(stage, run, scored, soft_VWK)
+                return {**counts, "threshold": None, "windows": None}
             threshold = self._threshold(refined)
-            labels_VWK = pseudo_labels(scores_VWK, labels_VK, threshold)
-            windows = count_windows(labels_VK, labels_VWK)
+            labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold, background=background)
+            windows = self.task.count_windows(targets_VK, labels_VWK)
             say(
                 f"retrain: tau {threshold:.4g} makes {windows['background']} of "
                 f"{windows['of_events']} windows background"
@@ -287,7 +285,9 @@ class Pipeline:
             for warning in window_warnings(windows):
                 say(f"WARNING: {warning}")
             run.metrics({"background_windows": windows["background"]})
-            counts = self._train(stage, run, "retrain", num_epochs, window_labels_VWK=labels_VWK)
+            if scored == "exchanged":
+                labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
+            counts = self._retrain(stage, run, scored, labels_VWK)
             return {**counts, "threshold": threshold, "windows": windows}
 
         return self._ensure(stage, compute)
@@ -304,10 +304,9 @@ class Pipeline:
         stage = self.retrain_dummy_stage()
 
         def compute(run: Run) -> dict[str, Any]:
-            num_epochs = self.config.train.retrain_epochs
-            labels_VK = self.videos.video_labels(self.usable("train"))
-            labels_VWK = repeated_labels(labels_VK, len(self._windows))
-            return self._train(stage, run, "retrain", num_epochs, window_labels_VWK=labels_VWK)
+            targets_VK = self.task.targets(self.videos, self.usable("train"))
+            labels_VWK = repeated_labels(targets_VK, len(self._windows("refined")))
+            return self._retrain(stage, run, "refined", labels_VWK)
 
         return self._ensure(stage, compute)
 
@@ -328,6 +327,7 @@ class Pipeline:
         def compute(run: Run) -> dict[str, Any]:
             recipe = self._recipe()
             background = evaluate(
+                self.task,
                 self.videos,
                 self.extract.location,
                 {name: recipe.trained(arm.location / WEIGHTS) for name, arm in arms.items()},
@@ -369,6 +369,11 @@ class Pipeline:
     # What follows from them --------------------------------------------------------------
 
     @cached_property
+    def task(self) -> Task:
+        """What the base model is for."""
+        return task_of(self.config.model, self.config.train)
+
+    @cached_property
     def videos(self) -> VideoSet:
         """The data set, as the data stage wrote it."""
         return data_stage.read(self.data)
@@ -388,7 +393,7 @@ class Pipeline:
             return self.base(plan.auxiliary)
         if plan.windows == "dummy":
             return self.retrain_dummy()
-        return self.retrain(plan.auxiliary, alone=plan.windows == "alone")
+        return self.retrain(plan.auxiliary, plan.windows)
 
     def arm_stage(self, arm: Arm) -> Stage:
         """The stage that trains the model of an arm, whether it is done or not."""
@@ -397,13 +402,13 @@ class Pipeline:
             return self.base_stage(plan.auxiliary)
         if plan.windows == "dummy":
             return self.retrain_dummy_stage()
-        return self.retrain_stage(plan.auxiliary, alone=plan.windows == "alone")
+        return self.retrain_stage(plan.auxiliary, plan.windows)
 
     def results(self, evaluated: Stage) -> dict[str, Any]:
         """What `results.json` holds."""
         config = self.config
         arm = self._refined_arm
-        refined = {} if arm is None else self.retrain(arm == "A+LR").manifest()
+        refined = {} if arm is None else self.arm(arm).manifest()
         num_usable = len(self.usable("test"))
         return {
             "arms": (evaluated.location / METRICS).read_json(),
@@ -414,7 +419,7 @@ class Pipeline:
             "windows": refined.get("windows"),
             "window": config.refine.window,
             "stride": config.refine.stride,
-            "loss": config.train.loss,
+            "loss": "binary_cross_entropy" if isinstance(self.task, Parsing) else config.train.loss,
             "num_test_videos": num_usable,
             "num_test_videos_lost": len(self.videos.split("test")) - num_usable,
         }
@@ -428,16 +433,18 @@ class Pipeline:
     @property
     def _refined_arm(self) -> Arm | None:
         """The arm whose tau and windows are shown: with the auxiliary loss, if there is one."""
-        return next((arm for arm in ("A+LR", "LR") if arm in self.config.arms), None)
+        return next((arm for arm in ("A+LR", "LR", "MA") if arm in self.config.arms), None)
 
     @cached_property
     def _store(self) -> FeatureStore:
         return FeatureStore(self.extract.location)
 
-    @cached_property
-    def _windows(self) -> NDArray[np.bool_]:
-        refine = self.config.refine
-        return window_mask(self.videos.timeline.num_segments, refine.window, refine.stride)
+    def _windows(self, scored: Scored) -> NDArray[np.bool_]:
+        """Which segments each window has; an exchanged modality is one window of them all."""
+        num_segments, refine = self.videos.timeline.num_segments, self.config.refine
+        if scored == "exchanged":
+            return np.ones((1, num_segments), dtype=bool)
+        return window_mask(num_segments, refine.window, refine.stride)
 
     def _stage(self, name: str, settings: Mapping[str, Any], **upstream: Stage) -> Stage:
         before = {stage: made.fingerprint for stage, made in upstream.items()}
@@ -490,7 +497,12 @@ class Pipeline:
         )
 
     def _training_settings(self, num_epochs: int) -> dict[str, Any]:
-        used = {"batch_size", "learning_rate", "loss"}
+        used = {"batch_size", "learning_rate", "lr_decay", "keep"}
+        if self.config.train.lr_decay < 1.0:
+            used.add("lr_decay_epochs")
+        if self.config.train.keep == "best":
+            used.add("report_every")
+        used.add("visual_smoothing" if isinstance(self.task, Parsing) else "loss")
         if self._recipe().has_dropout:
             used.add("num_workers")  # each draws what it drops
         return {
@@ -503,29 +515,41 @@ class Pipeline:
     def _window_settings(self) -> dict[str, Any]:
         return self.config.refine.model_dump(mode="json", include={"window", "stride", "partners"})
 
+    def _retrain(
+        self,
+        stage: Stage,
+        run: Run,
+        scored: Scored,
+        labels_VWK: NDArray[np.bool_] | NDArray[np.float32],
+    ) -> dict[str, Any]:
+        """Step 3 on labels of windows, or, where a modality was exchanged, of whole videos."""
+        num_epochs = self.config.train.retrain_epochs
+        if scored == "exchanged":
+            targets = {"targets_VK": labels_VWK[:, 0]}
+            return self._train(stage, run, "retrain", num_epochs, **targets)
+        return self._train(stage, run, "retrain", num_epochs, window_labels_VWK=labels_VWK)
+
     def _train(
         self, stage: Stage, run: Run, name: str, num_epochs: int, **what: Any
     ) -> dict[str, Any]:
         training, validation = self.usable("train"), self.usable("val")
         if not training:
             raise DatasetError(f"{self.videos.name}: no training video has features")
-        recipe = self._recipe()
         job = TrainJob(
             stage=name,
             seed=self.config.seed,
-            make_model=recipe,
+            task=self.task,
+            make_model=self._recipe(),
             features=self.extract.location,
             video_ids=[v.video_id for v in training],
             files=[v.uri for v in training],
             labels_VK=self.videos.video_labels(training),
-            mask_WT=self._windows,
+            mask_WT=self._windows("refined"),
             val_ids=[v.video_id for v in validation],
-            val_labels_VTK=self.videos.segment_labels(validation),
-            pooling=recipe.pooling,
-            loss=self.config.train.loss,
+            val_truth_VTK=self.task.truth(self.videos, validation),
             num_epochs=num_epochs,
             config=self.config.train,
-            **what,
+            **{"targets_VK": self.task.targets(self.videos, training), **what},
         )
         job.check()
         if self._place.here:
@@ -558,7 +582,8 @@ class Pipeline:
 
     def _report_sources(self, evaluated: Stage) -> ReportSources:
         arms, results, arm = self.arms(), self.results(evaluated), self._refined_arm
-        refined = None if arm is None else self.refine(arm == "A+LR")
+        plan = ARMS[arm] if arm else None
+        refined = plan and plan.scored and self.refine(plan.auxiliary, plan.scored)
         return ReportSources(
             videos=self.videos,
             root=None if feature_source(self.config.data.dataset) else self._root,
@@ -568,25 +593,12 @@ class Pipeline:
             refined=arm_label(self.config.model.name, arm) if arm else "",
             curves={name: (a.location / CURVES_FILE).read_table() for name, a in arms.items()},
             failures=(self.extract.location / FAILURES_FILE).read_table(),
-            threshold_curve=refined and read_threshold_curve(refined.location),
+            threshold_curve=read_threshold_curve(refined.location) if refined else None,
             settings=self.config.model_dump(mode="json"),
             provenance=evaluated.manifest()["provenance"],
             warnings=self._warnings(results, evaluated),
             num_timelines=self.config.report.num_timelines,
         )
-
-
-def count_windows(labels_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]) -> dict[str, Any]:
-    """What refinement made of the windows of the videos with an event, as counts."""
-    event_V = labels_VK[:, :-1].any(axis=1)
-    num_windows = labels_VWK.shape[1]
-    return {
-        "videos": int(event_V.sum()),
-        "of_events": int(event_V.sum()) * num_windows,
-        "background": int(labels_VWK[event_V][..., -1].sum()),
-        "of_class": (labels_VK[:, :-1].sum(axis=0) * num_windows).tolist(),
-        "kept_of_class": labels_VWK[..., :-1].sum(axis=(0, 1)).tolist(),
-    }
 
 
 def prediction_warnings(background: Mapping[str, float]) -> list[str]:

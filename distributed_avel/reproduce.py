@@ -6,7 +6,7 @@ missing. Interrupted, the same command goes on. tau and everything else that is 
 on the validation split, for each seed; the test split is read by the evaluation only.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -44,6 +44,8 @@ JSON, PAGE = "tables.json", "tables.html"
 
 Step = Literal["base", "refine", "retrain", "evaluate"]
 
+_NO_MODALITIES = "nobody annotated what is heard and what is seen apart in {}"
+
 
 def run_reproduce(config: ReproduceConfig) -> None:
     """Compute the tables, write them, and show them."""
@@ -56,7 +58,7 @@ def run_reproduce(config: ReproduceConfig) -> None:
         require(config)
         tables = tuple(table for table in TABLES if table.number in config.tables)
         seeds = tuple(range(config.seed, config.seed + config.seeds))
-        work = Reproducing(run, tables, seeds, tracker, config.max_concurrent)
+        work = Reproducing(run, tables, seeds, tracker, config.by_model, config.max_concurrent)
         _publish(work.run(), Location.at(run.resolved_run_dir) / FOLDER, tracker)
         if config.tracking.enabled:
             say(f"MLflow: {store_uri(config.tracking)}")
@@ -100,7 +102,8 @@ class _Task:
         if self.step == "base":
             pipeline.base(plan.auxiliary)
         elif self.step == "refine":
-            pipeline.refine(plan.auxiliary, alone=plan.windows == "alone")
+            assert plan.scored
+            pipeline.refine(plan.auxiliary, plan.scored)
         elif self.step == "retrain":
             pipeline.arm(arm)
         else:
@@ -113,6 +116,7 @@ class Reproducing:
 
     Args:
         run_config: What all systems have in common.
+        by_model: Settings of single base models, in place of the run's.
         max_concurrent: No more tasks than this at once, if given.
     """
 
@@ -120,6 +124,7 @@ class Reproducing:
     tables: Sequence[PaperTable]
     seeds: Sequence[int]
     tracker: Tracker
+    by_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_concurrent: int | None = None
     _failed: dict[_Want, str] = field(default_factory=dict)
     _pipelines: dict[_Want, Pipeline] = field(default_factory=dict)
@@ -132,7 +137,7 @@ class Reproducing:
             for seed in self.seeds
         ]
         self._step("base", [w for w in wants if ARMS[w.system.arm].windows != "dummy"])
-        self._step("refine", [w for w in wants if ARMS[w.system.arm].scores_windows])
+        self._step("refine", [w for w in wants if ARMS[w.system.arm].scored])
         self._step("retrain", [w for w in wants if ARMS[w.system.arm].windows])
         self._step("evaluate", wants)
         for want, error in self._failed.items():
@@ -183,7 +188,7 @@ class Reproducing:
         pipeline, plan = self._pipeline(want), ARMS[want.system.arm]
         stages: dict[Step, Callable[[], Stage]] = {
             "base": lambda: pipeline.base_stage(plan.auxiliary),
-            "refine": lambda: pipeline.refine_stage(plan.auxiliary, plan.windows == "alone"),
+            "refine": lambda: pipeline.refine_stage(plan.auxiliary, plan.scored or "refined"),
             "retrain": lambda: pipeline.arm_stage(want.system.arm),
             "evaluate": pipeline.evaluate_stage,
         }
@@ -226,7 +231,7 @@ class Reproducing:
         manifests = {
             want.seed: self._stage("retrain", want).manifest()
             for want in wants
-            if ARMS[want.system.arm].scores_windows
+            if ARMS[want.system.arm].scored
         }
         taus = [manifest["threshold"] for manifest in manifests.values()]
         notes = []
@@ -247,10 +252,10 @@ class Reproducing:
     def _weak_labels(self, row: Row) -> Measured:
         """Table 6 without a model: the labels of each test video, in all its segments."""
         videos = self._driver.videos
-        chosen = videos.split("test")
-        if not chosen or any(v.audio_spans is None or v.visual_spans is None for v in chosen):
-            why = f"nobody annotated what is heard and what is seen apart in {videos.name}"
+        if not self._tells_modalities():
+            why = _NO_MODALITIES.format(videos.name)
             return Measured(row=row, by_seed={}, notes=(f"not computed: {why}",))
+        chosen = videos.split("test")
         heard_VTC, seen_VTC = videos.modality_labels(chosen)
         weak_V1C = videos.video_labels(chosen)[:, None, :-1]
         weak_VTC = weak_V1C.repeat(videos.timeline.num_segments, axis=1)
@@ -264,13 +269,19 @@ class Reproducing:
             task = model_class(system.model).task
         except ConfigError:
             return f"there is no base model {system.model!r} here"
-        if task != "localization":
-            return f"Steps 1 to 3 here localize events, and {system.model} is for parsing"
+        if task == "parsing" and not self._tells_modalities():
+            return _NO_MODALITIES.format(self._driver.videos.name)
         try:
             self._config(_Want(system, self.seeds[0]))
         except ConfigError as error:
             return str(error).splitlines()[-1].strip()
         return ""
+
+    def _tells_modalities(self) -> bool:
+        """Whether what is heard and what is seen was annotated apart in the test split."""
+        chosen = self._driver.videos.split("test")
+        annotated = [v for v in chosen if v.audio_spans is not None and v.visual_spans is not None]
+        return bool(chosen) and len(annotated) == len(chosen)
 
     # What follows from the settings ------------------------------------------------------
 
@@ -291,6 +302,7 @@ class Reproducing:
             point["refine.window"], point["refine.stride"] = system.windows
         if system.threshold is not None:
             point["refine.threshold"] = system.threshold
+        point |= self.by_model.get(system.model, {})
         return with_values(self.run_config, point, _describe(system))
 
     def _pipeline(self, want: _Want) -> Pipeline:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from distributed_avel.arms import ARMS
+from distributed_avel.arms import ARMS, PARSING_ARMS
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_class
@@ -42,9 +42,9 @@ def run_refine(config: RunConfig) -> None:
     """Step 2."""
     with open_pipeline(config, ("refine",)) as pipeline:
         for plan in (ARMS[arm] for arm in config.arms):
-            if plan.scores_windows:
-                scored = pipeline.refine(plan.auxiliary, alone=plan.windows == "alone")
-                say(f"window probabilities: {scored.location}")
+            if plan.scored:
+                done = pipeline.refine(plan.auxiliary, plan.scored)
+                say(f"window probabilities: {done.location}")
 
 
 def run_retrain(config: RunConfig) -> None:
@@ -71,7 +71,7 @@ def check_names(config: RunConfig) -> None:
     checks: list[tuple[Callable[[str], object], str]] = [
         (data.check_name, config.data.dataset),
         (extractor_class, config.extract.extractor),
-        (_localizing_model, config.model.name),
+        (model_class, config.model.name),
     ]
     problems = []
     for look_up, name in checks:
@@ -79,16 +79,15 @@ def check_names(config: RunConfig) -> None:
             look_up(name)
         except ConfigError as error:
             problems.append(str(error))
+    if not problems and model_class(config.model.name).task != "parsing":
+        problems += [
+            f"arms: {arm} tells what is heard from what is seen, which {config.model.name} does "
+            "not; choose a parsing model, such as han, or another arm"
+            for arm in config.arms
+            if arm in PARSING_ARMS
+        ]
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-def _localizing_model(name: str) -> None:
-    if model_class(name).task != "localization":
-        raise ConfigError(
-            f"model.name: {name} labels what is heard and what is seen apart (parsing); Steps 1 "
-            "to 3 here localize events that are both, choose another model"
-        )
 
 
 @contextmanager

@@ -69,19 +69,17 @@ def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schem
     )
 
 
-def window_scores_schema(num_windows: int, num_classes: int) -> pa.Schema:
+def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:
     """One row per relabelled video: its window probabilities before thresholding (eq. 10).
 
     `partners` names the partner videos, none where windows were scored alone; `scores` is Z-hat,
-    (T1, C + 1), zero for every class outside the video-level label.
+    (T1, K), zero for every class outside the video-level label. K: see `tasks.base`.
     """
     return pa.schema(
         [
             _required("video_id", pa.string()),
             _required("partners", pa.list_(pa.string())),
-            _required(
-                "scores", pa.fixed_shape_tensor(pa.float32(), (num_windows, num_classes + 1))
-            ),
+            _required("scores", pa.fixed_shape_tensor(pa.float32(), (num_windows, num_columns))),
         ]
     )
 
@@ -100,6 +98,25 @@ def predictions_schema(num_classes: int) -> pa.Schema:
             _required("truth", pa.int32()),
             _required("prediction", pa.int32()),
             _required("scores", pa.list_(pa.float32(), num_classes + 1)),
+        ]
+    )
+
+
+def parsing_predictions_schema(num_classes: int) -> pa.Schema:
+    """The same for parsing: `heard` and `seen` are the classes predicted in each modality,
+    `truth_...` those that are there, and `..._scores` the C probabilities."""
+    classes, scores = pa.list_(pa.int32()), pa.list_(pa.float32(), num_classes)
+    return pa.schema(
+        [
+            _required("arm", pa.string()),
+            _required("video_id", pa.string()),
+            _required("segment", pa.int32()),
+            _required("truth_heard", classes),
+            _required("truth_seen", classes),
+            _required("heard", classes),
+            _required("seen", classes),
+            _required("heard_scores", scores),
+            _required("seen_scores", scores),
         ]
     )
 

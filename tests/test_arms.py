@@ -4,22 +4,25 @@ import json
 
 import pytest
 
-from distributed_avel.arms import ARMS
+from distributed_avel.arms import ARMS, PARSING_ARMS
 from distributed_avel.config import validate
+from distributed_avel.models import model_class, model_names
 from distributed_avel.pipeline import RESULTS, Pipeline, Place
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = pytest.mark.timeout(200)
 
 
-def pipeline(root, **refine) -> Pipeline:
-    sizes = {"num_train": 60, "num_event_free": 6, "num_val": 30, "num_test": 30}
+def pipeline(root, model: str = "ave", **refine) -> Pipeline:
+    parses = model_class(model).task == "parsing"
+    dataset, event_free = ("synthetic_llp", 0) if parses else ("synthetic", 4)
+    sizes = {"num_train": 40, "num_event_free": event_free, "num_val": 20, "num_test": 20}
     config = validate(
         {
             "run_dir": str(root),
-            "arms": list(ARMS),
-            "data": {"dataset": "synthetic", "synthetic": sizes},
-            "model": {"hidden_size": 8},
+            "arms": [arm for arm in ARMS if parses or arm not in PARSING_ARMS],
+            "data": {"dataset": dataset, dataset: sizes},
+            "model": {"name": model, "hidden_size": 4},
             "train": {"base_epochs": 2, "retrain_epochs": 2},
             "refine": {"threshold": 0.3, **refine},
         },
@@ -28,21 +31,23 @@ def pipeline(root, **refine) -> Pipeline:
     return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
 
 
-def test_every_arm_is_its_own_training_and_shares_the_stages_before_it(tmp_path):
-    run = pipeline(tmp_path)
+@pytest.mark.parametrize("model", model_names())
+def test_every_arm_of_a_model_is_its_own_training_and_shares_the_stages_before_it(tmp_path, model):
+    run = pipeline(tmp_path, model)
 
     arms = run.arms()
     run.publish()
 
-    assert len({stage.location.uri for stage in arms.values()}) == len(ARMS)
+    assert len({stage.location.uri for stage in arms.values()}) == len(run.config.arms)
     assert len(list(tmp_path.glob("base/*/DONE"))) == 2  # with and without the auxiliary loss
-    assert len(list(tmp_path.glob("refine/*/DONE"))) == 3  # PL, LR, A+LR
+    scored = [ARMS[arm] for arm in run.config.arms if ARMS[arm].scored]
+    assert len(list(tmp_path.glob("refine/*/DONE"))) == len(scored)
     results = json.loads((tmp_path / RESULTS).read_text())["arms"]
-    assert set(results) == {
-        *("GT-repeat", "AVE-repeat", "AVE", "AVE+PL", "AVE+LR_dummy", "AVE+LR", "AVE+A"),
-        "AVE+A+LR",
-    }
-    assert len({tuple(values.values()) for values in results.values()}) > 4
+    name = model.upper()
+    assert set(results) == {"GT-repeat", f"{name}-repeat", *arms}
+    for values in results.values():
+        assert tuple(values) == run.task.metrics
+        assert all(0 <= value <= 100 for value in values.values())
 
 
 def test_soft_labels_and_several_partners_are_other_results(tmp_path):

@@ -5,25 +5,23 @@ video and repeating the name is hard to beat in accuracy, although it finds no b
 all. GT-repeat repeats the true video-level label; model-repeat (`AVE-repeat` for the base
 model AVE) repeats the video-level prediction of a model.
 
-Shape suffixes used in this file:
-    V = videos    T = segments
+Shape suffix used in this file:
+    V = videos
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def repeat(video_class_V: NDArray[np.integer], num_segments: int) -> NDArray[np.int64]:
-    """The class of each video as the prediction of all its segments, shape (V, T).
+def repeat(of_video_V: NDArray, num_segments: int) -> NDArray:
+    """What holds of each video, repeated over its segments.
 
     Args:
-        video_class_V: The true class of each video, or the most probable one under a model;
-            background where a video has no event.
+        of_video_V: Classes (V,), or columns of labels or probabilities (V, K): the true ones of
+            each video, or those of a model.
         num_segments: T.
+
+    Returns:
+        Shape (V, T) or (V, T, K).
     """
-    video_class_V = np.asarray(video_class_V)
-    if video_class_V.ndim != 1 or not np.issubdtype(video_class_V.dtype, np.integer):
-        raise ValueError(
-            f"expected one class index a video, got {video_class_V.dtype} {video_class_V.shape}"
-        )
-    return np.repeat(video_class_V[:, None].astype(np.int64), num_segments, axis=1)
+    return np.repeat(np.asarray(of_video_V)[:, None], num_segments, axis=1)

@@ -28,7 +28,7 @@ class PartnerPool:
     def __init__(
         self, labels_VK: NDArray[np.bool_], files: Sequence[str], kind: PartnerKind
     ) -> None:
-        self._labels_VK = labels_VK
+        self.labels_VK = labels_VK
         self._file_ids = np.unique(np.asarray(files, dtype=str), return_inverse=True)[1]
         self._file_id = {file: int(i) for file, i in zip(files, self._file_ids, strict=True)}
         self._event_free_only = kind == "event_free" and bool(labels_VK[:, -1].any())
@@ -55,8 +55,8 @@ class PartnerPool:
     def _disjoint(self, label_K: NDArray[np.bool_]) -> NDArray[np.intp]:
         key = label_K.tobytes()
         if key not in self._candidates:
-            may_V = ~(self._labels_VK & label_K).any(axis=1)
+            may_V = ~(self.labels_VK & label_K).any(axis=1)
             if self._event_free_only and not label_K[-1]:
-                may_V &= self._labels_VK[:, -1]
+                may_V &= self.labels_VK[:, -1]
             self._candidates[key] = np.flatnonzero(may_V)
         return self._candidates[key]

@@ -1,7 +1,11 @@
 """From window probabilities to pseudo-labels, and the choice of tau (Secs. 4.2 and 5.3).
 
+Labels have a column for background, the last one, if `background` says so. Those of parsing
+have none; there a class has two columns, one for what is heard and one for what is seen.
+
 Shape suffixes used in this file:
-    V = videos    W = windows    T = segments    K = event classes + background    G = thresholds
+    V = videos    W = windows    T = segments    G = thresholds
+    E = columns of events    K = columns of events and, if there is one, of background
 """
 
 from dataclasses import dataclass
@@ -20,32 +24,38 @@ def filter_scores(
 
 
 def pseudo_labels(
-    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_], threshold: float
+    scores_VWK: NDArray[np.floating],
+    labels_VK: NDArray[np.bool_],
+    threshold: float,
+    *,
+    background: bool = True,
 ) -> NDArray[np.bool_]:
     """Labels of the windows (eq. 11), shape (V, W, K).
 
-    A window in which no event reaches `threshold` is background, the last column.
+    A window in which no event reaches `threshold` is background.
 
     Args:
         scores_VWK: Z-hat, video-level probabilities of the synthetic videos, in [0, 1].
         labels_VK: Video-level labels.
         threshold: tau, in (0, 1).
     """
-    events_VWC = (scores_VWK[..., :-1] >= threshold) & labels_VK[:, None, :-1]
-    background_VW1 = ~events_VWC.any(axis=-1, keepdims=True)
-    return np.concatenate([events_VWC, background_VW1], axis=-1)
+    labels_VWK = (scores_VWK >= threshold) & labels_VK[:, None, :]
+    if background:
+        labels_VWK[..., -1] = ~labels_VWK[..., :-1].any(axis=-1)
+    return labels_VWK
 
 
 def soft_labels(
-    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_]
+    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_], *, background: bool = True
 ) -> NDArray[np.float32]:
     """Window probabilities as targets, without a threshold (Sec. 6), shape (V, W, K).
 
     Background takes what the most probable event leaves.
     """
-    events_VWC = scores_VWK[..., :-1] * labels_VK[:, None, :-1]
-    background_VW1 = 1.0 - events_VWC.max(axis=-1, keepdims=True)
-    return np.concatenate([events_VWC, background_VW1], axis=-1).astype(np.float32)
+    soft_VWK = (scores_VWK * labels_VK[:, None, :]).astype(np.float32)
+    if background:
+        soft_VWK[..., -1] = 1.0 - soft_VWK[..., :-1].max(axis=-1)
+    return soft_VWK
 
 
 def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[np.bool_]:
@@ -54,12 +64,14 @@ def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[n
 
 
 def window_truth(
-    segment_labels_VTK: NDArray[np.bool_], mask_WT: NDArray[np.bool_]
+    segment_labels_VTK: NDArray[np.bool_], mask_WT: NDArray[np.bool_], *, background: bool = True
 ) -> NDArray[np.bool_]:
     """Which events really occur in each window, shape (V, W, K); background where none does."""
     inside_VWTK = segment_labels_VTK[:, None] & mask_WT[None, :, :, None]
-    events_VWC = np.any(inside_VWTK[..., :-1], axis=2)
-    return np.concatenate([events_VWC, ~events_VWC.any(axis=-1, keepdims=True)], axis=-1)
+    truth_VWK = np.any(inside_VWTK, axis=2)
+    if background:
+        truth_VWK[..., -1] = ~truth_VWK[..., :-1].any(axis=-1)
+    return truth_VWK
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,8 @@ def threshold_curve(
     labels_VK: NDArray[np.bool_],
     truth_VWK: NDArray[np.bool_],
     thresholds_G: NDArray[np.float64],
+    *,
+    background: bool = True,
 ) -> ThresholdCurve:
     """Compare the pseudo-labels of annotated videos with their segment labels (Sec. 5.3).
 
@@ -104,9 +118,11 @@ def threshold_curve(
         DatasetError: Every labelled class occurs in every window, or none does, so that no
             tau is better than another.
     """
-    labelled_VWC = np.broadcast_to(labels_VK[:, None, :-1], truth_VWK[..., :-1].shape)
-    scores_P = np.asarray(scores_VWK[..., :-1])[labelled_VWC]
-    present_P = truth_VWK[..., :-1][labelled_VWC]
+    num_events = truth_VWK.shape[-1] - background
+    truth_VWE = truth_VWK[..., :num_events]
+    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], truth_VWE.shape)
+    scores_P = np.asarray(scores_VWK[..., :num_events])[labelled_VWE]
+    present_P = truth_VWE[labelled_VWE]
     if present_P.all() or not present_P.any():
         raise DatasetError(
             f"the validation split cannot tell good thresholds from bad ones: "

@@ -43,6 +43,22 @@ def mix_codes(codes_BTD: Tensor, partner_codes_BTD: Tensor, mask_WT: Tensor) -> 
     return torch.where(inside_WT1, codes_BTD.unsqueeze(1), partner_codes_BTD.unsqueeze(1))
 
 
+def exchange_modality(codes_BTD: Tensor, partner_codes_BTD: Tensor) -> Tensor:
+    """Codes of videos with one modality of their own and the other one of the partner.
+
+    For models whose codes hold what is heard in their first half and what is seen in the
+    second (Wu and Yang 2021: "exchange the audio and visual tracks").
+
+    Returns:
+        Shape (B, 2, T, D): first with the video's own sound, then with its own pictures.
+    """
+    heard_BTD, seen_BTD = codes_BTD.chunk(2, dim=-1)
+    other_heard_BTD, other_seen_BTD = partner_codes_BTD.chunk(2, dim=-1)
+    own_sound_BTD = torch.cat([heard_BTD, other_seen_BTD], dim=-1)
+    own_pictures_BTD = torch.cat([other_heard_BTD, seen_BTD], dim=-1)
+    return torch.stack([own_sound_BTD, own_pictures_BTD], dim=1)
+
+
 def score_synthetic(
     model: BaseModel, codes_BTD: Tensor, partner_codes_BTD: Tensor, mask_WT: Tensor
 ) -> Tensor:

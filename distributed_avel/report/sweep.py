@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from distributed_avel.metrics.segment import METRICS
 from distributed_avel.report.figures import standalone
 from distributed_avel.report.page import flatten, style_sheet
 from distributed_avel.report.sweep_figures import Mark, cost, heat_map, marks, parallel, trade_off
@@ -19,7 +18,6 @@ from distributed_avel.report.tables import heading
 from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
 from distributed_avel.search.space import Windows, describe
 
-_TRADE_OFF = ("accuracy", "non_ave_f1")
 _MOST_ROWS = 60
 
 
@@ -30,6 +28,8 @@ class SweepReport:
     Args:
         synthetic: The data were generated; the page says so wherever it shows a figure.
         windows: Pairs of window and stride that were tried.
+        metrics: All figures of a trial, in order.
+        trade_off: Two of them, which are shown against each other.
         criterion: The mean of these metrics decided.
         seed: Of the search; the other seeds are those of the best few points.
         chosen: The best point over its seeds.
@@ -42,6 +42,8 @@ class SweepReport:
     synthetic: bool
     windows: tuple[Windows, ...]
     trials: tuple[Trial, ...]
+    metrics: tuple[str, ...]
+    trade_off: tuple[str, str]
     criterion: tuple[str, ...]
     seed: int
     chosen: Candidate
@@ -109,11 +111,11 @@ def render_sweep(report: SweepReport) -> str:
     return environment.get_template("sweep.html").render(
         report=report,
         css=Markup(style_sheet()),
-        heat_maps={name: figure for name, figure in drawn.items() if name in METRICS},
+        heat_maps={name: figure for name, figure in drawn.items() if name in report.metrics},
         figures=drawn,
         describe=describe,
         heading=heading,
-        metrics=METRICS,
+        metrics=report.metrics,
         rows=report.finished[:_MOST_ROWS],
         total_seconds=sum(count.seconds for count in report.counts),
         naive_seconds=sum(count.naive_seconds for count in report.counts),
@@ -123,11 +125,11 @@ def render_sweep(report: SweepReport) -> str:
 
 def _figures(report: SweepReport) -> dict[str, str]:
     found = report.marks
-    shown = tuple(dict.fromkeys([*report.criterion, *_TRADE_OFF]))
-    others = tuple(metric for metric in METRICS if metric not in shown)
+    shown = tuple(dict.fromkeys([*report.criterion, *report.trade_off]))
+    others = tuple(metric for metric in report.metrics if metric not in shown)
     return {
         "parallel": parallel(found, shown),
-        "trade_off": trade_off(found, *_TRADE_OFF),
+        "trade_off": trade_off(found, *report.trade_off),
         **{f"cost_{metric}": cost(found, metric) for metric in shown},
         **{metric: heat_map(found, metric) for metric in (*shown, *others)},
     }

@@ -1,8 +1,6 @@
 """Evaluation: every arm and the naive strategies on the test split, and nothing else reads it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,24 +12,17 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.metrics.naive import repeat
-from distributed_avel.metrics.segment import one_label_per_segment, segment_metrics
 from distributed_avel.runtime.train import ModelRecipe
-from distributed_avel.schema import predictions_schema
-from distributed_avel.train.predict import segment_codes, segment_scores, video_scores
+from distributed_avel.schema import parsing_predictions_schema, predictions_schema
+from distributed_avel.tasks import Parsing, Task
+from distributed_avel.train.predict import segment_codes
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
 
 
-@dataclass(frozen=True, slots=True)
-class _Prediction:
-    """What an arm says of the test videos: scores (V, T, K) and classes (V, T)."""
-
-    scores_VTK: NDArray[np.float32]
-    class_VT: NDArray[np.int64]
-
-
 def evaluate(
+    task: Task,
     videos: VideoSet,
     features: Location,
     arms: Mapping[str, ModelRecipe],
@@ -51,57 +42,92 @@ def evaluate(
     chosen = [v for v in videos.split("test") if v.video_id in store]
     if not chosen:
         raise DatasetError(f"{videos.name}: no video of the test split has features")
-    labels_VTK = videos.segment_labels(chosen)
+    truth_VTK = task.truth(videos, chosen)
+    table = _parsing_table if isinstance(task, Parsing) else _localization_table
     metrics, background, tables = {}, {}, []
-    for arm, prediction in _predictions(videos, chosen, store, arms, repeated):
-        counted_VT = one_label_per_segment(labels_VTK, prediction.class_VT)
-        metrics[arm] = segment_metrics(counted_VT, prediction.class_VT, videos.num_classes)
-        background[arm] = float((prediction.class_VT == videos.num_classes).mean())
-        tables.append(_table(arm, chosen, labels_VTK.argmax(axis=-1), prediction))
+    for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated):
+        metrics[arm] = task.judge(truth_VTK, prob_VTK)
+        background[arm] = task.background_share(prob_VTK)
+        tables.append(table(arm, chosen, truth_VTK, prob_VTK))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
     (out / METRICS).write_json(metrics)
     return background
 
 
+@torch.no_grad()
 def _predictions(
+    task: Task,
     videos: VideoSet,
     chosen: Sequence[Video],
     store: FeatureStore,
     arms: Mapping[str, ModelRecipe],
     repeated: Sequence[str],
-) -> Iterator[tuple[str, _Prediction]]:
-    num_segments, num_classes = videos.timeline.num_segments, videos.num_classes
-    true_class_V = videos.video_labels(chosen).argmax(axis=1)
-    yield "GT-repeat", _repeated(true_class_V, num_segments, num_classes)
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    num_segments = videos.timeline.num_segments
+    yield "GT-repeat", _repeated(task.targets(videos, chosen), num_segments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
     for arm, recipe in arms.items():
         model = recipe().to(device)
         codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-        scores_VTK = segment_scores(model, codes_VTD)
-        yield arm, _Prediction(scores_VTK, scores_VTK.argmax(axis=-1))
+        yield arm, task.segment_prob(model, codes_VTD).cpu().numpy()
         if arm in repeated:
-            class_V = video_scores(model, codes_VTD, recipe.pooling).argmax(axis=-1)
-            yield f"{arm}-repeat", _repeated(class_V, num_segments, num_classes)
+            prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
+            yield f"{arm}-repeat", _repeated(prediction_VK, num_segments)
 
 
-def _repeated(class_V: NDArray[np.int64], num_segments: int, num_classes: int) -> _Prediction:
-    class_VT = repeat(class_V, num_segments)
-    return _Prediction(np.eye(num_classes + 1, dtype=np.float32)[class_VT], class_VT)
+def _repeated(prediction_VK: NDArray, num_segments: int) -> NDArray[np.float32]:
+    return repeat(prediction_VK.astype(np.float32), num_segments)
 
 
-def _table(
-    arm: str, chosen: Sequence[Video], truth_VT: NDArray[np.int64], prediction: _Prediction
+def _localization_table(
+    arm: str,
+    chosen: Sequence[Video],
+    truth_VTK: NDArray[np.bool_],
+    prob_VTK: NDArray[np.float32],
 ) -> pa.Table:
-    num_videos, num_segments, num_columns = prediction.scores_VTK.shape
-    rows = num_videos * num_segments
-    scores = pa.array(prediction.scores_VTK.reshape(-1), pa.float32())
-    columns: list[Any] = [
-        pa.array([arm] * rows),
-        pa.array(np.repeat([v.video_id for v in chosen], num_segments), pa.string()),
-        pa.array(np.tile(np.arange(num_segments, dtype=np.int32), num_videos)),
-        pa.array(truth_VT.reshape(-1).astype(np.int32)),
-        pa.array(prediction.class_VT.reshape(-1).astype(np.int32)),
-        pa.FixedSizeListArray.from_arrays(scores, num_columns),
+    columns = [
+        *_segments(arm, chosen, truth_VTK.shape[1]),
+        pa.array(truth_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        pa.array(prob_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        _scores(prob_VTK),
     ]
-    return pa.Table.from_arrays(columns, schema=predictions_schema(num_columns - 1))
+    return pa.Table.from_arrays(columns, schema=predictions_schema(truth_VTK.shape[-1] - 1))
+
+
+def _parsing_table(
+    arm: str,
+    chosen: Sequence[Video],
+    truth_VTK: NDArray[np.bool_],
+    prob_VTK: NDArray[np.float32],
+) -> pa.Table:
+    scores = np.split(prob_VTK, 2, axis=-1)
+    columns = [
+        *_segments(arm, chosen, truth_VTK.shape[1]),
+        *(_classes(truth_VTC) for truth_VTC in np.split(truth_VTK, 2, axis=-1)),
+        *(_classes(prob_VTC >= 0.5) for prob_VTC in scores),
+        *(_scores(prob_VTC) for prob_VTC in scores),
+    ]
+    return pa.Table.from_arrays(columns, schema=parsing_predictions_schema(scores[0].shape[-1]))
+
+
+def _segments(arm: str, chosen: Sequence[Video], num_segments: int) -> list[pa.Array]:
+    """The arm, the video and the number of each segment."""
+    return [
+        pa.array([arm] * (len(chosen) * num_segments)),
+        pa.array(np.repeat([v.video_id for v in chosen], num_segments), pa.string()),
+        pa.array(np.tile(np.arange(num_segments, dtype=np.int32), len(chosen))),
+    ]
+
+
+def _scores(prob_VTK: NDArray[np.float32]) -> pa.Array:
+    values = pa.array(prob_VTK.reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(values, prob_VTK.shape[-1])
+
+
+def _classes(events_VTC: NDArray[np.bool_]) -> pa.Array:
+    """The classes of each segment, as a list."""
+    rows_NC = events_VTC.reshape(-1, events_VTC.shape[-1])
+    ends_N = np.concatenate([[0], rows_NC.sum(axis=1).cumsum()]).astype(np.int32)
+    classes = np.nonzero(rows_NC)[1].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends_N), pa.array(classes))

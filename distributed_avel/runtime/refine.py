@@ -14,19 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distributed_avel.arms import Scored
 from distributed_avel.artifacts import Location
 from distributed_avel.config import RefineConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.mil import Pooling, mil_pool, pool_windows
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerPool
 from distributed_avel.refine.pseudo_labels import filter_scores
-from distributed_avel.refine.windows import score_synthetic, window_mask
+from distributed_avel.refine.windows import score_synthetic
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
+from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.predict import segment_codes
 
 SCORES = "scores"
@@ -41,27 +42,28 @@ class RefineWorker:
         make_model: Callable[[], BaseModel],
         features: Location,
         mask_WT: NDArray[np.bool_],
-        pooling: Pooling,
+        task: Task,
+        scored: Scored,
     ) -> None:
         torch.set_num_threads(1)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = make_model().to(self._device).eval()
         self._features = FeatureStore(features)
         self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
-        self._pooling: Pooling = pooling
+        self._task, self._scored = task, scored
         self._partner_codes: OrderedDict[str, Tensor] = OrderedDict()
 
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Window scores of rows of (video_id, labels_K, partners)."""
+        """Window scores of rows of (video_id, targets_K, partners)."""
         video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
-        labels_BK = np.array(rows["labels"].to_pylist(), dtype=bool)
+        targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
         codes_BTD = self._encode(video_ids)
         rounds = list(zip(*partners, strict=True))
         probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
         prob_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
-        scores_BWK = filter_scores(prob_BWK, labels_BK)
-        schema = window_scores_schema(scores_BWK.shape[1], scores_BWK.shape[2] - 1)
+        scores_BWK = filter_scores(prob_BWK, targets_BK)
+        schema = window_scores_schema(*scores_BWK.shape[1:])
         columns = [
             pa.array(video_ids, pa.string()),
             pa.array(partners, schema.field("partners").type),
@@ -70,15 +72,17 @@ class RefineWorker:
         return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
 
     def _mixed(self, codes_BTD: Tensor, partners: Sequence[str]) -> Tensor:
-        """Probabilities of the synthetic videos with one partner each, (B, W, K)."""
+        """Probabilities beside one partner each, (B, W, K)."""
         partner_codes_BTD = self._encode_partners(partners)
-        scores_BWTK = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
-        return mil_pool(scores_BWTK, self._pooling).softmax(dim=-1)
+        if self._scored == "exchanged":
+            assert isinstance(self._task, Parsing)
+            return self._task.exchanged_prob(self._model, codes_BTD, partner_codes_BTD)
+        scores = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
+        return self._task.video_prob(scores)
 
     def _alone(self, codes_BTD: Tensor) -> Tensor:
         """Probabilities of the windows of the original videos, (B, W, K)."""
-        scores_BTK = self._model.score(codes_BTD)
-        return pool_windows(scores_BTK, self._mask_WT, self._pooling).softmax(dim=-1)
+        return self._task.window_prob(self._model.score(codes_BTD), self._mask_WT)
 
     def _encode(self, video_ids: Sequence[str]) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)
@@ -99,10 +103,11 @@ class _MakeWorker:
     make_model: Callable[[], BaseModel]
     features: Location
     mask_WT: NDArray[np.bool_]
-    pooling: Pooling
+    task: Task
+    scored: Scored
 
     def __call__(self) -> RefineWorker:
-        return RefineWorker(self.make_model, self.features, self.mask_WT, self.pooling)
+        return RefineWorker(self.make_model, self.features, self.mask_WT, self.task, self.scored)
 
 
 def score_windows(
@@ -112,11 +117,12 @@ def score_windows(
     *,
     make_model: Callable[[], BaseModel],
     features: Location,
-    pooling: Pooling,
+    task: Task,
+    mask_WT: NDArray[np.bool_],
     config: RefineConfig,
     seed: int,
     out: Location,
-    alone: bool = False,
+    scored: Scored = "refined",
     here: bool = False,
 ) -> None:
     """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
@@ -125,33 +131,32 @@ def score_windows(
         chosen: Videos to score.
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
-        alone: Score the windows of the original videos, without partners.
+        scored: Windows "alone" have no partners.
         here: Score in this process rather than in actors; the results are the same.
     """
     candidates = PartnerPool(
         videos.video_labels(training), [v.uri for v in training], config.partners
     )
-    labels_VK = videos.video_labels(chosen)
+    num_partners = 0 if scored == "alone" else config.num_partners
     partners = [
         [
             training[candidates.draw(label_K, v.uri, number)].video_id
-            for number in _numbers(seed, v.video_id, 0 if alone else config.num_partners)
+            for number in _numbers(seed, v.video_id, num_partners)
         ]
-        for v, label_K in zip(chosen, labels_VK, strict=True)
+        for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
     ]
     rows = pa.table(
         {
             "video_id": [v.video_id for v in chosen],
             "partners": pa.array(partners, pa.list_(pa.string())),
-            "labels": labels_VK.tolist(),
+            "targets": task.targets(videos, chosen).tolist(),
         }
     )
-    mask_WT = window_mask(videos.timeline.num_segments, config.window, config.stride)
     pool = Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor)
     run_units(
         "refine",
         cut_into_units(rows, config.unit_size),
-        _MakeWorker(make_model, features, mask_WT, pooling),
+        _MakeWorker(make_model, features, mask_WT, task, scored),
         out,
         None if here else pool,
     )

@@ -18,14 +18,21 @@ from distributed_avel.refine.pseudo_labels import (
 )
 from distributed_avel.runtime.refine import read_window_scores
 from distributed_avel.schema import THRESHOLDS
+from distributed_avel.tasks import Task
 
 THRESHOLDS_FILE = "thresholds.parquet"
 
 
 def choose_threshold(
-    videos: VideoSet, validation: Sequence[Video], mask_WT: NDArray[np.bool_], out: Location
+    task: Task,
+    videos: VideoSet,
+    validation: Sequence[Video],
+    mask_WT: NDArray[np.bool_],
+    out: Location,
 ) -> dict[str, Any]:
     """Compare window pseudo-labels with segment labels over a grid of tau (Sec. 5.3).
+
+    Parsing has one tau for both modalities.
 
     Args:
         out: Folder of Step 2; the curve is written into it.
@@ -38,10 +45,13 @@ def choose_threshold(
     if not with_event:
         return {"threshold": None, "no_threshold": "no validation video with an event is usable"}
     scores_VWK = read_window_scores(out, [v.video_id for v in with_event])
-    truth_VWK = window_truth(videos.segment_labels(with_event), mask_WT)
-    labels_VK = videos.video_labels(with_event)
+    truth_VTK = task.truth(videos, with_event)
+    truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
+    labels_VK = task.targets(videos, with_event)
     try:
-        curve = threshold_curve(scores_VWK, labels_VK, truth_VWK, threshold_grid())
+        curve = threshold_curve(
+            scores_VWK, labels_VK, truth_VWK, threshold_grid(), background=task.background
+        )
     except DatasetError as error:
         return {"threshold": None, "no_threshold": str(error)}
     (out / THRESHOLDS_FILE).write_table(_to_table(curve))

@@ -8,7 +8,7 @@ over the workers, and rank 0 alone writes files.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.losses import VideoLoss
-from distributed_avel.metrics.segment import METRICS, one_label_per_segment, segment_metrics
-from distributed_avel.mil import Pooling
-from distributed_avel.models import BaseModel, create, model_class
+from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.runtime.progress import ProgressBoard, progress
@@ -34,17 +31,17 @@ from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
 from distributed_avel.schema import CURVES
+from distributed_avel.tasks import Task
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
 from distributed_avel.train.loop import train_epoch
 from distributed_avel.train.objectives import Objective
-from distributed_avel.train.predict import segment_codes, segment_scores
+from distributed_avel.train.predict import segment_codes
 
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
 _BOARD_EVERY_S = 0.5
 _MAX_FAILURES = 5
-_SHOWN = ("val/accuracy", "val/non_ave_f1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,13 +69,6 @@ class ModelRecipe:
         return model
 
     @property
-    def pooling(self) -> Pooling:
-        """The MIL pooling that the configuration asks for."""
-        if self.config.pooling != "model":
-            return self.config.pooling
-        return model_class(self.config.name).pooling
-
-    @property
     def has_dropout(self) -> bool:
         """Whether training draws random numbers in the model."""
         with torch.device("meta"):
@@ -94,20 +84,25 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainJob:
-    """What to train, and on what; each worker gets a copy."""
+    """What to train, and on what; each worker gets a copy.
+
+    Args:
+        labels_VK: Video-level labels with background, which partners are drawn by.
+        targets_VK: What the losses take for video-level labels.
+    """
 
     stage: str
     seed: int
+    task: Task
     make_model: Callable[[], BaseModel]
     features: Location
     video_ids: Sequence[str]
     files: Sequence[str]
     labels_VK: NDArray[np.bool_]
+    targets_VK: NDArray[np.bool_]
     mask_WT: NDArray[np.bool_]
     val_ids: Sequence[str]
-    val_labels_VTK: NDArray[np.bool_]
-    pooling: Pooling
-    loss: VideoLoss
+    val_truth_VTK: NDArray[np.bool_]
     num_epochs: int
     config: TrainConfig
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
@@ -134,9 +129,10 @@ class TrainJob:
             files=self.files,
             audio_VTD=audio_VTD,
             visual_VTRD=visual_VTRD,
-            labels_VK=self.labels_VK,
+            labels_VK=self.targets_VK,
             window_labels_VWK=self.window_labels_VWK,
             partners=pool,
+            background=self.task.background,
         )
 
 
@@ -168,7 +164,7 @@ def train(job: TrainJob, out: Location) -> None:
         ),
     )
     with progress(job.stage, job.num_epochs, "epochs") as report:
-        _fit(trainer, lambda: _show(board, report))
+        _fit(trainer, lambda: _show(board, report, job.task.criterion))
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer, watch: Callable[[], None]) -> None:
@@ -198,9 +194,10 @@ def _diverged(error: BaseException) -> ArtifactError | None:
     return ArtifactError(f"training diverged ({next(iter(causes))}); lower train.learning_rate")
 
 
-def _show(board: Any, report: Callable[[int, str], None]) -> None:
+def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[str]) -> None:
     for message in ray.get(board.take.remote()):
-        shown = {k: v for k, v in message["metrics"].items() if k[:4] != "val/" or k in _SHOWN}
+        metrics = message["metrics"].items()
+        shown = {k: v for k, v in metrics if k[:4] != "val/" or k[4:] in criterion}
         note = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         report(message["epoch"] + 1, note)
 
@@ -222,18 +219,21 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
     torch.set_num_threads(job.config.cpus_per_worker)
     torch.manual_seed(derive(job.seed, job.stage, "weights"))  # the same on every worker
     model = job.make_model()
-    objective = Objective(model, torch.from_numpy(job.mask_WT), pooling=job.pooling, loss=job.loss)
-    wrapped = team.wrap(objective)
+    wrapped = team.wrap(Objective(model, torch.from_numpy(job.mask_WT), job.task))
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()
     curves: list[dict[str, Any]] = []
+    best: dict[str, Any] | None = None
     first_epoch = 0
     if state := team.restore():
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        curves, first_epoch = state["curves"], state["epoch"] + 1
+        curves, first_epoch, best = state["curves"], state["epoch"] + 1, state["best"]
 
     for epoch in range(first_epoch, job.num_epochs):
+        decay = job.config.lr_decay ** (epoch // job.config.lr_decay_epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = job.config.learning_rate * decay
         plan = EpochPlan(
             seed=job.seed, stage=job.stage, epoch=epoch, batch_size=job.config.batch_size
         )
@@ -252,6 +252,7 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
         due = (epoch + 1) % job.config.report_every == 0 or epoch + 1 == job.num_epochs
         if team.rank == 0 and due:
             metrics |= _validate(job, model, team.device)
+            best = _better(best, model, epoch, metrics.get(f"val/{job.task.best_epoch}"))
         curves += [{"epoch": epoch, "metric": k, "value": v} for k, v in metrics.items()]
         if due:
             state = {
@@ -259,34 +260,51 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
                 "optimizer": optimizer.state_dict(),
                 "epoch": epoch,
                 "curves": curves,
+                "best": best if job.config.keep == "best" else None,
             }
             team.save(state, metrics)
         if team.rank == 0:
             team.show(epoch, metrics)
 
     if team.rank == 0:
+        if job.config.keep == "best" and best:
+            model.load_state_dict(best["model"])
         (out / CURVES_FILE).write_table(pa.Table.from_pylist(curves, schema=CURVES))
         (out / WEIGHTS).write_bytes(weights_to_bytes(model))
 
 
-def last_validation(out: Location) -> dict[str, float]:
-    """Metrics of the validation split at the end of a training.
+def kept_validation(out: Location, task: Task, keep: Literal["last", "best"]) -> dict[str, float]:
+    """Metrics of the validation split with the weights that a training kept.
 
     Args:
         out: Folder of the training.
 
     Raises:
-        ArtifactError: They were not all kept.
+        ArtifactError: They were not all written down.
     """
-    rows = (out / CURVES_FILE).read_table().to_pylist()
-    last = {row["metric"]: row["value"] for row in rows}
-    missing = [name for name in METRICS if f"val/{name}" not in last]
-    if missing:
+    by_epoch: dict[int, dict[str, float]] = {}
+    for row in (out / CURVES_FILE).read_table().to_pylist():
+        if row["metric"].startswith("val/"):
+            metric = row["metric"].removeprefix("val/")
+            by_epoch.setdefault(row["epoch"], {})[metric] = row["value"]
+    found = list(by_epoch.values())
+    if not found or any(name not in found[-1] for name in task.metrics):
         raise ArtifactError(
-            f"{out / CURVES_FILE}: no {missing[0]} of the validation split; remove {out} to "
-            "train anew"
+            f"{out / CURVES_FILE}: no figures of the validation split; remove {out} to train anew"
         )
-    return {name: last[f"val/{name}"] for name in METRICS}
+    if keep == "last":
+        return found[-1]
+    return max(reversed(found), key=lambda metrics: metrics[task.best_epoch])
+
+
+def _better(
+    best: dict[str, Any] | None, model: BaseModel, epoch: int, value: float | None
+) -> dict[str, Any] | None:
+    """The better one of the best weights so far and those of this epoch; of equals, these."""
+    if value is None or (best and value < best["value"]):
+        return best
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return {"value": value, "epoch": epoch, "model": weights}
 
 
 def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str, float]:
@@ -294,8 +312,7 @@ def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str
         return {}
     audio_VTD, visual_VTRD = FeatureStore(job.features).read(job.val_ids)
     codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-    scores_VTK = segment_scores(model, codes_VTD)
-    class_VT = scores_VTK.argmax(axis=-1)
-    truth_VT = one_label_per_segment(job.val_labels_VTK, class_VT)
-    metrics = segment_metrics(truth_VT, class_VT, scores_VTK.shape[-1] - 1)
+    with torch.no_grad():
+        prob_VTK = job.task.segment_prob(model, codes_VTD).cpu().numpy()
+    metrics = job.task.judge(job.val_truth_VTK, prob_VTK)
     return {f"val/{name}": value for name, value in metrics.items()}

@@ -6,7 +6,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from distributed_avel.errors import ConfigError
-from distributed_avel.metrics.segment import METRICS
 from distributed_avel.search.space import Point
 
 
@@ -59,17 +58,16 @@ class Candidate:
         return stdev(self.values) if len(self.values) > 1 else None
 
 
-def check_criterion(names: Sequence[str]) -> None:
-    """Refuse a metric that there is not.
+def check_criterion(names: Sequence[str], metrics: Sequence[str]) -> None:
+    """Refuse a name that is not one of the metrics.
 
     Raises:
         ConfigError: It lists the ones there are.
     """
-    unknown = [name for name in names if name not in METRICS]
-    if unknown or not names:
+    unknown = [name for name in names if name not in metrics]
+    if unknown:
         raise ConfigError(
-            f"sweep.criterion: {', '.join(unknown) or 'nothing'}: no such metric; "
-            f"there are {', '.join(METRICS)}"
+            f"sweep.criterion: {', '.join(unknown)}: no such metric; there are {', '.join(metrics)}"
         )
 
 

@@ -15,7 +15,7 @@ import ray
 
 from distributed_avel.artifacts import Stage
 from distributed_avel.config import TuneConfig
-from distributed_avel.errors import DatasetError
+from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.pipeline import RESULTS, Pipeline
 from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
 from distributed_avel.run import check_names
@@ -41,6 +41,7 @@ from distributed_avel.search.space import (
 )
 from distributed_avel.sweep.record import BEST, PAGE, SEED, TRIALS, Record, short_hash
 from distributed_avel.sweep.trial import SweepTrial
+from distributed_avel.tasks import task_class
 
 _NEUTRAL = {"cluster", "tracking", "report", "run_dir"}
 _NEUTRAL_SWEEP = {"max_concurrent", "max_retries", "gpus_per_trial", "num_best", "num_seeds"}
@@ -49,11 +50,17 @@ _NEUTRAL_SWEEP = {"max_concurrent", "max_retries", "gpus_per_trial", "num_best",
 def run_sweep(config: TuneConfig) -> None:
     """The whole sweep, then what was chosen, what it cost, and where everything lies."""
     check_names(config)
-    check_criterion(config.sweep.criterion)
+    config = _with_criterion(config)
     dimensions = tuple(parse_dimension(text, config.run) for text in config.sweep.vary)
     for dimension in dimensions:
         for value in dimension.values if isinstance(dimension, Choice) else ():
-            check_names(with_values(config.run, {dimension.key: value}))
+            tried = with_values(config.run, {dimension.key: value})
+            check_names(tried)
+            if task_class(tried.model.name) is not task_class(config.model.name):
+                raise ConfigError(
+                    f"sweep.vary: {tried.model.name} and {config.model.name} have other metrics, "
+                    "localization and parsing, so no sweep can choose between them"
+                )
     windows = tuple(chosen_windows(config.sweep, config.data.num_segments))
     space = Space(windows=windows, dimensions=dimensions)
     if config.sweep.search == "grid":
@@ -64,6 +71,15 @@ def run_sweep(config: TuneConfig) -> None:
     ):
         require(config)
         Sweep(config, space, tracker).run()
+
+
+def _with_criterion(config: TuneConfig) -> TuneConfig:
+    """The configuration with the criterion of the task, if it names none of its own."""
+    task = task_class(config.model.name)
+    check_criterion(config.sweep.criterion, task.metrics)
+    criterion = config.sweep.criterion or task.criterion
+    sweep = config.sweep.model_copy(update={"criterion": criterion})
+    return config.model_copy(update={"sweep": sweep})
 
 
 @dataclass

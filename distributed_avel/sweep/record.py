@@ -25,6 +25,7 @@ from distributed_avel.search.selection import (
     rank,
 )
 from distributed_avel.search.space import Point, Windows, describe, with_values
+from distributed_avel.tasks import task_class
 
 BEST = "best.yaml"
 TRIALS = "sweep.json"
@@ -140,11 +141,14 @@ class Record:
         self, chosen: Candidate, videos: VideoSet, windows: tuple[Windows, ...]
     ) -> SweepReport:
         trials = sorted(self.trials.values(), key=lambda t: (describe(t.point), t.seed))
+        task = task_class(self.config.model.name)
         return SweepReport(
             dataset=videos.name,
             synthetic=videos.synthetic,
             windows=windows,
             trials=tuple(trials),
+            metrics=task.metrics,
+            trade_off=task.criterion,
             criterion=self.config.sweep.criterion,
             seed=self.config.seed,
             chosen=chosen,

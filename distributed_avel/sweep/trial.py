@@ -9,7 +9,7 @@ from distributed_avel.config import RunConfig
 from distributed_avel.pipeline import Pipeline, Place
 from distributed_avel.runtime.leases import LeaseHolder
 from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import last_validation
+from distributed_avel.runtime.train import kept_validation
 from distributed_avel.runtime.tune import CRITERION, EPOCH, FINISHED, ReportTrial
 from distributed_avel.search.selection import criterion
 from distributed_avel.search.space import Point, with_values
@@ -68,7 +68,8 @@ class SweepTrial:
         pipeline = self.pipeline(point, report)
         retrained = pipeline.retrain(self.auxiliary)
         stages = (pipeline.base(self.auxiliary), pipeline.refine(self.auxiliary), retrained)
-        metrics = last_validation(retrained.location)
+        keep = pipeline.config.train.keep
+        metrics = kept_validation(retrained.location, pipeline.task, keep)
         uses = [[s.name, s.fingerprint, s.manifest()["seconds"]] for s in stages]
         epochs = pipeline.config.train.retrain_epochs
         final = self._report(metrics, epochs, finished=True) | {"stages": uses}

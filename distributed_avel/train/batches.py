@@ -6,7 +6,8 @@ model: the synthetic videos, and so the gradients, would be other ones.
 
 Shape suffixes used in this file:
     V = videos of the training set    B = videos of a batch    P = different partners in it
-    T = segments    R = regions    W = windows    D = feature size    K = event classes + background
+    T = segments    R = regions    W = windows    D = feature size
+    K = columns of labels, background the last of them if there is one
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,10 @@ class TrainingSet:
     """The training videos, in memory.
 
     Args:
+        labels_VK: Video-level targets, for the losses.
         window_labels_VWK: Pseudo-labels of the windows (Step 3), if there are any.
         partners: Where partner videos come from (Step 1 with the auxiliary loss), if needed.
+        background: Whether the last column of labels is background.
     """
 
     video_ids: Sequence[str]
@@ -39,6 +42,7 @@ class TrainingSet:
     labels_VK: NDArray[np.bool_]
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerPool | None = None
+    background: bool = True
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -90,7 +94,7 @@ class EpochPlan:
     def partner(self, pool: PartnerPool, videos: TrainingSet, index: int) -> int:
         """The partner of a video in this epoch."""
         number = derive(self.seed, self.stage, "partner", self.epoch, videos.video_ids[index])
-        return pool.draw(videos.labels_VK[index], videos.files[index], number)
+        return pool.draw(pool.labels_VK[index], videos.files[index], number)
 
 
 def worker_batches(
@@ -120,7 +124,8 @@ def _batch(
         different_P, partner_of_B = np.unique(drawn_B, return_inverse=True)
         rows = np.concatenate([share, different_P])
         partner_B = torch.from_numpy(partner_of_B)
-        union_BK = union_of_labels(labels_BK, torch.from_numpy(videos.labels_VK[drawn_B]))
+        theirs_BK = torch.from_numpy(videos.labels_VK[drawn_B])
+        union_BK = union_of_labels(labels_BK, theirs_BK, background=videos.background)
     if videos.window_labels_VWK is not None:
         window_labels_BWK = torch.from_numpy(videos.window_labels_VWK[share])
     return Batch(

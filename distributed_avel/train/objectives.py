@@ -4,14 +4,30 @@ A module, because DDP watches the forward pass of what it wraps, and the losses 
 and `score` of the base model separately.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.losses import VideoLoss, auxiliary_loss, mil_loss, refinement_loss
-from distributed_avel.mil import Pooling
 from distributed_avel.models import BaseModel
 from distributed_avel.refine.windows import mix_codes
 from distributed_avel.train.batches import Batch
+
+
+class Losses(Protocol):
+    """The losses of a task; see `tasks.Task`."""
+
+    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+        """L_MIL of each video."""
+        ...
+
+    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+        """L_A of each video."""
+        ...
+
+    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+        """L_LR of each video."""
+        ...
 
 
 class Objective(nn.Module):
@@ -23,33 +39,30 @@ class Objective(nn.Module):
 
     mask_WT: Tensor
 
-    def __init__(
-        self, model: BaseModel, mask_WT: Tensor, *, pooling: Pooling, loss: VideoLoss
-    ) -> None:
+    def __init__(self, model: BaseModel, mask_WT: Tensor, losses: Losses) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mask_WT", mask_WT, persistent=False)
-        self._pooling: Pooling = pooling
-        self._loss: VideoLoss = loss
+        self._losses = losses
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of each video, (B,); what is minimised is their weighted sum."""
         codes_NTD = self.model.encode(batch.audio_NTD, batch.visual_NTRD)
         codes_BTD = codes_NTD[: batch.num_videos]
         if batch.partner_B is None or batch.union_BK is None:
-            scores_BTK = self.model.score(codes_BTD)
-            losses = {"mil": mil_loss(scores_BTK, batch.labels_BK, self._pooling, self._loss)}
+            scores = self.model.score(codes_BTD)
+            losses = {"mil": self._losses.mil_loss(scores, batch.labels_BK)}
         else:
             partner_codes_BTD = codes_NTD[batch.num_videos :][batch.partner_B]
             mixed_BWTD = mix_codes(codes_BTD, partner_codes_BTD, self.mask_WT)
-            scores_BTK, scores_BWTK = self._score_together(codes_BTD, mixed_BWTD)
+            scores, scores_of_windows = self._score_together(codes_BTD, mixed_BWTD)
             losses = {
-                "mil": mil_loss(scores_BTK, batch.labels_BK, self._pooling, self._loss),
-                "auxiliary": auxiliary_loss(scores_BWTK, batch.union_BK, self._pooling, self._loss),
+                "mil": self._losses.mil_loss(scores, batch.labels_BK),
+                "auxiliary": self._losses.auxiliary_loss(scores_of_windows, batch.union_BK),
             }
         if batch.window_labels_BWK is not None:
-            losses["refinement"] = refinement_loss(
-                scores_BTK, batch.window_labels_BWK, self.mask_WT, self._pooling, self._loss
+            losses["refinement"] = self._losses.refinement_loss(
+                scores, batch.window_labels_BWK, self.mask_WT
             )
         return losses
 

@@ -1,7 +1,7 @@
-"""Scores of videos without training on them.
+"""Codes of videos without training on them.
 
 Shape suffixes used in this file:
-    V = videos    T = segments    R = regions    D = feature size    K = event classes + background
+    V = videos    T = segments    R = regions    D = feature size
 """
 
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distributed_avel.mil import Pooling, mil_pool
 from distributed_avel.models import BaseModel
 
 
@@ -37,17 +36,3 @@ def segment_codes(
         visual = torch.from_numpy(visual_VTRD[rows]).to(device, dtype)
         codes.append(model.encode(audio, visual))
     return torch.cat(codes)
-
-
-@torch.no_grad()
-def segment_scores(model: BaseModel, codes_VTD: Tensor) -> NDArray[np.float32]:
-    """Probabilities of each segment, shape (V, T, K); the largest is the predicted class."""
-    model.eval()
-    return model.localize(codes_VTD).softmax(dim=-1).cpu().numpy()
-
-
-@torch.no_grad()
-def video_scores(model: BaseModel, codes_VTD: Tensor, pooling: Pooling) -> NDArray[np.float32]:
-    """Probabilities of each video as a whole, shape (V, K) (eq. 6)."""
-    model.eval()
-    return mil_pool(model.score(codes_VTD), pooling).softmax(dim=-1).cpu().numpy()

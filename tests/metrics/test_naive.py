@@ -1,7 +1,6 @@
 """The strategy that repeats a video's class over its segments."""
 
 import numpy as np
-import pytest
 
 from distributed_avel.metrics.naive import repeat
 
@@ -14,7 +13,8 @@ def test_no_videos_make_no_rows():
     assert repeat(np.zeros(0, dtype=np.int32), num_segments=4).shape == (0, 4)
 
 
-@pytest.mark.parametrize("not_classes", [np.array([0.9, 0.1]), np.array([[1, 0], [0, 1]])])
-def test_scores_in_place_of_classes_are_refused(not_classes):
-    with pytest.raises(ValueError, match="one class index a video"):
-        repeat(not_classes, num_segments=4)
+def test_columns_are_repeated_as_a_whole():
+    columns_VK = np.array([[0.0, 1.0], [1.0, 1.0]])
+    repeated_VTK = repeat(columns_VK, num_segments=3)
+    assert repeated_VTK.shape == (2, 3, 2)
+    assert (repeated_VTK == columns_VK[:, None]).all()

@@ -41,6 +41,8 @@ def report(found: tuple[Trial, ...], **changes) -> SweepReport:
         "synthetic": True,
         "windows": tuple(valid_windows(10)[:3]),
         "trials": found,
+        "metrics": METRICS,
+        "trade_off": ("accuracy", "non_ave_f1"),
         "criterion": ("accuracy", "non_ave_f1"),
         "seed": 0,
         "chosen": Candidate(point=found[1].point, values=(60.0, 62.0)),

@@ -5,6 +5,7 @@ import torch
 
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.refine.windows import window_mask
+from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import EpochPlan, TrainingSet
 from distributed_avel.train.objectives import Objective
 from tests.models.examples import SIZES, small_model
@@ -51,4 +52,4 @@ def objective(dtype: torch.dtype, *, name: str = "ave", seed: int = 0) -> Object
     """Around a small model, in train mode."""
     model = small_model(name, dtype, seed).train()
     mask_WT = torch.from_numpy(MASK_WT)
-    return Objective(model, mask_WT, pooling=model.pooling, loss="soft_margin")
+    return Objective(model, mask_WT, Localization(model.pooling, "soft_margin"))

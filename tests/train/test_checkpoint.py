@@ -3,7 +3,6 @@
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,7 @@ from distributed_avel.train.checkpoint import (
     weights_to_bytes,
 )
 from distributed_avel.train.loop import train_epoch
-from distributed_avel.train.predict import segment_codes, segment_scores, video_scores
+from distributed_avel.train.predict import segment_codes
 from tests.models.examples import SIZES, features, small_model
 from tests.train.examples import objective
 from tests.train.test_loop import batches_of, optimizer_of, parameters
@@ -109,17 +108,3 @@ def test_codes_do_not_depend_on_how_many_are_made_at_a_time(name):
         torch.testing.assert_close(other, codes[0], rtol=0, atol=1e-12)
     assert not model.training
     assert not codes[0].requires_grad
-
-
-def test_scores_are_probabilities_of_segments_and_of_videos():
-    model = small_model("ave")
-    audio, visual = (x.numpy() for x in features(3))
-    codes = segment_codes(model, audio, visual.astype(np.float16), device=CPU)
-
-    segments_VTK, videos_VK = segment_scores(model, codes), video_scores(model, codes, "max")
-
-    assert segments_VTK.shape == (3, 10, 5)
-    assert videos_VK.shape == (3, 5)
-    np.testing.assert_allclose(segments_VTK.sum(axis=-1), 1, rtol=1e-5)
-    by_hand = model.score(codes).amax(dim=1).softmax(dim=-1).detach()
-    np.testing.assert_allclose(videos_VK, by_hand, rtol=1e-5)

@@ -13,6 +13,7 @@ from distributed_avel.mil import mil_pool
 from distributed_avel.models import BaseModel, model_class, model_names
 from distributed_avel.refine.pseudo_labels import filter_scores
 from distributed_avel.refine.windows import score_synthetic
+from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import Batch, worker_batches
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
@@ -94,7 +95,7 @@ def largest_difference(step: Objective, batch: Batch) -> tuple[float, float]:
 def test_losses_and_gradients_are_exact_in_float64(name, kinds):
     step = without_dropout(objective(torch.float64, name=name))
     if step.model.pooling != "max":
-        step = Objective(step.model, step.mask_WT, pooling="max", loss="soft_margin")
+        step = Objective(step.model, step.mask_WT, Localization("max", "soft_margin"))
 
     losses, grads = largest_difference(step, one_batch(torch.float64, **kinds))
 

@@ -1,0 +1,24 @@
+"""The two tasks, and which of them a base model is for."""
+
+from distributed_avel.config import ModelConfig, TrainConfig
+from distributed_avel.models import model_class
+from distributed_avel.tasks.base import Task
+from distributed_avel.tasks.localization import Localization
+from distributed_avel.tasks.parsing import Parsing
+
+__all__ = ["Localization", "Parsing", "Task", "task_class", "task_of"]
+
+_TASKS: dict[str, type[Task]] = {"localization": Localization, "parsing": Parsing}
+
+
+def task_class(model: str) -> type[Task]:
+    """The task of the base model of that name."""
+    return _TASKS[model_class(model).task]
+
+
+def task_of(model: ModelConfig, train: TrainConfig) -> Task:
+    """The task of a run, with what the configuration says of it."""
+    if task_class(model.name) is Parsing:
+        return Parsing(visual_smoothing=train.visual_smoothing)
+    pooling = model_class(model.name).pooling if model.pooling == "model" else model.pooling
+    return Localization(pooling=pooling, loss=train.loss)

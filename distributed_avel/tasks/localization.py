@@ -1,0 +1,91 @@
+"""Localization (AVEL): the one event of a segment that is both seen and heard, or background.
+
+Shape suffixes: V, B = videos, T = segments, W = windows, C = event classes, K = C + 1
+(background last), D = code size.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.losses import VideoLoss, auxiliary_loss, mil_loss, refinement_loss
+from distributed_avel.metrics.segment import METRICS, one_label_per_segment, segment_metrics
+from distributed_avel.mil import Pooling, mil_pool, pool_windows
+from distributed_avel.models import BaseModel
+from distributed_avel.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Localization(Task):
+    """The task of the paper.
+
+    Args:
+        pooling: From segment to video scores.
+        loss: g, the video-level loss.
+    """
+
+    metrics = METRICS
+    criterion = ("accuracy", "non_ave_f1")
+    best_epoch = "accuracy"
+    background = True
+
+    pooling: Pooling
+    loss: VideoLoss
+
+    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+        """Eqs. 6 and 7."""
+        return mil_loss(scores, targets_BK, self.pooling, self.loss)
+
+    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+        """Eqs. 15 to 18."""
+        return auxiliary_loss(scores_of_windows, union_BK, self.pooling, self.loss)
+
+    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+        """Eqs. 12 and 13."""
+        return refinement_loss(scores, targets_BWK, mask_WT, self.pooling, self.loss)
+
+    def video_prob(self, scores: Tensor) -> Tensor:
+        """Softmax of the pooled scores (eq. 6)."""
+        return mil_pool(scores, self.pooling).softmax(dim=-1)
+
+    def window_prob(self, scores: Tensor, mask_WT: Tensor) -> Tensor:
+        """Softmax of the scores pooled within each window."""
+        return pool_windows(scores, mask_WT, self.pooling).softmax(dim=-1)
+
+    def segment_prob(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
+        """Softmax over the classes; the largest is the predicted one."""
+        return model.localize(codes_BTD).softmax(dim=-1)
+
+    def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
+        """The most probable class of the video."""
+        prob_BK = self.video_prob(model.score(codes_BTD))
+        return one_hot(prob_BK.argmax(dim=-1), prob_BK.shape[-1])
+
+    def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
+        """Y; the background bit is set only where there is no event."""
+        return videos.video_labels(chosen)
+
+    def truth(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
+        """Events both seen and heard; background where there is none."""
+        return videos.segment_labels(chosen)
+
+    def judge(
+        self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+    ) -> dict[str, float]:
+        """The metrics of the paper's tables on AVE."""
+        class_VT = prob_VTK.argmax(axis=-1)
+        truth_VT = one_label_per_segment(truth_VTK, class_VT)
+        return segment_metrics(truth_VT, class_VT, truth_VTK.shape[-1] - 1)
+
+    def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
+        """Segments whose class is background."""
+        return float((prob_VTK.argmax(axis=-1) == prob_VTK.shape[-1] - 1).mean())
+
+    def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
+        """A class has one column."""
+        return counts_E.tolist()
