@@ -412,8 +412,9 @@ class ReproduceConfig(RunConfig):
     seeds: PositiveInt = 5
     """Seeds of every system, counted from seed."""
 
-    by_model: dict[str, dict[str, Any]] = {}
-    """Settings of one base model in place of the run's, as in {psp: {train.batch_size: 128}}."""
+    by_model: tuple[str, ...] = ()
+    """Settings of one base model in place of the run's: MODEL:KEY=VALUE, such as
+    psp:train.batch_size=128."""
 
     max_concurrent: PositiveInt | None = None
     """No more trainings than this at once (default: what the cluster holds)."""

@@ -22,7 +22,13 @@ from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.provenance import provenance
-from distributed_avel.refine.pseudo_labels import pseudo_labels, repeated_labels, soft_labels
+from distributed_avel.refine.pseudo_labels import (
+    Threshold,
+    pseudo_labels,
+    repeated_labels,
+    soft_labels,
+    threshold_text,
+)
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS, evaluate
@@ -39,7 +45,7 @@ from distributed_avel.runtime.report import REPORT, ReportSources, write_report
 from distributed_avel.runtime.thresholds import (
     THRESHOLDS_FILE,
     choose_threshold,
-    read_threshold_curve,
+    read_threshold_curves,
 )
 from distributed_avel.runtime.tracking import Run, Tracker
 from distributed_avel.runtime.train import (
@@ -58,9 +64,9 @@ _REVISIONS = {
     "data": 1,
     "extract": 1,
     "base": 1,
-    "refine": 1,
+    "refine": 2,
     "retrain": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "report": 1,
 }
 """Of the code behind each stage. Raise it with a change that makes other results."""
@@ -246,7 +252,7 @@ class Pipeline:
             )
             chosen = choose_threshold(self.task, self.videos, validation, mask_WT, stage.location)
             if chosen["threshold"] is not None:
-                run.metrics({"threshold": chosen["threshold"]})
+                run.metrics(_named(chosen["threshold"]))
                 run.file(stage.location / THRESHOLDS_FILE)
             return chosen
 
@@ -276,10 +282,11 @@ class Pipeline:
                 counts = self._retrain(stage, run, scored, soft_VWK)
                 return {**counts, "threshold": None, "windows": None}
             threshold = self._threshold(refined)
-            labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold, background=background)
+            threshold_K = self.task.threshold_by_column(threshold, targets_VK.shape[-1])
+            labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=background)
             windows = self.task.count_windows(targets_VK, labels_VWK)
             say(
-                f"retrain: tau {threshold:.4g} makes {windows['background']} of "
+                f"retrain: tau {threshold_text(threshold)} makes {windows['background']} of "
                 f"{windows['of_events']} windows background"
             )
             for warning in window_warnings(windows):
@@ -560,7 +567,7 @@ class Pipeline:
         run.file(stage.location / WEIGHTS)
         return {"num_videos": len(training)}
 
-    def _threshold(self, refined: Stage) -> float:
+    def _threshold(self, refined: Stage) -> Threshold:
         if self.config.refine.threshold != "validation":
             return self.config.refine.threshold
         manifest = refined.manifest()
@@ -585,20 +592,29 @@ class Pipeline:
         plan = ARMS[arm] if arm else None
         refined = plan and plan.scored and self.refine(plan.auxiliary, plan.scored)
         return ReportSources(
+            task=self.task,
             videos=self.videos,
             root=None if feature_source(self.config.data.dataset) else self._root,
             evaluated=evaluated.location,
             results=results,
             shown=list(arms),
             refined=arm_label(self.config.model.name, arm) if arm else "",
+            exchanged=plan is not None and plan.windows == "exchanged",
             curves={name: (a.location / CURVES_FILE).read_table() for name, a in arms.items()},
             failures=(self.extract.location / FAILURES_FILE).read_table(),
-            threshold_curve=read_threshold_curve(refined.location) if refined else None,
+            threshold_curves=read_threshold_curves(refined.location) if refined else {},
             settings=self.config.model_dump(mode="json"),
             provenance=evaluated.manifest()["provenance"],
             warnings=self._warnings(results, evaluated),
             num_timelines=self.config.report.num_timelines,
         )
+
+
+def _named(threshold: Threshold) -> dict[str, float]:
+    """tau under the names of metrics."""
+    if isinstance(threshold, Mapping):
+        return {f"threshold_{part}": value for part, value in threshold.items()}
+    return {"threshold": threshold}
 
 
 def prediction_warnings(background: Mapping[str, float]) -> list[str]:

@@ -20,6 +20,7 @@ from distributed_avel.metrics.parsing import parsing_metrics
 from distributed_avel.models import model_class
 from distributed_avel.pipeline import Pipeline, Place, prediction_warnings, window_warnings
 from distributed_avel.provenance import provenance
+from distributed_avel.refine.pseudo_labels import threshold_text
 from distributed_avel.report.paper import TABLES, WEAK_LABELS, PaperTable, Row, System
 from distributed_avel.report.reproduction import (
     BySeed,
@@ -37,7 +38,7 @@ from distributed_avel.runtime.session import machines, ray_session, require
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untracked
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
-from distributed_avel.search.space import with_values
+from distributed_avel.search.space import parse_model_settings, with_values
 
 FOLDER = "tables"
 JSON, PAGE = "tables.json", "tables.html"
@@ -51,6 +52,7 @@ def run_reproduce(config: ReproduceConfig) -> None:
     """Compute the tables, write them, and show them."""
     run = with_values(config.run, {"model.name": System().model}, "configuration")
     check_names(run)
+    by_model = parse_model_settings(config.by_model, run)
     with (
         ray_session(config.cluster),
         tracked(config, f"tables {config.data.dataset}") as tracker,
@@ -58,7 +60,7 @@ def run_reproduce(config: ReproduceConfig) -> None:
         require(config)
         tables = tuple(table for table in TABLES if table.number in config.tables)
         seeds = tuple(range(config.seed, config.seed + config.seeds))
-        work = Reproducing(run, tables, seeds, tracker, config.by_model, config.max_concurrent)
+        work = Reproducing(run, tables, seeds, tracker, by_model, config.max_concurrent)
         _publish(work.run(), Location.at(run.resolved_run_dir) / FOLDER, tracker)
         if config.tracking.enabled:
             say(f"MLflow: {store_uri(config.tracking)}")
@@ -237,7 +239,7 @@ class Reproducing:
         notes = []
         if taus and self._pipeline(wants[0]).config.refine.threshold == "validation":
             seeds = f"seed{'s' if len(taus) > 1 else ''} {', '.join(map(str, manifests))}"
-            chosen = ", ".join(f"{tau:.4g}" for tau in taus if tau is not None)
+            chosen = ", ".join(threshold_text(tau) for tau in taus if tau is not None)
             notes += [f"tau {chosen}, chosen on the validation split for {seeds}"] * bool(chosen)
         for seed, manifest in manifests.items():
             warnings = window_warnings(manifest["windows"]) if manifest["windows"] else []

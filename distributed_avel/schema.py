@@ -132,6 +132,7 @@ CURVES = pa.schema(
 
 THRESHOLDS = pa.schema(
     [
+        _required("part", pa.string()),
         _required("threshold", pa.float64()),
         _required("sensitivity", pa.float64()),
         _required("specificity", pa.float64()),
@@ -139,7 +140,8 @@ THRESHOLDS = pa.schema(
         _required("num_absent", pa.int64()),
     ]
 )
-"""tau on the validation split: window pseudo-labels against segment labels (Sec. 5.3)."""
+"""tau on the validation split: window pseudo-labels against segment labels (Sec. 5.3). `part`:
+one of `tasks.Task.parts`."""
 
 
 def tensor_column(arrays: Sequence[np.ndarray] | np.ndarray, dtype: pa.DataType) -> pa.Array:

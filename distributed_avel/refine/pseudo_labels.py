@@ -8,12 +8,23 @@ Shape suffixes used in this file:
     E = columns of events    K = columns of events and, if there is one, of background
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.errors import DatasetError
+
+Threshold = float | Mapping[str, float]
+"""tau; where modalities are labelled apart, one for each by its name."""
+
+
+def threshold_text(threshold: Threshold) -> str:
+    """tau for people: 0.05, or 0.2 heard and 0.7 seen."""
+    if isinstance(threshold, Mapping):
+        return " and ".join(f"{value:.4g} {part}" for part, value in threshold.items())
+    return f"{threshold:.4g}"
 
 
 def filter_scores(
@@ -26,7 +37,7 @@ def filter_scores(
 def pseudo_labels(
     scores_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
-    threshold: float,
+    threshold: float | NDArray[np.float64],
     *,
     background: bool = True,
 ) -> NDArray[np.bool_]:
@@ -37,7 +48,7 @@ def pseudo_labels(
     Args:
         scores_VWK: Z-hat, video-level probabilities of the synthetic videos, in [0, 1].
         labels_VK: Video-level labels.
-        threshold: tau, in (0, 1).
+        threshold: tau, in (0, 1), of all columns or of each.
     """
     labels_VWK = (scores_VWK >= threshold) & labels_VK[:, None, :]
     if background:

@@ -251,6 +251,12 @@ TABLES: tuple[PaperTable, ...] = (
                 paper=_parsing(59.7, 57.9, 52.6, 56.7, 56.6, 52.2, 54.0, 46.9, 51.1, 49.2),
                 source=System(model="han", arm="LR"),
             ),
+            Row(
+                name="HAN+MA",
+                paper={},
+                source=System(model="han", arm="MA"),
+                note="modality-aware exchange (Wu and Yang 2021), not in the paper's table",
+            ),
         ),
     ),
     PaperTable(

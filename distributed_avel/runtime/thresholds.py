@@ -1,10 +1,11 @@
 """tau, chosen on the validation split, with the curve that it was chosen by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location
@@ -32,8 +33,6 @@ def choose_threshold(
 ) -> dict[str, Any]:
     """Compare window pseudo-labels with segment labels over a grid of tau (Sec. 5.3).
 
-    Parsing has one tau for both modalities.
-
     Args:
         out: Folder of Step 2; the curve is written into it.
 
@@ -47,39 +46,56 @@ def choose_threshold(
     scores_VWK = read_window_scores(out, [v.video_id for v in with_event])
     truth_VTK = task.truth(videos, with_event)
     truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
-    labels_VK = task.targets(videos, with_event)
-    try:
-        curve = threshold_curve(
-            scores_VWK, labels_VK, truth_VWK, threshold_grid(), background=task.background
-        )
-    except DatasetError as error:
-        return {"threshold": None, "no_threshold": str(error)}
-    (out / THRESHOLDS_FILE).write_table(_to_table(curve))
-    return {"threshold": curve.best()}
+    targets_VK = task.targets(videos, with_event)
+    size = targets_VK.shape[-1] // len(task.parts)
+    curves = {}
+    for number, part in enumerate(task.parts):
+        columns = slice(number * size, (number + 1) * size)
+        try:
+            curves[part] = threshold_curve(
+                scores_VWK[..., columns],
+                targets_VK[:, columns],
+                truth_VWK[..., columns],
+                threshold_grid(),
+                background=task.background,
+            )
+        except DatasetError as error:
+            return {"threshold": None, "no_threshold": f"{part}: {error}"}
+    (out / THRESHOLDS_FILE).write_table(_to_table(curves))
+    best = {part: curve.best() for part, curve in curves.items()}
+    return {"threshold": best if len(best) > 1 else next(iter(best.values()))}
 
 
-def read_threshold_curve(out: Location) -> ThresholdCurve | None:
-    """The curve that `choose_threshold` wrote, if it could."""
+def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:
+    """The curves that `choose_threshold` wrote, by the part of the columns, if it could."""
     location = out / THRESHOLDS_FILE
     if not location.exists():
-        return None
-    table = location.read_table()
-    return ThresholdCurve(
-        thresholds_G=table["threshold"].to_numpy(),
-        sensitivity_G=table["sensitivity"].to_numpy(),
-        specificity_G=table["specificity"].to_numpy(),
-        num_present=table["num_present"][0].as_py(),
-        num_absent=table["num_absent"][0].as_py(),
-    )
+        return {}
+    whole = location.read_table()
+    curves = {}
+    for part in dict.fromkeys(whole["part"].to_pylist()):
+        table = whole.filter(pc.field("part") == part)
+        curves[part] = ThresholdCurve(
+            thresholds_G=table["threshold"].to_numpy(),
+            sensitivity_G=table["sensitivity"].to_numpy(),
+            specificity_G=table["specificity"].to_numpy(),
+            num_present=table["num_present"][0].as_py(),
+            num_absent=table["num_absent"][0].as_py(),
+        )
+    return curves
 
 
-def _to_table(curve: ThresholdCurve) -> pa.Table:
-    count = len(curve.thresholds_G)
-    columns = {
-        "threshold": curve.thresholds_G,
-        "sensitivity": curve.sensitivity_G,
-        "specificity": curve.specificity_G,
-        "num_present": np.full(count, curve.num_present),
-        "num_absent": np.full(count, curve.num_absent),
-    }
-    return pa.table(columns, schema=THRESHOLDS)
+def _to_table(curves: Mapping[str, ThresholdCurve]) -> pa.Table:
+    tables = []
+    for part, curve in curves.items():
+        count = len(curve.thresholds_G)
+        columns = {
+            "part": [part] * count,
+            "threshold": curve.thresholds_G,
+            "sensitivity": curve.sensitivity_G,
+            "specificity": curve.specificity_G,
+            "num_present": np.full(count, curve.num_present),
+            "num_absent": np.full(count, curve.num_absent),
+        }
+        tables.append(pa.table(columns, schema=THRESHOLDS))
+    return pa.concat_tables(tables)

@@ -15,6 +15,7 @@ import yaml
 
 from distributed_avel.config import RunConfig, SweepConfig, validate
 from distributed_avel.errors import ConfigError
+from distributed_avel.models import model_class
 from distributed_avel.randomness import generator
 from distributed_avel.refine.windows import window_mask
 
@@ -186,9 +187,30 @@ def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
     return Range(key, float(checked[0]), float(checked[1]), is_whole)
 
 
-def _checked(config: RunConfig, key: str, value: Any) -> Any:
+def parse_model_settings(texts: Sequence[str], config: RunConfig) -> dict[str, Point]:
+    """Settings of single base models from `MODEL:KEY=VALUE`, by the model, checked.
+
+    Raises:
+        ConfigError: There is no such model or setting, or a value is refused.
+    """
+    found: dict[str, Point] = {}
+    for text in texts:
+        model, colon, setting = text.partition(":")
+        key, equals, value = setting.partition("=")
+        if not colon or not equals or key.partition(".")[0] not in _SECTIONS:
+            raise ConfigError(
+                f"by_model: {text!r}: expected MODEL:KEY=VALUE with a setting of "
+                f"{', '.join(_SECTIONS)}, such as psp:train.batch_size=128"
+            )
+        model_class(model)
+        loaded = yaml.safe_load(value)
+        found.setdefault(model, {})[key] = _checked(config, key, loaded, "by_model")
+    return found
+
+
+def _checked(config: RunConfig, key: str, value: Any, source: str = "sweep.vary") -> Any:
     """The value as the configuration holds it."""
-    found: Any = with_values(config, {key: value}, "sweep.vary")
+    found: Any = with_values(config, {key: value}, source)
     for part in key.split("."):
         found = getattr(found, part)
     return found

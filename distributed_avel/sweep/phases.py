@@ -23,7 +23,7 @@ from distributed_avel.runtime.leases import LeaseBoard
 from distributed_avel.runtime.progress import ProgressBoard, progress, say
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import beside_the_driver, machines, ray_session, require
-from distributed_avel.runtime.thresholds import read_threshold_curve
+from distributed_avel.runtime.thresholds import read_threshold_curves
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
@@ -270,9 +270,8 @@ class Sweep:
         curves = []
         for point in self._shared:
             stage = self._trial.pipeline(point).refine_stage(self._auxiliary)
-            curve = read_threshold_curve(stage.location) if stage.is_done() else None
-            if curve is not None:
-                curves.append(curve)
+            if stage.is_done():
+                curves += read_threshold_curves(stage.location).values()
         return curves
 
     @cached_property

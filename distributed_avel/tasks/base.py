@@ -13,7 +13,7 @@ Shape suffixes: V, B = videos, T = segments, W = windows, K = columns, D = code 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.models import BaseModel
+from distributed_avel.refine.pseudo_labels import Threshold
 
 
 class Task(ABC):
@@ -39,6 +40,10 @@ class Task(ABC):
 
     background: ClassVar[bool]
     """Whether the last column of labels is background."""
+
+    parts: ClassVar[tuple[str, ...]]
+    """Names of the parts, of equal size, that the columns of events fall into. Each has a tau of
+    its own: how sure a model is of what it hears says nothing of how sure it is of what it sees."""
 
     # Losses, each one number per video -----------------------------------------------------
 
@@ -99,6 +104,13 @@ class Task(ABC):
         """The part of the segments in which no event is predicted, in 0..1."""
 
     # Windows -------------------------------------------------------------------------------
+
+    def threshold_by_column(self, threshold: Threshold, num_columns: int) -> NDArray[np.float64]:
+        """tau of each of the columns."""
+        if not isinstance(threshold, Mapping):
+            threshold = dict.fromkeys(self.parts, threshold)
+        values = [threshold[part] for part in self.parts]
+        return np.repeat(np.array(values), num_columns // len(values))
 
     @abstractmethod
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:

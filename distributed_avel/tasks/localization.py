@@ -33,6 +33,7 @@ class Localization(Task):
     criterion = ("accuracy", "non_ave_f1")
     best_epoch = "accuracy"
     background = True
+    parts = ("event",)
 
     pooling: Pooling
     loss: VideoLoss

@@ -42,6 +42,7 @@ class Parsing(Task):
     criterion = ("segment_type", "event_type")
     best_epoch = "segment_type"
     background = False
+    parts = ("heard", "seen")
 
     visual_smoothing: float = 0.1
 
