@@ -240,7 +240,7 @@ class Pipeline:
                 self.videos,
                 training + validation,
                 training,
-                make_model=self._recipe().trained(base.location / WEIGHTS),
+                make_model=self.recipe().trained(base.location / WEIGHTS),
                 features=self.extract.location,
                 task=self.task,
                 mask_WT=mask_WT,
@@ -332,7 +332,7 @@ class Pipeline:
         stage = self.evaluate_stage()
 
         def compute(run: Run) -> dict[str, Any]:
-            recipe = self._recipe()
+            recipe = self.recipe()
             background = evaluate(
                 self.task,
                 self.videos,
@@ -494,7 +494,8 @@ class Pipeline:
             run.metrics({"seconds": seconds})
             stage.finish({**manifest, "seconds": seconds, "provenance": provenance()})
 
-    def _recipe(self) -> ModelRecipe:
+    def recipe(self) -> ModelRecipe:
+        """How a process builds the base model."""
         shapes = self.extract.manifest()
         return ModelRecipe(
             config=self.config.model,
@@ -510,7 +511,7 @@ class Pipeline:
         if self.config.train.keep == "best":
             used.add("report_every")
         used.add("visual_smoothing" if isinstance(self.task, Parsing) else "loss")
-        if self._recipe().has_dropout:
+        if self.recipe().has_dropout:
             used.add("num_workers")  # each draws what it drops
         return {
             "seed": self.config.seed,
@@ -546,7 +547,7 @@ class Pipeline:
             stage=name,
             seed=self.config.seed,
             task=self.task,
-            make_model=self._recipe(),
+            make_model=self.recipe(),
             features=self.extract.location,
             video_ids=[v.video_id for v in training],
             files=[v.uri for v in training],

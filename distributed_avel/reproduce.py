@@ -50,7 +50,8 @@ _NO_MODALITIES = "nobody annotated what is heard and what is seen apart in {}"
 
 def run_reproduce(config: ReproduceConfig) -> None:
     """Compute the tables, write them, and show them."""
-    run = with_values(config.run, {"model.name": System().model}, "configuration")
+    neutral = {"model.name": System().model, "arms": ["base"]}
+    run = with_values(config.run, neutral, "configuration")
     check_names(run)
     by_model = parse_model_settings(config.by_model, run)
     with (

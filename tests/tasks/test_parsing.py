@@ -1,0 +1,248 @@
+"""Steps 1 to 3 for parsing, against loops over single videos that build everything from raw
+features and use the losses of torch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distributed_avel.arms import ARMS
+from distributed_avel.config import ModelConfig, TrainConfig, validate
+from distributed_avel.datasets import Span, Video, VideoSet
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.models.han import Han
+from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.refine.windows import exchange_modality
+from distributed_avel.runtime.tracking import untracked
+from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, kept_validation
+from distributed_avel.tasks import Localization, Parsing, task_of
+from distributed_avel.tasks.parsing import modality_targets
+from distributed_avel.timeline import Timeline
+from distributed_avel.train.batches import Batch, worker_batches
+from distributed_avel.train.objectives import Objective
+from distributed_avel.train.predict import segment_codes
+from tests.models.examples import small_model
+from tests.train.examples import MASK_WT, NUM_CLASSES, plan, training_set
+
+STARTS, WINDOW = (0, 2, 4, 6), 4
+TASK = Parsing()
+
+
+def one_batch(*, partners: bool, windows: bool) -> Batch:
+    """Of videos with up to three events; the second half of the columns is what is seen."""
+    rng = np.random.default_rng(4)
+    videos = training_set(9, partners="disjoint" if partners else None)
+    weak_VC = rng.random((9, NUM_CLASSES)) < 0.4
+    windows_VWK = rng.random((9, len(STARTS), 2 * NUM_CLASSES)) < 0.4
+    videos = replace(
+        videos,
+        labels_VK=np.concatenate([weak_VC, weak_VC], axis=1),
+        window_labels_VWK=windows_VWK if windows else None,
+        background=False,
+    )
+    batches = worker_batches(videos, plan(batch_size=5), rank=0, num_workers=1, dtype=torch.float64)
+    return next(batches)
+
+
+def bce(prob: Tensor, targets: Tensor) -> Tensor:
+    return nn.BCELoss()(prob.clamp(1e-7, 1 - 1e-7), targets.double())
+
+
+def three_losses(scores: Tensor, heard_C: Tensor, seen_C: Tensor) -> Tensor:
+    """Of one bag of segments, (T, M, P, C)."""
+    prob = Han.video_prob(scores)
+    return bce(prob.heard, heard_C) + bce(prob.seen, seen_C) + bce(prob.either, heard_C | seen_C)
+
+
+def naive_losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    losses: dict[str, list[Tensor]] = {"mil": [], "auxiliary": [], "refinement": []}
+    for video in range(batch.num_videos):
+        scores = model(batch.audio_NTD[[video]], batch.visual_NTRD[[video]])[0]
+        heard_C, seen_C = batch.labels_BK[video].chunk(2)
+        prob = Han.video_prob(scores)
+        smooth_C = 0.9 * seen_C.double() + 0.1 * 0.5
+        losses["mil"].append(
+            bce(prob.heard, heard_C) + bce(prob.seen, smooth_C) + bce(prob.either, heard_C)
+        )
+        if batch.union_BK is not None and batch.partner_B is not None:
+            partner = batch.num_videos + int(batch.partner_B[video])
+            probs = []
+            for start in STARTS:
+                audio, visual = batch.audio_NTD[partner].clone(), batch.visual_NTRD[partner].clone()
+                inside = slice(start, start + WINDOW)
+                audio[inside] = batch.audio_NTD[video, inside]
+                visual[inside] = batch.visual_NTRD[video, inside]
+                probs.append(Han.video_prob(model(audio[None], visual[None])[0]))
+            most = [torch.stack(of).amax(0) for of in zip(*probs, strict=True)]
+            heard_C, seen_C = batch.union_BK[video].chunk(2)
+            wanted = (heard_C | seen_C, heard_C, seen_C)
+            losses["auxiliary"].append(sum(map(bce, most, wanted), torch.zeros(())))
+        if batch.window_labels_BWK is not None:
+            each = [
+                three_losses(scores[s : s + WINDOW], *batch.window_labels_BWK[video, w].chunk(2))
+                for w, s in enumerate(STARTS)
+            ]
+            losses["refinement"].append(torch.stack(each).mean())
+    return {name: torch.stack(values) for name, values in losses.items() if values}
+
+
+def gradients(parameters: list[nn.Parameter], losses: dict[str, Tensor]) -> Tensor:
+    total = torch.stack([loss_B.sum() for loss_B in losses.values()]).sum()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)])
+
+
+@pytest.mark.parametrize(("partners", "windows"), [(True, False), (False, True)])
+def test_losses_and_gradients_are_those_of_the_loop(partners, windows):
+    model, batch = small_model("han", torch.float64), one_batch(partners=partners, windows=windows)
+    parameters = list(model.parameters())
+
+    ours = Objective(model, torch.from_numpy(MASK_WT), TASK)(batch)
+    naive = naive_losses(model, batch)
+
+    assert ours.keys() == naive.keys()
+    for name, expected_B in naive.items():
+        torch.testing.assert_close(ours[name], expected_B, rtol=0, atol=1e-12)
+    grads = [gradients(parameters, losses) for losses in (ours, naive)]
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-12)
+    assert grads[0].abs().max() > 1e-3
+
+
+def test_the_comparison_notices_smoothing_on_the_other_side():
+    model, batch = small_model("han", torch.float64), one_batch(partners=False, windows=False)
+    scores = model(batch.audio_NTD, batch.visual_NTRD)
+
+    losses = [Parsing(visual_smoothing=s).mil_loss(scores, batch.labels_BK) for s in (0.1, 0.0)]
+
+    assert (losses[0] - losses[1]).abs().min() > 1e-3
+
+
+def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were():
+    model, batch = small_model("han", torch.float64), one_batch(partners=True, windows=False)
+    audio, visual = batch.audio_NTD, batch.visual_NTRD
+    own, other = slice(0, 2), slice(2, 4)
+
+    with torch.no_grad():
+        codes = model.encode(audio, visual)
+        shared_BWK = TASK.exchanged_prob(model, codes[own], codes[other])
+        own_sound = Han.video_prob(model(audio[own], visual[other]))
+        own_pictures = Han.video_prob(model(audio[other], visual[own]))
+
+    naive_BK = torch.cat(
+        [torch.maximum(p.heard, p.seen) for p in (own_sound, own_pictures)], dim=-1
+    )
+    assert shared_BWK.shape == (2, 1, 2 * NUM_CLASSES)
+    torch.testing.assert_close(shared_BWK[:, 0], naive_BK, rtol=0, atol=1e-12)
+    unchanged_BMTD = exchange_modality(codes[own], codes[own])
+    torch.testing.assert_close(unchanged_BMTD[:, 0], codes[own])
+    torch.testing.assert_close(unchanged_BMTD[:, 1], codes[own])
+
+
+def test_an_event_that_neither_modality_shows_alone_stays_in_both():
+    weak = np.array([[True, True, True, False] * 2])
+    shown = np.array([[True, False, False, False, True, True, False, False]])
+
+    targets_VK = modality_targets(shown, weak)
+
+    assert targets_VK.astype(int).tolist() == [[1, 0, 1, 0, 1, 1, 1, 0]]
+
+
+def two_videos() -> VideoSet:
+    """One is only heard for 2 s while another event is seen, one has nothing."""
+    barks, drum = Span(0, 1.0, 3.0), Span(1, 0.0, 4.0)
+    first = Video(
+        video_id="a",
+        uri="a",
+        split="test",
+        labels=(0, 1),
+        spans=(),
+        audio_spans=(barks,),
+        visual_spans=(drum,),
+    )
+    second = replace(first, video_id="b", labels=(), audio_spans=(), visual_spans=())
+    return VideoSet(
+        name="two",
+        classes=("bark", "drum"),
+        timeline=Timeline(num_segments=4, segment_s=1.0),
+        videos=(first, second),
+        synthetic=True,
+    )
+
+
+def test_columns_are_what_is_heard_then_what_is_seen():
+    videos = two_videos()
+
+    targets_VK = TASK.targets(videos, videos.videos)
+    truth_VTK = TASK.truth(videos, videos.videos)
+
+    assert targets_VK.astype(int).tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    assert truth_VTK[0].astype(int).T.tolist() == [
+        [0, 1, 1, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [1, 1, 1, 1],
+    ]
+    assert set(TASK.judge(truth_VTK, truth_VTK.astype(np.float32)).values()) == {100.0}
+    assert TASK.background_share(truth_VTK.astype(np.float32)) == 0.5
+    counts = TASK.count_windows(targets_VK, truth_VTK.any(axis=1, keepdims=True))
+    assert counts == {
+        "videos": 1,
+        "of_events": 1,
+        "background": 0,
+        "of_class": [2, 2],
+        "kept_of_class": [1, 1],
+    }
+
+
+def test_each_part_of_the_columns_has_its_tau():
+    both = TASK.threshold_by_column({"heard": 0.2, "seen": 0.7}, 4)
+    one = TASK.threshold_by_column(0.3, 4)
+    of_localization = Localization("max", "soft_margin").threshold_by_column(0.3, 3)
+
+    assert both.tolist() == [0.2, 0.2, 0.7, 0.7]
+    assert one.tolist() == [0.3] * 4
+    assert of_localization.tolist() == [0.3] * 3
+
+
+def test_the_task_follows_from_the_model():
+    train = TrainConfig(visual_smoothing=0.2, loss="soft_margin")
+
+    assert task_of(ModelConfig(name="han"), train) == Parsing(visual_smoothing=0.2)
+    assert task_of(ModelConfig(name="psp"), train) == Localization("mean", "soft_margin")
+    assert task_of(ModelConfig(name="psp", pooling="max"), train).pooling == "max"
+
+
+@pytest.mark.timeout(200)
+def test_tau_is_chosen_for_each_modality_and_the_best_epoch_is_kept(tmp_path):
+    sizes = {"num_train": 60, "num_val": 30, "num_test": 20}
+    values = {
+        "run_dir": str(tmp_path),
+        "arms": ["LR", "MA"],
+        "data": {"dataset": "synthetic_llp", "synthetic_llp": sizes},
+        "model": {"name": "han", "hidden_size": 4},
+        "train": {"base_epochs": 3, "retrain_epochs": 4, "keep": "best", "report_every": 1},
+        "refine": {"partners": "disjoint"},
+    }
+    run = Pipeline(validate(values, "test"), untracked(), place=Place(here=True, quiet=True))
+
+    for arm in ("LR", "MA"):
+        manifest = run.arm(arm).manifest()
+        scored = ARMS[arm].scored
+        assert scored is not None
+        assert manifest["threshold"] == run.refine(False, scored).manifest()["threshold"]
+        assert set(manifest["threshold"]) == {"heard", "seen"}
+        assert all(0 < tau < 1 for tau in manifest["threshold"].values())
+    kept = kept_validation(run.arm("LR").location, run.task, "best")
+    rows = (run.arm("LR").location / CURVES_FILE).read_table().to_pylist()
+    of_epochs = [row["value"] for row in rows if row["metric"] == "val/segment_type"]
+    assert len(of_epochs) == 4
+    assert kept["segment_type"] == max(of_epochs)
+    validation = run.usable("val")
+    store = FeatureStore(run.extract.location)
+    model = run.recipe().trained(run.arm("LR").location / WEIGHTS)()
+    features = store.read([v.video_id for v in validation])
+    codes = segment_codes(model, *features, device=torch.device("cpu"))
+    with torch.no_grad():
+        prob_VTK = run.task.segment_prob(model, codes).numpy()
+    assert run.task.judge(run.task.truth(run.videos, validation), prob_VTK) == pytest.approx(kept)
