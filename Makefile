@@ -15,6 +15,8 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$python; break; }; done)
 PYTEST_ARGS ?=
+# The tests of a file stay together, as they share what is slow to make; files come in our order.
+IN_TWO_PROCESSES := -n 2 --dist loadfile --no-loadscope-reorder
 DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ demo: $(VENV)/.package-installed
 	$(BIN)/python jobs/pipeline.py $(DEMO_ARGS)
 
 test: $(VENV)/.tools-installed
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(IN_TWO_PROCESSES) $(PYTEST_ARGS)
 
 lint: $(VENV)/.tools-installed
 	$(BIN)/ruff check .

@@ -55,7 +55,6 @@ def batches_of(way: str, epoch: int, rank: int, num_workers: int) -> Iterator[Ba
 
 def train(way: str, rank: int = 0, num_workers: int = 1) -> tuple[torch.Tensor, list[dict]]:
     """Weights after all epochs, and what each epoch reported."""
-    torch.set_num_threads(1)
     step = objective(torch.float64)
     wrapped = step if num_workers == 1 else DistributedDataParallel(step)
     optimizer = torch.optim.Adam(step.parameters(), lr=2e-3)
@@ -67,6 +66,7 @@ def train(way: str, rank: int = 0, num_workers: int = 1) -> tuple[torch.Tensor, 
 
 
 def train_on_rank(rank: int, folder: Path, ways: list[str]) -> None:
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     try:
         torch.save({way: train(way, rank, 2) for way in ways}, folder / f"{rank}.pt")
@@ -87,10 +87,7 @@ def two_workers(tmp_path_factory) -> list[dict[str, tuple[torch.Tensor, list[dic
 
 @pytest.fixture(scope="module")
 def one_worker() -> tuple[torch.Tensor, list[dict]]:
-    threads = torch.get_num_threads()
-    result = train("global batches")
-    torch.set_num_threads(threads)
-    return result
+    return train("global batches")
 
 
 @pytest.mark.multiprocess
