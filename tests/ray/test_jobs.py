@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -71,8 +73,12 @@ class Head:
         )
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=60)
+        """Kill it: asked to end, it waits half a minute for its processes."""
+        cluster = psutil.Process(self.process.pid)
+        for process in [cluster, *cluster.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
@@ -101,10 +107,11 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
         "--run-dir": run,
         "--tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
         "--arms": "base",
-        "--data.demo.num-train": 8,
-        "--data.demo.num-event-free": 2,
-        "--data.demo.num-val": 8,
-        "--data.demo.num-test": 8,
+        "--data.dataset": "synthetic",
+        "--data.synthetic.num-train": 28,
+        "--data.synthetic.num-event-free": 2,
+        "--data.synthetic.num-val": 28,
+        "--data.synthetic.num-test": 28,
         "--model.hidden-size": 8,
         "--train.base-epochs": 1000,
         "--train.report-every": 50,

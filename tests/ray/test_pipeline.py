@@ -15,6 +15,7 @@ from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.metrics.segment import METRICS, segment_metrics
 from distributed_avel.pipeline import STAGES
 from distributed_avel.run import open_pipeline, run_pipeline, run_refine
+from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,7 +31,7 @@ def settings(root, **changes) -> RunConfig:
         "train": {"base_epochs": 2, "retrain_epochs": 2, "report_every": 1, "cpus_per_worker": 1},
         "refine": {"threshold": 0.5, "num_actors": 1},
         "report": {"num_timelines": 10},
-        "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
+        "tracking": {"uri": store_in(root)},
     }
     for key, value in changes.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value

@@ -13,6 +13,7 @@ from distributed_avel.config import ReproduceConfig, validate
 from distributed_avel.errors import ConfigError
 from distributed_avel.metrics.segment import METRICS
 from distributed_avel.reproduce import run_reproduce
+from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,7 +31,7 @@ def settings(root: Path, **changes) -> ReproduceConfig:
         "model": {"hidden_size": 8},
         "train": {"base_epochs": 1, "retrain_epochs": 1, "cpus_per_worker": 1},
         "refine": {"threshold": 0.05},
-        "tracking": {"uri": f"sqlite:///{root}/mlflow.db"},
+        "tracking": {"uri": store_in(root)},
         **changes,
     }
     return validate(values, "test", ReproduceConfig)

@@ -10,6 +10,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import validate
 from distributed_avel.pipeline import STAGES
 from distributed_avel.run import run_pipeline
+from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
 
@@ -53,7 +54,7 @@ def test_the_pipeline_runs_and_resumes_on_object_storage(bucket, tmp_path, capsy
             "model": {"hidden_size": 8},
             "train": {"base_epochs": 1, "retrain_epochs": 1, "cpus_per_worker": 1},
             "refine": {"threshold": 0.5, "num_actors": 1},
-            "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+            "tracking": {"uri": store_in(tmp_path)},
         },
         "test",
     )
