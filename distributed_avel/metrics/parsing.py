@@ -146,6 +146,16 @@ def f_score(counts: Counts) -> NDArray[np.float64]:
     return np.where(num_classes_V > 0, f_VC.sum(axis=1) / np.maximum(num_classes_V, 1), 1.0)
 
 
+def per_class_f1(counts: Counts) -> NDArray[np.float64]:
+    """F1 of each class over all videos, in percent, shape (C,).
+
+    0 for a class that neither occurs nor is predicted.
+    """
+    right_C, invented_C, missed_C = (array_VC.sum(axis=0) for array_VC in counts)
+    all_C = 2.0 * right_C + invented_C + missed_C
+    return 200 * np.divide(right_C, all_C, out=np.zeros_like(all_C), where=all_C > 0)
+
+
 def _runs(present_T: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Where the segments of each run begin and end, the end excluded."""
     steps = np.diff(present_T.astype(np.int8), prepend=0, append=0)

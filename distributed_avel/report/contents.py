@@ -4,19 +4,24 @@ Whoever evaluates fills a `Report`; the page, the tables and the figures read no
 Every section but the results may be empty and is then left out of the page.
 
 Shape suffixes used in this file:
-    T = segments    C = event classes    K = C + 1, background last
+    V = videos    T = segments    C = event classes    K = C + 1, background last
+    M = modalities: heard, seen
 """
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.metrics.parsing import Counts
 from distributed_avel.timeline import Timeline
 
 BACKGROUND = "background"
+
+MODALITIES = ("heard", "seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,27 @@ class VideoTimeline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParsedVideo:
+    """One test video of parsing: which events are heard and seen in it, and what each arm says.
+
+    `labels` are the events of the video-level label. `truth_MTC` and the arrays of
+    `predictions` say for both modalities which events each segment has. `frames` are JPEG
+    files, one a segment, or none.
+    """
+
+    video_id: str
+    labels: tuple[int, ...]
+    truth_MTC: NDArray[np.bool_]
+    predictions: Mapping[str, NDArray[np.bool_]]
+    frames: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class WindowSummary:
     """What Step 2 made of the windows of the training videos.
+
+    Where what is heard and what is seen have labels of their own, a window counts twice among
+    those of an event.
 
     Args:
         num_videos: Training videos that were relabelled.
@@ -111,8 +135,8 @@ class WindowSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """All that the page of one run shows.
+class Report(ABC):
+    """All that the page of one run shows, whichever task it has.
 
     Args:
         title: Heading of the page.
@@ -125,9 +149,7 @@ class Report:
         settings: The configuration of the run, which may be nested.
         provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
         warnings: What a reader must know before the figures, such as a collapse to background.
-        confusion: Counts of segments (K, K) by arm, true classes in rows. The first arm is the
-            base model and the last one the refined model: the page compares these two, and shows
-            the F1 of every class for those between as well.
+        threshold_curves: By what has a tau of its own: events, or what is heard and what is seen.
         failures_elsewhere: Where the rest stands when `failures` is not all of them.
         num_failures: All videos that could not be used; by default those of `failures`.
         timeline_selection: How the videos of `timelines` were chosen: "They were …".
@@ -135,6 +157,9 @@ class Report:
     Raises:
         ValueError: An array has another shape than the classes and the timeline say.
     """
+
+    task: ClassVar[str]
+    """What the model does, in the words of the papers."""
 
     title: str
     dataset: str
@@ -145,11 +170,10 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    confusion: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
-    threshold_curve: ThresholdCurve | None = None
+    threshold_curves: Mapping[str, ThresholdCurve] = field(default_factory=dict)
     learning_curves: tuple[LearningCurve, ...] = ()
     windows: WindowSummary | None = None
-    timelines: tuple[VideoTimeline, ...] = ()
+    timelines: Sequence[VideoTimeline | ParsedVideo] = ()
     timeline_selection: str = ""
     failures: tuple[Failure, ...] = ()
     num_failures: int | None = None
@@ -157,12 +181,51 @@ class Report:
 
     def __post_init__(self) -> None:
         """Refuse what the page would draw wrongly."""
-        num_columns, num_segments = len(self.classes) + 1, self.timeline.num_segments
-        for arm, confusion_KK in self.confusion.items():
-            _check(f"confusion of {arm}", confusion_KK, (num_columns, num_columns))
         if self.windows is not None:
             for name in ("of_video_C", "kept_C"):
                 _check(name, getattr(self.windows, name), (len(self.classes),))
+        for video in self.timelines:
+            num_frames, num_segments = len(video.frames), self.timeline.num_segments
+            if num_frames not in (0, num_segments):
+                raise ValueError(
+                    f"{video.video_id}: {num_frames} frames, expected {num_segments} or none"
+                )
+
+    @property
+    @abstractmethod
+    def compared(self) -> tuple[str, ...]:
+        """The arms that are shown in detail.
+
+        The first is the base model and the last one the refined model: the page compares these
+        two, and shows the F1 of every class for those between as well.
+        """
+
+    @property
+    @abstractmethod
+    def num_test_videos(self) -> int:
+        """How many videos the figures are of; 0 where nothing says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationReport(Report):
+    """A run that says of each segment which one event it has, or background.
+
+    Args:
+        confusion: Counts of segments (K, K) by arm, in the order of `compared`, true classes in
+            rows.
+    """
+
+    task = "audio-visual event localization"
+
+    confusion: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
+    timelines: Sequence[VideoTimeline] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what the page would draw wrongly."""
+        super().__post_init__()
+        num_columns, num_segments = len(self.classes) + 1, self.timeline.num_segments
+        for arm, confusion_KK in self.confusion.items():
+            _check(f"confusion of {arm}", confusion_KK, (num_columns, num_columns))
         for video in self.timelines:
             rows = {"truth": video.truth_T, **video.predictions}
             for row, classes_T in rows.items():
@@ -174,15 +237,64 @@ class Report:
             for arm, scores_TK in video.scores.items():
                 name = f"{video.video_id}: scores of {arm}"
                 _check(name, scores_TK, (num_segments, num_columns))
-            if len(video.frames) not in (0, num_segments):
-                raise ValueError(
-                    f"{video.video_id}: {len(video.frames)} frames, expected {num_segments} or none"
-                )
 
     @property
     def column_names(self) -> tuple[str, ...]:
         """Names of the K columns."""
         return (*self.classes, BACKGROUND)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The arms with a confusion matrix."""
+        return tuple(self.confusion)
+
+    @property
+    def num_test_videos(self) -> int:
+        """Every segment is in a confusion matrix once."""
+        counts = [int(confusion_KK.sum()) for confusion_KK in self.confusion.values()]
+        return counts[0] // self.timeline.num_segments if counts else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsingReport(Report):
+    """A run that says which events are heard in each segment and which are seen.
+
+    Args:
+        counts: Segments of each video and class that were right, invented and missed, heard and
+            seen, by arm, in the order of `compared`.
+        exchanged: What Step 2 labelled were whole modalities, each scored beside the other one of
+            a second video, and not windows.
+    """
+
+    task = "audio-visual video parsing"
+
+    counts: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
+    timelines: Sequence[ParsedVideo] = ()
+    exchanged: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what the page would draw wrongly."""
+        super().__post_init__()
+        num_classes = len(self.classes)
+        for arm, by_modality in self.counts.items():
+            for modality, counts in zip(MODALITIES, by_modality, strict=True):
+                for array_VC in counts:
+                    name = f"{modality} segments of {arm}"
+                    _check(name, array_VC, (self.num_test_videos, num_classes))
+        shape = (len(MODALITIES), self.timeline.num_segments, num_classes)
+        for video in self.timelines:
+            for row, events_MTC in {"truth": video.truth_MTC, **video.predictions}.items():
+                _check(f"{video.video_id}: {row}", events_MTC, shape)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The arms with counts."""
+        return tuple(self.counts)
+
+    @property
+    def num_test_videos(self) -> int:
+        """Every video has a row of counts."""
+        return next((len(heard.right_VC) for heard, _ in self.counts.values()), 0)
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:

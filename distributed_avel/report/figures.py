@@ -94,18 +94,25 @@ def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) ->
 
 
 def f1_figure(
-    f1_by_arm: Mapping[str, NDArray[np.floating]], names: Sequence[str], styles: Mapping[str, int]
+    f1_by_arm: Mapping[str, NDArray[np.floating]],
+    names: Sequence[str],
+    styles: Mapping[str, int],
+    *,
+    background: bool = True,
 ) -> str:
     """F1 of each class, one dot an arm, classes by the first arm's F1, background at the top.
 
     Args:
-        f1_by_arm: Percent, shape (K,), by arm.
-        names: Names of the K columns.
+        f1_by_arm: Percent, one a column, by arm.
+        names: Names of the K columns, or of the classes where none is background.
         styles: Style number of each arm.
+        background: Whether the last column is background.
     """
     arms = list(f1_by_arm)
     f1_AK = np.stack([np.asarray(f1_by_arm[arm]) for arm in arms])
-    order = [len(names) - 1, *(int(k) for k in np.argsort(-f1_AK[0, :-1], kind="stable"))]
+    num_classes = len(names) - background
+    by_f1 = np.argsort(-f1_AK[0, :num_classes], kind="stable")
+    order = [*range(num_classes, len(names)), *(int(k) for k in by_f1)]
     labels = [svg.shorten(names[k], _LABEL_CHARACTERS) for k in order]
     left = 12 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
     legend = svg.legend_height(arms, WIDTH - 20)
@@ -127,7 +134,7 @@ def f1_figure(
     for index, (k, label) in enumerate(zip(order, labels, strict=True)):
         y = top + row * (index + 0.5)
         said = ", ".join(f"{arm} {f1:.1f}" for arm, f1 in zip(arms, f1_AK[:, k], strict=True))
-        strong = " strong" if index == 0 else ""
+        strong = " strong" if k == num_classes else ""
         low, high = axes.x(float(f1_AK[:, k].min())), axes.x(float(f1_AK[:, k].max()))
         dots = [
             svg.element("circle", cx=axes.x(float(f1)), cy=y, r=4, class_=f"dot s{styles[arm]}")
@@ -233,8 +240,12 @@ def curves_figure(curves: Sequence[LearningCurve], styles: Mapping[str, int]) ->
     )
 
 
-def windows_figure(summary: WindowSummary, names: Sequence[str]) -> str:
-    """For each event, the windows of its videos, and those that Step 2 left it."""
+def windows_figure(summary: WindowSummary, names: Sequence[str], unit: str = "windows") -> str:
+    """For each event, the windows of its videos, and those that Step 2 left it.
+
+    Args:
+        unit: What Step 2 labelled, if not windows.
+    """
     of_video_C = np.asarray(summary.of_video_C)
     order = [int(c) for c in np.argsort(-of_video_C, kind="stable") if of_video_C[c]]
     labels = {c: svg.shorten(names[c], _LABEL_CHARACTERS) for c in order}
@@ -248,7 +259,7 @@ def windows_figure(summary: WindowSummary, names: Sequence[str]) -> str:
         parts.append(
             svg.element(
                 "g",
-                svg.title(f"{names[c]}: {kept} of {all_} windows"),
+                svg.title(f"{names[c]}: {kept} of {all_} {unit}"),
                 svg.text(left - 7, y + 12, labels[c], anchor="end", class_="name"),
                 svg.element(
                     "rect", x=left, y=y + 3, width=width * all_ / most, height=11, class_="all"
@@ -265,7 +276,7 @@ def windows_figure(summary: WindowSummary, names: Sequence[str]) -> str:
         WIDTH,
         top + row * len(order) + 4,
         *parts,
-        label="Windows of each event before and after Step 2",
+        label=f"{unit.capitalize()} of each event before and after Step 2",
     )
 
 

@@ -4,20 +4,17 @@ The page forbids itself to load anything (its content security policy), names an
 are escaped, and frames are part of it. So it can be mailed, archived and opened in ten years.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from distributed_avel.metrics.segment import per_class_f1
 from distributed_avel.report import figures, tables
 from distributed_avel.report.contents import LearningCurve, Report
-from distributed_avel.report.timelines import draw_timeline, time_ticks
-
-_NUM_STYLES = 8
-_TILES = ("non_ave_f1", "ave_f1", "accuracy", "weighted_f1")
+from distributed_avel.report.timelines import time_ticks
+from distributed_avel.report.views import view_of
 
 
 def render_page(report: Report) -> str:
@@ -33,21 +30,23 @@ def render_page(report: Report) -> str:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    styles = arm_styles(report)
-    arms = list(report.confusion)
-    timelines = [draw_timeline(video, report) for video in report.timelines]
+    view = view_of(report)
+    timelines = view.drawings()
     settings = list(flatten(report.settings))
     num_failures = len(report.failures) if report.num_failures is None else report.num_failures
     context: dict[str, Any] = {
         "report": report,
+        "view": view,
         "css": Markup(style_sheet()),
         "results": tables.results_table(report.results),
-        "arm_notes": tables.arm_notes(report.results),
-        "tiles": _tiles(report),
-        "num_test_videos": _num_test_videos(report),
-        "base_arm": arms[0] if arms else "",
-        "confusion_figures": {},
-        "threshold_figure": "",
+        "arm_notes": tables.arm_notes(report.results, view.repeated_over),
+        "tiles": _tiles(report, view.tiles),
+        "panels": view.panels(),
+        "threshold_figures": {
+            part: Markup(figures.threshold_figure(curve))
+            for part, curve in report.threshold_curves.items()
+        },
+        "tau_arm": next((curve.arm for curve in report.threshold_curves.values()), ""),
         "windows": report.windows,
         "windows_figure": "",
         "curve_figures": {},
@@ -60,30 +59,13 @@ def _context(report: Report) -> dict[str, Any]:
         "format_cell": tables.format_cell,
         "heading": tables.heading,
     }
-    names = report.column_names
-    if arms:
-        f1_by_arm = {arm: per_class_f1(confusion) for arm, confusion in report.confusion.items()}
-        context["f1_figure"] = Markup(figures.f1_figure(f1_by_arm, names, styles))
-        context["confusion_figures"] = {
-            arm: Markup(figures.confusion_figure(confusion, names))
-            for arm, confusion in report.confusion.items()
-            if arm in (arms[0], arms[-1])
-        }
-    if report.threshold_curve:
-        context["threshold_figure"] = Markup(figures.threshold_figure(report.threshold_curve))
     if report.windows:
-        context["windows_figure"] = Markup(figures.windows_figure(report.windows, report.classes))
+        figure = figures.windows_figure(report.windows, report.classes, view.unit)
+        context["windows_figure"] = Markup(figure)
     for metric, curves in _by_metric(report.learning_curves).items():
-        context["curve_figures"][metric] = Markup(figures.curves_figure(curves, styles))
+        context["curve_figures"][metric] = Markup(figures.curves_figure(curves, view.styles))
     context["sections"] = list(_sections(context))
     return context
-
-
-def arm_styles(report: Report) -> dict[str, int]:
-    """Style number of each arm, the same in all figures; compared arms come first."""
-    curves = (curve.arm for curve in report.learning_curves)
-    arms = dict.fromkeys([*report.confusion, *curves, *report.results])
-    return {arm: index % _NUM_STYLES for index, arm in enumerate(arms)}
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -105,9 +87,9 @@ def style_sheet() -> str:
 def _sections(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     report = context["report"]
     yield "results", "Results"
-    if report.confusion:
+    if context["panels"]:
         yield "classes", "Classes"
-    if context["threshold_figure"] or context["windows_figure"]:
+    if context["threshold_figures"] or context["windows_figure"]:
         yield "refinement", "Label refinement"
     if context["curve_figures"]:
         yield "training", "Training"
@@ -118,8 +100,8 @@ def _sections(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "settings", "Settings"
 
 
-def _tiles(report: Report) -> list[dict[str, str]]:
-    arms = [arm for arm in report.confusion if arm in report.results]
+def _tiles(report: Report, metrics: Sequence[str]) -> list[dict[str, str]]:
+    arms = [arm for arm in report.compared if arm in report.results]
     if len(arms) < 2:
         return []
     base, refined = arms[0], arms[-1]
@@ -132,14 +114,9 @@ def _tiles(report: Report) -> list[dict[str, str]]:
             "base": base,
             "refined": refined,
         }
-        for metric in _TILES
+        for metric in metrics
         if metric in before and metric in after
     ]
-
-
-def _num_test_videos(report: Report) -> int:
-    counts = [int(confusion.sum()) for confusion in report.confusion.values()]
-    return counts[0] // report.timeline.num_segments if counts else 0
 
 
 def _by_metric(curves: tuple[LearningCurve, ...]) -> dict[str, list[LearningCurve]]:

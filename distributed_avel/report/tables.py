@@ -13,7 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from distributed_avel.arms import ARMS, ArmPlan, arm_label
 from distributed_avel.metrics import parsing, segment
+from distributed_avel.models import model_names
 from distributed_avel.report.contents import Figure, Spread
 
 Cell = str | int | float | Spread | None
@@ -36,14 +38,6 @@ _HEADINGS = {
 }
 
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
-
-_ARM_NOTES = {
-    "GT-repeat": "the true video-level label, repeated over all segments",
-    "AVE": "the base model, trained on video-level labels (Step 1)",
-    "AVE-repeat": "the video-level prediction of AVE, repeated over all segments",
-    "AVE+A": "Step 1 with the auxiliary loss, not refined",
-    "AVE+A+LR": "retrained on the refined labels of AVE+A (Step 3)",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +95,40 @@ def heading(metric: str) -> str:
     return _HEADINGS.get(metric, metric.replace("_", " "))
 
 
-def arm_notes(arms: Iterable[str]) -> dict[str, str]:
-    """One line on each arm that is known here."""
-    return {arm: _ARM_NOTES[arm] for arm in naive_first(arms) if arm in _ARM_NOTES}
+def arm_notes(arms: Iterable[str], repeated_over: str = "all segments") -> dict[str, str]:
+    """One line on each arm of a model that is known here, and on the naive strategies.
+
+    Args:
+        repeated_over: Where the naive strategies repeat the events of the video.
+    """
+    notes = {"GT-repeat": f"the true video-level label, repeated over {repeated_over}"}
+    for model in model_names():
+        base = arm_label(model, "base")
+        notes[f"{base}-repeat"] = (
+            f"the video-level prediction of {base}, repeated over {repeated_over}"
+        )
+        notes |= {arm_label(model, arm): _arm_note(model, plan) for arm, plan in ARMS.items()}
+    return {arm: notes[arm] for arm in naive_first(arms) if arm in notes}
+
+
+def _arm_note(model: str, plan: ArmPlan) -> str:
+    step_1 = arm_label(model, "A" if plan.auxiliary else "base")
+    match plan.windows:
+        case None if plan.auxiliary:
+            return "Step 1 with the auxiliary loss, not refined"
+        case None:
+            return "the base model, trained on video-level labels (Step 1)"
+        case "refined":
+            return f"retrained on the refined labels of {step_1} (Step 3)"
+        case "alone":
+            return f"retrained on what {step_1} finds in windows of the videos as they are"
+        case "dummy":
+            return "retrained with the video-level label in every window, without Step 2"
+        case "exchanged":
+            return (
+                f"retrained on labels of whole modalities, from {step_1} and the exchange of one "
+                "with that of a video of other events"
+            )
 
 
 def naive_first(arms: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,36 +16,26 @@ from distributed_avel.artifacts import Location
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import MediaError
 from distributed_avel.media.video import sample_frames
-from distributed_avel.metrics.segment import confusion_matrix
-from distributed_avel.randomness import derive
 from distributed_avel.refine import pseudo_labels
 from distributed_avel.report.contents import (
     Failure,
     LearningCurve,
     Report,
     ThresholdCurve,
-    VideoTimeline,
     WindowSummary,
 )
-from distributed_avel.report.figures import (
-    confusion_figure,
-    standalone,
-    threshold_figure,
-    windows_figure,
-)
+from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
 from distributed_avel.report.page import flatten, render_page
+from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
 from distributed_avel.report.tables import results_table, to_csv
+from distributed_avel.report.views import view_of
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.progress import say
+from distributed_avel.tasks import Parsing, Task
 
 REPORT = "report.html"
 _FRAME_HEIGHT = 84
 _MAX_FAILURES = 50
-_CURVE_METRICS = ("train/total", "val/accuracy", "val/non_ave_f1")
-_SELECTION = (
-    "drawn at random (by the id of the video) from the test videos whose event does not last "
-    "throughout, then from the others"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +47,22 @@ class ReportSources:
         evaluated: Folder of the evaluation.
         results: What `results.json` holds.
         shown: The arms to compare, the base model first and the refined one last.
-        refined: The arm that `threshold_curve` belongs to.
+        refined: The arm that `threshold_curves` belong to.
+        exchanged: Step 2 of that arm labelled whole modalities, not windows.
         curves: Learning curves by arm.
     """
 
+    task: Task
     videos: VideoSet
     root: Location | None
     evaluated: Location
     results: Mapping[str, Any]
     shown: Sequence[str]
     refined: str
+    exchanged: bool
     curves: Mapping[str, pa.Table]
     failures: pa.Table
-    threshold_curve: pseudo_labels.ThresholdCurve | None
+    threshold_curves: Mapping[str, pseudo_labels.ThresholdCurve]
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     warnings: Sequence[str]
@@ -81,28 +75,23 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
     Returns:
         The files.
     """
-    videos = sources.videos
-    predictions = _Predictions((sources.evaluated / PREDICTIONS).read_table(), videos)
+    table = (sources.evaluated / PREDICTIONS).read_table()
+    if isinstance(sources.task, Parsing):
+        predictions = ParsingPredictions(table, sources.videos, exchanged=sources.exchanged)
+    else:
+        predictions = LocalizationPredictions(table, sources.videos)
     failures = sources.failures.slice(0, _MAX_FAILURES).to_pylist()
-    report = Report(
-        title=f"Audio-visual event localization on {videos.name}",
-        dataset=videos.name,
-        synthetic=videos.synthetic,
-        classes=videos.classes,
-        timeline=videos.timeline,
+    report = predictions.report(
+        sources.shown,
+        sources.num_timelines,
+        partial(_frames, sources),
         results=sources.results["arms"],
         settings=sources.settings,
         provenance=dict(flatten(sources.provenance)),
         warnings=tuple(sources.warnings),
-        confusion={
-            arm: confusion_matrix(*predictions.of_arm(arm), videos.num_classes)
-            for arm in sources.shown
-        },
-        threshold_curve=_curve(sources),
-        learning_curves=tuple(_learning_curves(sources.curves)),
+        threshold_curves=_threshold_curves(sources),
+        learning_curves=tuple(_learning_curves(sources)),
         windows=_windows(sources.results),
-        timelines=tuple(_timelines(sources, predictions)),
-        timeline_selection=_SELECTION,
         failures=tuple(
             Failure(video_id=f["video_id"], stage=f["stage"], error=f["error"]) for f in failures
         ),
@@ -117,26 +106,30 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
 def _alone(report: Report) -> Iterator[tuple[str, str]]:
     """The table and the figures of the page as files of their own."""
     yield "results.csv", to_csv(results_table(report.results))
-    for arm, confusion_KK in report.confusion.items():
-        figure = confusion_figure(confusion_KK, report.column_names)
-        yield f"confusion_{arm.replace('+', '_')}.svg", standalone(figure)
-    if report.threshold_curve:
-        yield "thresholds.svg", standalone(threshold_figure(report.threshold_curve))
+    view = view_of(report)
+    for name, figure in view.files():
+        yield name, standalone(figure)
+    for part, curve in report.threshold_curves.items():
+        suffix = f"_{part}" if len(report.threshold_curves) > 1 else ""
+        yield f"thresholds{suffix}.svg", standalone(threshold_figure(curve))
     if report.windows:
-        yield "windows.svg", standalone(windows_figure(report.windows, report.classes))
+        yield "windows.svg", standalone(windows_figure(report.windows, report.classes, view.unit))
 
 
-def _curve(sources: ReportSources) -> ThresholdCurve | None:
-    curve, chosen = sources.threshold_curve, sources.results["threshold"]
-    if curve is None or chosen is None:
-        return None
-    return ThresholdCurve(
-        thresholds=tuple(curve.thresholds_G.tolist()),
-        sensitivity=tuple(curve.sensitivity_G.tolist()),
-        specificity=tuple(curve.specificity_G.tolist()),
-        chosen=chosen,
-        arm=sources.refined,
-    )
+def _threshold_curves(sources: ReportSources) -> dict[str, ThresholdCurve]:
+    chosen = sources.results["threshold"]
+    if chosen is None:
+        return {}
+    return {
+        part: ThresholdCurve(
+            thresholds=tuple(curve.thresholds_G.tolist()),
+            sensitivity=tuple(curve.sensitivity_G.tolist()),
+            specificity=tuple(curve.specificity_G.tolist()),
+            chosen=chosen[part] if isinstance(chosen, Mapping) else chosen,
+            arm=sources.refined,
+        )
+        for part, curve in sources.threshold_curves.items()
+    }
 
 
 def _windows(results: Mapping[str, Any]) -> WindowSummary | None:
@@ -152,33 +145,11 @@ def _windows(results: Mapping[str, Any]) -> WindowSummary | None:
     )
 
 
-class _Predictions:
-    """The predictions of the arms, as arrays."""
-
-    def __init__(self, table: pa.Table, videos: VideoSet) -> None:
-        self._table = table
-        self._num_segments = videos.timeline.num_segments
-        first = table.filter(pc.field("arm") == table["arm"][0])
-        self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
-
-    def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Truth and prediction, each of shape (V, T)."""
-        rows = self._table.filter(pc.field("arm") == arm)
-        shape = (-1, self._num_segments)
-        truth_VT = rows["truth"].to_numpy().reshape(shape).astype(np.int64)
-        return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
-
-    def scores(self, arm: str) -> NDArray[np.float32]:
-        """Probabilities, shape (V, T, K)."""
-        rows = self._table.filter(pc.field("arm") == arm)
-        column = rows["scores"].combine_chunks()
-        return column.values.to_numpy().reshape(-1, self._num_segments, column.type.list_size)
-
-
-def _learning_curves(curves: Mapping[str, pa.Table]) -> list[LearningCurve]:
+def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
+    metrics = ("train/total", *(f"val/{metric}" for metric in sources.task.criterion))
     found = []
-    for arm, table in curves.items():
-        for metric in _CURVE_METRICS:
+    for arm, table in sources.curves.items():
+        for metric in metrics:
             rows = table.filter(pc.field("metric") == metric)
             if rows.num_rows:
                 found.append(
@@ -190,32 +161,6 @@ def _learning_curves(curves: Mapping[str, pa.Table]) -> list[LearningCurve]:
                     )
                 )
     return found
-
-
-def _timelines(sources: ReportSources, predictions: _Predictions) -> list[VideoTimeline]:
-    test = {v.video_id: v for v in sources.videos.split("test")}
-    truth_VT, _ = predictions.of_arm(sources.shown[0])
-    changes_V = (truth_VT != truth_VT[:, :1]).any(axis=1)
-    order = sorted(
-        range(len(truth_VT)),
-        key=lambda i: (not changes_V[i], derive(0, "timelines", predictions.video_ids[i])),
-    )
-    classes = {arm: predictions.of_arm(arm)[1] for arm in sources.shown}
-    scores = {arm: predictions.scores(arm) for arm in sources.shown}
-    chosen = []
-    for row in order[: sources.num_timelines]:
-        video = test[predictions.video_ids[row]]
-        chosen.append(
-            VideoTimeline(
-                video_id=video.video_id,
-                labels=video.labels,
-                truth_T=truth_VT[row],
-                predictions={arm: class_VT[row] for arm, class_VT in classes.items()},
-                scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
-                frames=_frames(sources, video),
-            )
-        )
-    return chosen
 
 
 def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:

@@ -10,7 +10,7 @@ from distributed_avel.metrics.segment import confusion_matrix, segment_metrics
 from distributed_avel.report.contents import (
     Failure,
     LearningCurve,
-    Report,
+    LocalizationReport,
     ThresholdCurve,
     VideoTimeline,
     WindowSummary,
@@ -72,13 +72,15 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
             arm: confusion_matrix(truth_VT, classes_VT, num_classes)
             for arm, classes_VT in shown.items()
         },
-        "threshold_curve": ThresholdCurve(
-            thresholds=thresholds,
-            sensitivity=tuple(1 - t**2 for t in thresholds),
-            specificity=tuple(1 - (1 - t) ** 3 for t in thresholds),
-            chosen=thresholds[100],
-            arm="AVE+A+LR",
-        ),
+        "threshold_curves": {
+            "event": ThresholdCurve(
+                thresholds=thresholds,
+                sensitivity=tuple(1 - t**2 for t in thresholds),
+                specificity=tuple(1 - (1 - t) ** 3 for t in thresholds),
+                chosen=thresholds[100],
+                arm="AVE+A+LR",
+            )
+        },
         "learning_curves": tuple(
             LearningCurve(
                 arm=arm, metric=metric, epochs=epochs, values=tuple(a / e + b for e in epochs)
@@ -97,7 +99,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
         "timeline_selection": "the first of the test split by id",
         "failures": (Failure(video_id="video_900", stage="extract", error="no audio stream"),),
     }
-    return Report(**(values | changes))
+    return LocalizationReport(**(values | changes))
 
 
 def softmax(classes_T, num_classes):

@@ -179,7 +179,7 @@ def test_hostile_names_are_words_and_not_markup():
 def test_sections_without_content_are_left_out():
     report = make_report(
         confusion={},
-        threshold_curve=None,
+        threshold_curves={},
         windows=None,
         learning_curves=(),
         timelines=(),

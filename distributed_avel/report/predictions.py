@@ -1,0 +1,206 @@
+"""From the table of predictions of an evaluation to the report of its task.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    C = event classes    K = C + 1, background last
+    M = modalities: heard, seen
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.metrics.parsing import segment_counts
+from distributed_avel.metrics.segment import confusion_matrix
+from distributed_avel.randomness import derive
+from distributed_avel.report.contents import (
+    MODALITIES,
+    LocalizationReport,
+    ParsedVideo,
+    ParsingReport,
+    Report,
+    VideoTimeline,
+)
+
+FramesOf = Callable[[Video], tuple[bytes, ...]]
+"""JPEG files of a video, one a segment, or none."""
+
+
+class Predictions(ABC):
+    """What each arm predicted for the segments of the test videos.
+
+    Args:
+        table: The predictions of all arms, with the columns that `schema` lists for the task.
+    """
+
+    report_class: ClassVar[type[Report]]
+    selection: ClassVar[str]
+    """Which videos come first as timelines."""
+
+    def __init__(self, table: pa.Table, videos: VideoSet) -> None:
+        self._table = table
+        self._videos = videos
+        self._num_segments = videos.timeline.num_segments
+        first = self._rows(table["arm"][0].as_py())
+        self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
+
+    def report(
+        self, shown: Sequence[str], num_timelines: int, frames_of: FramesOf, **others: Any
+    ) -> Report:
+        """A report on these predictions.
+
+        Args:
+            shown: The arms to compare, the base model first and the refined one last.
+            others: What else the report holds.
+        """
+        task, videos = self.report_class.task, self._videos
+        return self.report_class(
+            title=f"{task[0].upper()}{task[1:]} on {videos.name}",
+            dataset=videos.name,
+            synthetic=videos.synthetic,
+            classes=videos.classes,
+            timeline=videos.timeline,
+            timelines=tuple(self._timelines(shown, self._chosen(num_timelines), frames_of)),
+            timeline_selection=(
+                f"drawn at random (by the id of the video) from the test videos {self.selection}, "
+                "then from the others"
+            ),
+            **self._judged(shown),
+            **others,
+        )
+
+    def _chosen(self, num_timelines: int) -> list[tuple[int, Video]]:
+        """The videos to draw, and where they stand."""
+        differs_V = self._differs()
+        order = sorted(
+            range(len(differs_V)),
+            key=lambda i: (not differs_V[i], derive(0, "timelines", self.video_ids[i])),
+        )
+        test = {video.video_id: video for video in self._videos.split("test")}
+        return [(row, test[self.video_ids[row]]) for row in order[:num_timelines]]
+
+    def _rows(self, arm: str) -> pa.Table:
+        return self._table.filter(pc.field("arm") == arm)
+
+    @abstractmethod
+    def _differs(self) -> NDArray[np.bool_]:
+        """The videos that their label alone does not describe, shape (V,)."""
+
+    @abstractmethod
+    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
+        """What only the report of this task holds."""
+
+    @abstractmethod
+    def _timelines(
+        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+    ) -> list[Any]:
+        """The timelines of the chosen videos."""
+
+
+class LocalizationPredictions(Predictions):
+    """One class a segment."""
+
+    report_class = LocalizationReport
+    selection = "whose event does not last throughout"
+
+    def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Truth and prediction, each of shape (V, T)."""
+        rows, shape = self._rows(arm), (-1, self._num_segments)
+        truth_VT = rows["truth"].to_numpy().reshape(shape).astype(np.int64)
+        return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
+
+    def scores(self, arm: str) -> NDArray[np.float32]:
+        """Probabilities, shape (V, T, K)."""
+        column = self._rows(arm)["scores"].combine_chunks()
+        return column.values.to_numpy().reshape(-1, self._num_segments, column.type.list_size)
+
+    def _differs(self) -> NDArray[np.bool_]:
+        truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
+        return (truth_VT != truth_VT[:, :1]).any(axis=1)
+
+    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
+        num_classes = self._videos.num_classes
+        return {"confusion": {a: confusion_matrix(*self.of_arm(a), num_classes) for a in shown}}
+
+    def _timelines(
+        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+    ) -> list[VideoTimeline]:
+        truth_VT, _ = self.of_arm(shown[0])
+        classes = {arm: self.of_arm(arm)[1] for arm in shown}
+        scores = {arm: self.scores(arm) for arm in shown}
+        return [
+            VideoTimeline(
+                video_id=video.video_id,
+                labels=video.labels,
+                truth_T=truth_VT[row],
+                predictions={arm: class_VT[row] for arm, class_VT in classes.items()},
+                scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
+                frames=frames_of(video),
+            )
+            for row, video in chosen
+        ]
+
+
+class ParsingPredictions(Predictions):
+    """Which classes each segment has, heard and seen.
+
+    Args:
+        exchanged: As in `ParsingReport`.
+    """
+
+    report_class = ParsingReport
+    selection = "with an event that is not both heard and seen throughout"
+
+    def __init__(self, table: pa.Table, videos: VideoSet, *, exchanged: bool = False) -> None:
+        super().__init__(table, videos)
+        self._exchanged = exchanged
+
+    def of_arm(self, arm: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Truth and prediction, each of shape (V, M, T, C)."""
+        rows = self._rows(arm)
+        truth = [self._events(rows[f"truth_{modality}"]) for modality in MODALITIES]
+        events = [self._events(rows[modality]) for modality in MODALITIES]
+        return np.stack(truth, axis=1), np.stack(events, axis=1)
+
+    def _events(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Lists of classes as marks, shape (V, T, C)."""
+        lists = column.combine_chunks()
+        events_NC = np.zeros((len(lists), self._videos.num_classes), dtype=bool)
+        segments = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
+        events_NC[segments, lists.flatten().to_numpy()] = True
+        return events_NC.reshape(-1, self._num_segments, self._videos.num_classes)
+
+    def _differs(self) -> NDArray[np.bool_]:
+        truth_VMTC, _ = self.of_arm(self._table["arm"][0].as_py())
+        everywhere_VC, somewhere_VC = truth_VMTC.min(axis=(1, 2)), truth_VMTC.max(axis=(1, 2))
+        return (everywhere_VC != somewhere_VC).any(axis=1)
+
+    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
+        counts = {}
+        for arm in shown:
+            truth_VMTC, events_VMTC = self.of_arm(arm)
+            counts[arm] = tuple(
+                segment_counts(truth_VMTC[:, m], events_VMTC[:, m]) for m in range(len(MODALITIES))
+            )
+        return {"counts": counts, "exchanged": self._exchanged}
+
+    def _timelines(
+        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+    ) -> list[ParsedVideo]:
+        truth_VMTC, _ = self.of_arm(shown[0])
+        predictions = {arm: self.of_arm(arm)[1] for arm in shown}
+        return [
+            ParsedVideo(
+                video_id=video.video_id,
+                labels=video.labels,
+                truth_MTC=truth_VMTC[row],
+                predictions={arm: events_VMTC[row] for arm, events_VMTC in predictions.items()},
+                frames=frames_of(video),
+            )
+            for row, video in chosen
+        ]
