@@ -26,8 +26,8 @@ class Psp(BaseModel):
         hidden_size: Width of each direction of the LSTMs.
         attention_size: Width of the attention's first layers; by default `visual_dim`.
         head_size: Width of the layer before the scores.
-        threshold: Relative similarities up to it are set to 0. The published .095 is meant
-            for 10 segments: it lies just below their mean, 1/T.
+        threshold: Relative similarities up to this part of their mean, 1/T, are set to 0; the
+            published .095 is that of 10 segments.
     """
 
     pooling = "mean"
@@ -57,7 +57,7 @@ class Psp(BaseModel):
         hidden_size: int = 128,
         attention_size: int | None = None,
         head_size: int = 64,
-        threshold: float = 0.095,
+        threshold: float = 0.95,
     ) -> None:
         super().__init__()
         self.attention = AudioGuidedAttention(
@@ -140,4 +140,4 @@ class Propagation(nn.Module):
 
     def _positive(self, similarity_BTT: Tensor) -> Tensor:
         share_BTT = similarity_BTT / (similarity_BTT.sum(dim=-1, keepdim=True) + 1e-8)
-        return share_BTT.where(share_BTT > self.threshold, 0.0)
+        return share_BTT.where(share_BTT > self.threshold / share_BTT.shape[-1], 0.0)

@@ -111,8 +111,8 @@ class ThresholdCurve:
 
 
 def threshold_grid() -> NDArray[np.float64]:
-    """Thresholds from 0.0009 to 0.9991, evenly spaced on the logit scale."""
-    return 1.0 / (1.0 + np.exp(-np.linspace(-7.0, 7.0, 141)))
+    """Thresholds from 6e-6 to 1 - 6e-6, evenly spaced on the logit scale."""
+    return 1.0 / (1.0 + np.exp(-np.linspace(-12.0, 12.0, 241)))
 
 
 def threshold_curve(

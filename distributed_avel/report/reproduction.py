@@ -116,10 +116,11 @@ class Reproduction:
     def context(self, table: PaperTable) -> list[str]:
         """What a table was measured on, and what the paper used, one fact a line."""
         train, refine = self.settings["train"], self.settings["refine"]
+        loss = self.loss if table.data == "AVE" else "binary cross-entropy"
         return [
             f"data: {self.data}, features: {self.features}",
             _seeds(self.seeds),
-            f"g: {self.loss}; epochs: {train['base_epochs']} in Step 1 and "
+            f"g: {loss}; epochs: {train['base_epochs']} in Step 1 and "
             f"{train['retrain_epochs']} in Step 3; batches of {train['batch_size']}, Adam "
             f"{train['learning_rate']:g}, tau {_tau(refine['threshold'])}, N {refine['window']}, "
             f"s {refine['stride']} where the table does not say otherwise",
