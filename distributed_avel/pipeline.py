@@ -284,16 +284,17 @@ class Pipeline:
             threshold = self._threshold(refined)
             threshold_K = self.task.threshold_by_column(threshold, targets_VK.shape[-1])
             labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=background)
+            if scored == "exchanged":
+                labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
             windows = self.task.count_windows(targets_VK, labels_VWK)
             say(
-                f"retrain: tau {threshold_text(threshold)} makes {windows['background']} of "
-                f"{windows['of_events']} windows background"
+                f"retrain: tau {threshold_text(threshold)} keeps {sum(windows['kept_of_class'])} "
+                f"of {sum(windows['of_class'])} labels, and leaves {windows['background']} of "
+                f"{windows['of_events']} windows without an event"
             )
             for warning in window_warnings(windows):
                 say(f"WARNING: {warning}")
             run.metrics({"background_windows": windows["background"]})
-            if scored == "exchanged":
-                labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
             counts = self._retrain(stage, run, scored, labels_VWK)
             return {**counts, "threshold": threshold, "windows": windows}
 
@@ -628,14 +629,14 @@ def prediction_warnings(background: Mapping[str, float]) -> list[str]:
 
 
 def window_warnings(windows: Mapping[str, Any]) -> list[str]:
-    """What to say where (nearly) all windows became background, or none did."""
+    """What to say where (nearly) no window has an event left, or all have what they had."""
     share = windows["background"] / max(1, windows["of_events"])
     if share > 0.95:
         return [
-            f"{share:.0%} of the windows of event videos became background, so Step 3 learns to "
-            "predict nothing else; lower refine.threshold or train Step 1 longer"
+            f"{share:.0%} of the windows of event videos have no event left, so Step 3 learns to "
+            "predict none; lower refine.threshold or train Step 1 longer"
         ]
-    if share < 0.001:
+    if sum(windows["kept_of_class"]) > 0.999 * sum(windows["of_class"]):
         return [
             "refinement removed no event from any window, so Step 3 learns what the video labels "
             "say; raise refine.threshold"

@@ -217,7 +217,7 @@ class ExchangeView(ParsingView):
     windows_title = "Modalities that kept their event."
     windows_words = (
         "Grey: both modalities of the training videos that are labelled with an event. Filled, and "
-        "in percent: those that show it alone. An event that neither shows alone stays in both."
+        "in percent: those that keep the label, because they show the event alone or neither does."
     )
     threshold_words = (
         "Sensitivity: of the events in a modality, those kept. Specificity: of the events of a "
@@ -226,10 +226,13 @@ class ExchangeView(ParsingView):
 
     def refined_words(self, windows: WindowSummary) -> str:
         """What Step 2 did, in a sentence or two."""
+        num_labels = sum(windows.of_video_C)
+        num_lost = num_labels - sum(windows.kept_C)
         return (
             f"Step 2 looked for the events of {windows.num_videos:,} training videos in each "
-            f"modality alone. In {_share(windows)} no event reached the threshold in either, so "
-            "that both keep the video-level label."
+            f"modality alone. Of {num_labels:,} labels of a modality, {num_lost:,} "
+            f"({100 * num_lost / (num_labels or 1):.0f} %) were removed: the other modality alone "
+            "reached the threshold, and this one did not."
         )
 
 

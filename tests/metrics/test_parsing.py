@@ -15,6 +15,8 @@ from distributed_avel.metrics.parsing import (
     event_counts,
     parse,
     parsing_metrics,
+    per_class_f1,
+    segment_counts,
     video_f_scores,
 )
 
@@ -237,3 +239,10 @@ def test_repeating_the_weak_label_over_both_modalities_of_llp_gives_this_table()
     assert {kind: rounded[f"segment_{kind}"] for kind in TYPES} == segment
     assert {kind: rounded[f"event_{kind}"] for kind in TYPES} == event
     assert metrics == pytest.approx(dull_metrics(heard_VTC, seen_VTC, weak_VTC, weak_VTC))
+
+
+def test_f1_of_a_class_pools_the_segments_of_all_videos():
+    truth_VTC, prediction_VTC = one_class("##..", "#..."), one_class("#.#.", "#...")
+    assert per_class_f1(segment_counts(truth_VTC, prediction_VTC)) == pytest.approx([200 * 2 / 6])
+    nowhere_VTC = one_class("....")
+    assert per_class_f1(segment_counts(nowhere_VTC, nowhere_VTC)).tolist() == [0.0]

@@ -1,4 +1,4 @@
-"""A report with everything in it, made of random figures."""
+"""A report of each task with everything in it, made of random figures."""
 
 import io
 
@@ -6,11 +6,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from distributed_avel.metrics.naive import repeat
+from distributed_avel.metrics.parsing import parsing_metrics, segment_counts
 from distributed_avel.metrics.segment import confusion_matrix, segment_metrics
 from distributed_avel.report.contents import (
     Failure,
     LearningCurve,
     LocalizationReport,
+    ParsedVideo,
+    ParsingReport,
     ThresholdCurve,
     VideoTimeline,
     WindowSummary,
@@ -100,6 +103,62 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
         "failures": (Failure(video_id="video_900", stage="extract", error="no audio stream"),),
     }
     return LocalizationReport(**(values | changes))
+
+
+PARSING_ARMS = ("HAN", "HAN+LR", "HAN+MA")
+
+
+def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, **changes):
+    """Three arms, right in more and more of the segments of 40 videos with up to three events."""
+    rng = np.random.default_rng(0)
+    shape = (40, 2, 10, len(classes))
+    in_video_VC = np.zeros((40, len(classes)), dtype=bool)
+    for row_C in in_video_VC:
+        row_C[rng.choice(len(classes), size=rng.integers(1, 4), replace=False)] = True
+    truth_VMTC = in_video_VC[:, None, None] & (rng.random(shape) < 0.7)
+    arms = {}
+    for arm, wrong in zip(PARSING_ARMS, (0.3, 0.2, 0.1), strict=True):
+        flipped_VMTC = (rng.random(shape) < wrong) & in_video_VC[:, None, None]
+        arms[arm] = (truth_VMTC ^ flipped_VMTC) | (rng.random(shape) < 0.01)
+    repeated_VMTC = np.broadcast_to(in_video_VC[:, None, None], shape)
+
+    def halves(events_VMTC):
+        return events_VMTC[:, 0], events_VMTC[:, 1]
+
+    localization = make_report(classes=classes, num_timelines=0)
+    (curve,) = localization.threshold_curves.values()
+    values = {name: getattr(localization, name) for name in COMMON} | {
+        "title": "Audio-visual video parsing on demo",
+        "results": {
+            arm: parsing_metrics(*halves(truth_VMTC), *halves(events_VMTC))
+            for arm, events_VMTC in {
+                "GT-repeat": repeated_VMTC, "HAN-repeat": repeated_VMTC, **arms}.items()
+        },
+        "counts": {
+            arm: tuple(map(segment_counts, halves(truth_VMTC), halves(events_VMTC)))
+            for arm, events_VMTC in arms.items()
+        },
+        "threshold_curves": {"heard": curve, "seen": curve},
+        "learning_curves": (
+            LearningCurve(arm="HAN", metric="val/segment_type", epochs=(1, 2), values=(40.0, 50.0)),
+        ),
+        "timelines": tuple(
+            ParsedVideo(
+                video_id=f"video_{row:03d}",
+                labels=tuple(np.flatnonzero(in_video_VC[row]).tolist()),
+                truth_MTC=truth_VMTC[row],
+                predictions={arm: events_VMTC[row] for arm, events_VMTC in arms.items()},
+                frames=tuple(jpeg(row, t) for t in range(10)) if frames else (),
+            )
+            for row in range(num_timelines)
+        ),
+    }  # fmt: skip
+    return ParsingReport(**(values | changes))
+
+
+COMMON = ("dataset", "synthetic", "classes", "timeline", "settings", "provenance", "windows",
+          "timeline_selection", "failures")  # fmt: skip
+"""What a report of either task may have in the same words."""
 
 
 def softmax(classes_T, num_classes):

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from distributed_avel.report.page import render_page
-from tests.report.samples import make_report
+from tests.report.samples import make_parsing_report, make_report
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -53,6 +53,11 @@ onload = () => {
       broken_images: [...page.images].filter(image => !image.naturalWidth).length,
       paper: style(page.body, "background-color"),
       run: style(page.querySelector(".run:not(.background)"), "background-color"),
+      ragged_lanes: [...page.querySelectorAll(".lane")].filter(lane => {
+        const boxes = [...lane.querySelectorAll(".cells")].map(row => row.getBoundingClientRect());
+        return boxes.some((box, i) => box.left !== boxes[0].left || box.width !== boxes[0].width
+          || (i && box.top < boxes[i - 1].bottom));
+      }).length,
       smallest_figure_text_px: Math.min(...[...page.querySelectorAll("svg text")].map(
         text => parseFloat(style(text, "font-size")) * Math.sqrt(text.getScreenCTM().a ** 2
           + text.getScreenCTM().b ** 2))),
@@ -87,15 +92,17 @@ AVE_LIKE = tuple(f"Female speech, woman speaking {c}" for c in range(28))
 
 @pytest.mark.parametrize("width_px", [390, 1280])
 @pytest.mark.parametrize("classes", [("bell", "dog", "drum"), AVE_LIKE], ids=["few", "many"])
+@pytest.mark.parametrize("make", [make_report, make_parsing_report])
 def test_nothing_is_cut_or_too_small_and_the_page_does_not_scroll_sideways(
-    tmp_path, width_px, classes
+    tmp_path, width_px, classes, make
 ):
-    found = measure(make_report(classes=classes), tmp_path, width_px=width_px)
+    found = measure(make(classes=classes), tmp_path, width_px=width_px)
     assert found["overflow_px"] <= 0
     assert found["cut_words"] == []
     assert found["images"] == 12 * 10
     assert found["broken_images"] == 0
     assert found["smallest_figure_text_px"] >= 8
+    assert found["ragged_lanes"] == 0
 
 
 def test_the_page_is_dark_where_the_reader_prefers_it(tmp_path):

@@ -5,8 +5,10 @@ import io
 
 import pytest
 
+from distributed_avel import arms
 from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
 from distributed_avel.metrics.segment import METRICS
+from distributed_avel.models import model_names
 from distributed_avel.report.contents import Spread
 from distributed_avel.report.tables import (
     Table,
@@ -92,6 +94,21 @@ def test_every_metric_has_a_heading():
 
 def test_notes_stand_only_beside_arms_that_are_there():
     assert list(arm_notes(["GT-repeat", "AVE", "unknown"])) == ["GT-repeat", "AVE"]
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_every_arm_of_every_model_has_a_note_that_names_its_step_1(model):
+    labels = {arm: arms.arm_label(model, arm) for arm in arms.ARMS}
+    notes = arm_notes([*labels.values(), f"{model.upper()}-repeat"])
+    assert len(set(notes.values())) == len(arms.ARMS) + 1
+    for arm, label in labels.items():
+        plan = arms.ARMS[arm]
+        step_1 = f"{model.upper()}+A" if plan.auxiliary else model.upper()
+        assert (plan.scored is None) or f"{step_1} " in notes[label]
+    assert notes[model.upper()] == "the base model, trained on video-level labels (Step 1)"
+    assert notes[f"{model.upper()}+A+LR"] == (
+        f"retrained on the refined labels of {model.upper()}+A (Step 3)"
+    )
 
 
 @pytest.mark.parametrize(

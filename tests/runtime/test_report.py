@@ -1,0 +1,79 @@
+"""The page that a run writes, from its predictions and what its stages left."""
+
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from distributed_avel.config import validate
+from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.report.predictions import ParsingPredictions
+from distributed_avel.runtime.evaluate import PREDICTIONS
+from distributed_avel.runtime.report import REPORT
+from distributed_avel.runtime.tracking import untracked
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope="module")
+def parsing_run(tmp_path_factory):
+    config = validate(
+        {
+            "run_dir": str(tmp_path_factory.mktemp("run")),
+            "arms": ["base", "MA"],
+            "data": {
+                "dataset": "synthetic_llp",
+                "synthetic_llp": {
+                    "num_train": 40, "num_event_free": 0, "num_val": 20, "num_test": 20},
+            },
+            "model": {"name": "han", "hidden_size": 4},
+            "train": {"base_epochs": 2, "retrain_epochs": 2},
+            "report": {"num_timelines": 20},
+        },
+        "test",
+    )  # fmt: skip
+    run = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    run.publish()
+    return run
+
+
+def test_a_parsing_run_has_its_page_with_lanes_of_what_is_heard_and_what_is_seen(parsing_run):
+    text = (parsing_run.run_dir / REPORT).read_bytes().decode()
+    assert "<h1>Audio-visual video parsing on synthetic_llp</h1>" in text
+    names = re.findall(r'<span class="name">([^<]*?) ?<', text)
+    each = ["truth heard", "truth seen", "HAN heard", "HAN seen", "HAN+MA heard", "HAN+MA seen", ""]
+    assert names == each * 20
+    assert "Pseudo-labels of whole modalities for HAN+MA" in text
+    for metric in ("Loss (training)", "Segment Type@AV (validation)", "Event Type@AV (validation)"):
+        assert f">{metric}</text>" in text
+    files = {path.name for path in parsing_run.report().location.children()}
+    assert {"f1_heard.svg", "f1_seen.svg", "thresholds_seen.svg", "results.csv"} <= files
+
+
+def test_predictions_of_parsing_are_read_as_a_loop_over_their_rows_would(parsing_run):
+    table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
+    predictions = ParsingPredictions(table, parsing_run.videos)
+    rows = [row for row in table.to_pylist() if row["arm"] == "HAN"]
+
+    truth_VMTC, events_VMTC = predictions.of_arm("HAN")
+
+    by_video = defaultdict(lambda: np.zeros((2, *truth_VMTC.shape[1:]), dtype=bool))
+    for row in rows:
+        for modality, name in enumerate(("heard", "seen")):
+            by_video[row["video_id"]][0, modality, row["segment"], row[f"truth_{name}"]] = True
+            by_video[row["video_id"]][1, modality, row["segment"], row[name]] = True
+    assert predictions.video_ids == list(by_video)
+    np.testing.assert_array_equal(np.stack([truth_VMTC, events_VMTC], 1), [*by_video.values()])
+
+
+def test_videos_whose_label_does_not_say_all_stand_first_among_the_timelines(parsing_run):
+    table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
+    predictions = ParsingPredictions(table, parsing_run.videos)
+    report = predictions.report(["HAN"], 20, lambda _: (), results={})
+    said = [
+        bool((video.truth_MTC == video.truth_MTC.any(axis=(0, 1))).all())
+        for video in report.timelines
+    ]
+    assert said == sorted(said)
+    assert {True, False} == set(said)
