@@ -41,9 +41,23 @@ class Location:
 
     @classmethod
     def at(cls, uri: str | Path) -> Self:
-        """The place that a user names: a URI, or a path that may be relative."""
+        """The place that a user names: a URI, or a path that may be relative.
+
+        Raises:
+            ArtifactError: A URI holds a secret.
+        """
         text = str(uri)
-        return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+        scheme, mark, rest = text.partition("://")
+        if not mark:
+            return cls(str(Path(text).expanduser().absolute()))
+        authority = rest.partition("/")[0]
+        if ":" in authority.rpartition("@")[0] or "secret_key=" in rest:
+            raise ArtifactError(
+                f"{scheme}://...: this URI holds a key and a secret, which would end up in "
+                "manifests, reports and MLflow; leave them out and set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or use a profile of ~/.aws/credentials"
+            )
+        return cls(text)
 
     @property
     def uri(self) -> str:

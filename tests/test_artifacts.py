@@ -32,7 +32,7 @@ def folder(request, tmp_path: Path) -> Location:
     """An empty folder, on every kind of file system."""
     if request.param == "s3":
         options = f"{request.getfixturevalue('s3')}&allow_bucket_creation=true"
-        return Location.at(f"s3://id:secret@bucket-{uuid4().hex}/run?{options}")
+        return Location.at(f"s3://bucket-{uuid4().hex}/run?{options}")
     addresses = {
         "path": str(tmp_path),
         "file": tmp_path.as_uri(),
@@ -132,6 +132,24 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 )
 def test_what_lies_below_stands_before_the_query(root, shown):
     assert str(Location.at(root) / "b" / "c").startswith(shown)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "s3://AKIAX:hush@bucket/run",
+        "s3://AKIAX:hush%2F@bucket/run?region=us-east-1",
+        "s3://bucket/run?access_key=AKIAX&secret_key=hush",
+    ],
+)
+def test_a_uri_with_a_secret_is_refused_without_telling_it(root):
+    with pytest.raises(ArtifactError, match="set AWS_ACCESS_KEY_ID") as error:
+        Location.at(root)
+    assert "hush" not in str(error.value)
+
+
+def test_an_at_sign_in_a_folder_is_no_secret():
+    assert Location.at("s3://bucket/a:b@c").uri == "s3://bucket/a:b@c"
 
 
 def test_only_local_files_can_be_opened_by_other_programs(tmp_path):

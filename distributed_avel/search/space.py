@@ -311,10 +311,13 @@ def describe(point: Mapping[str, Any]) -> str:
 
 
 def spread_thresholds(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` values of tau from `low` to `high`, evenly spaced on the logit scale."""
+    """`count` different values of tau from `low` to `high`, evenly spaced on the logit scale.
+
+    Fewer where the two are (nearly) one.
+    """
     if count == 1:
         return (_expit((logit(low) + logit(high)) / 2),)
-    return tuple(_expit(x) for x in np.linspace(logit(low), logit(high), count))
+    return tuple(dict.fromkeys(_expit(x) for x in np.linspace(logit(low), logit(high), count)))
 
 
 def logit(probability: float) -> float:

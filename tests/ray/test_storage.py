@@ -17,10 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures
 
 @pytest.fixture
 def bucket():
-    """The URI of an empty bucket, as a function of the folder in it.
-
-    The URI carries the credentials, because the cluster's processes started before this test.
-    """
+    """The URI of an empty bucket, as a function of the folder in it."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -36,7 +33,7 @@ def bucket():
     filesystem.create_dir("avel")
     yield (
         lambda folder: (
-            f"s3://key:secret@avel/{folder}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+            f"s3://avel/{folder}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
         )
     )
     server.stop()

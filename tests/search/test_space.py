@@ -173,6 +173,7 @@ def test_thresholds_are_spread_evenly_on_the_logit_scale():
     assert spread_thresholds(0.1, 0.9, 1) == (0.5,)
     ends = spread_thresholds(0.000911, 0.999089, 5)
     assert (ends[0], ends[-1]) == (0.000911, 0.999089)
+    assert spread_thresholds(0.3, 0.3, 5) == (0.3,)
 
 
 def test_a_point_is_described_in_a_few_words():
