@@ -17,7 +17,7 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.features.processes import MAX_FILE_BYTES, DecodingProcesses, Failed
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(200)]
 
 TESTS = Path(__file__).parents[1]
 

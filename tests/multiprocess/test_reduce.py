@@ -1,5 +1,6 @@
 """Two workers must report what one worker would."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ def reduce_on_rank(rank: int, store: Path, shards: list[EpochSums], whole: Epoch
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
         assert all_reduce_sums(shards[rank], CPU) == whole
+        dist.barrier()
     finally:
         dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may abort an interpreter that winds down
 
 
 @pytest.mark.multiprocess

@@ -14,7 +14,7 @@ import pytest
 from distributed_avel.artifacts import Location
 from tests.ray.stores import store_in
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 JOB = Path(__file__).parents[2] / "jobs" / "pipeline.py"
 NUM_EPOCHS = 1000
@@ -56,14 +56,14 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     with (tmp_path / "first.log").open("w") as log:
         driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
     try:
-        wait_for(lambda: checkpoints(run), 120, "a checkpoint")
+        wait_for(lambda: checkpoints(run), 240, "a checkpoint")
     finally:
         driver.kill()
         driver.wait()
     assert not list(run.glob("base/*/DONE"))
     features = next(run.glob("extract/*/index.parquet")).stat().st_mtime_ns
 
-    second = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     assert second.returncode == 0, second.stderr
     assert "data " in second.stderr
@@ -80,10 +80,10 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
 
 def test_a_terminated_job_ends_cleanly(command, tmp_path):
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: checkpoints(tmp_path / "run"), 120, "a checkpoint")
+    wait_for(lambda: checkpoints(tmp_path / "run"), 240, "a checkpoint")
 
     driver.send_signal(signal.SIGTERM)
-    _, said = driver.communicate(timeout=60)
+    _, said = driver.communicate(timeout=120)
 
     assert driver.returncode == 130
     assert "the same command goes on from here" in said
@@ -96,7 +96,7 @@ def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(com
     run = tmp_path / "run"
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
-    wait_for(lambda: checkpoints(run), 120, "a checkpoint")
+    wait_for(lambda: checkpoints(run), 240, "a checkpoint")
 
     victims = [
         process

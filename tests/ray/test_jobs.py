@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(800)]
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -61,7 +61,7 @@ class Head:
             stderr=subprocess.STDOUT,
         )
 
-    def job(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def job(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [RAY, "job", *arguments],
             env=self.environment,
@@ -121,8 +121,8 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     command += [str(part) for pair in options.items() for part in pair]
     submit = ["submit", "--submission-id", "first", "--no-wait", *command]
 
-    wait_for(lambda: head.job(*submit).returncode == 0, 90, "the job agent")
-    wait_for(lambda: list(run.glob("base/*/ray/checkpoint_*/state.pt")), 150, "a checkpoint")
+    wait_for(lambda: head.job(*submit).returncode == 0, 180, "the job agent")
+    wait_for(lambda: list(run.glob("base/*/ray/checkpoint_*/state.pt")), 300, "a checkpoint")
     assert head.job("stop", "first").returncode == 0
     logs = head.job("logs", "first").stdout
     assert "interrupted; the same command goes on from here" in logs
@@ -131,7 +131,7 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     assert "stopped" in (status.stdout + status.stderr).lower()
     assert not list(run.glob("base/*/DONE"))
 
-    second = head.job("submit", "--submission-id", "second", *command, timeout_s=240)
+    second = head.job("submit", "--submission-id", "second", *command, timeout_s=300)
 
     assert second.returncode == 0, second.stdout + second.stderr
     said = second.stdout + second.stderr

@@ -17,7 +17,7 @@ from distributed_avel.pipeline import STAGES
 from distributed_avel.run import open_pipeline, run_pipeline, run_refine
 from tests.ray.stores import store_in
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
 ARMS = ["GT-repeat", "AVE", "AVE-repeat", "AVE+A", "AVE+A+LR"]
 

@@ -15,7 +15,7 @@ from distributed_avel.metrics.segment import METRICS
 from distributed_avel.reproduce import run_reproduce
 from tests.ray.stores import store_in
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
 
 def settings(root: Path, **changes) -> ReproduceConfig:

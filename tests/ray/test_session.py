@@ -11,7 +11,7 @@ from distributed_avel.config import validate
 from distributed_avel.errors import ResourceError
 from distributed_avel.runtime.session import require
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_a_local_session_listens_on_loopback_only():

@@ -12,7 +12,7 @@ from distributed_avel.pipeline import STAGES
 from distributed_avel.run import run_pipeline
 from tests.ray.stores import store_in
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
 
 @pytest.fixture

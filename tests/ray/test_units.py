@@ -15,7 +15,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.errors import DatasetError, WeightsError
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(90), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 
 MISTAKE, BUG = 666, 667
 
