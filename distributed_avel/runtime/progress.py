@@ -1,10 +1,11 @@
 """Progress that a person can follow: which stage, how far, how fast, what is left."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 _LINE_EVERY_S = 5.0
 _MIN_S = 1.0
+_WATCH_EVERY_S = 0.5
+
+Result = TypeVar("Result")
 
 
 class Report(Protocol):
@@ -20,6 +24,27 @@ class Report(Protocol):
     def __call__(self, done: int, note: str = "") -> None:
         """Say how many units are done, and a few words."""
         ...
+
+
+def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
+    """What a call returns, made in a thread, while this one watches and can be interrupted."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001  (raised below, in the main thread)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WATCH_EVERY_S)
+        watch()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @contextmanager

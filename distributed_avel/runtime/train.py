@@ -5,7 +5,6 @@ ways only: the objective is wrapped in DDP, each global batch is shared out, sum
 over the workers, and rank 0 alone writes files.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,7 +25,7 @@ from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
-from distributed_avel.runtime.progress import ProgressBoard, progress
+from distributed_avel.runtime.progress import ProgressBoard, progress, watched
 from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
@@ -40,7 +39,6 @@ from distributed_avel.train.predict import segment_codes
 
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
-_BOARD_EVERY_S = 0.5
 _MAX_FAILURES = 5
 
 
@@ -164,29 +162,16 @@ def train(job: TrainJob, out: Location) -> None:
         ),
     )
     with progress(job.stage, job.num_epochs, "epochs") as report:
-        _fit(trainer, lambda: _show(board, report, job.task.criterion))
-
-
-def _fit(trainer: ray.train.torch.TorchTrainer, watch: Callable[[], None]) -> None:
-    """Fit in a thread, so that the main thread can watch and be interrupted."""
-    errors: list[BaseException] = []
-
-    def fit() -> None:
         try:
-            trainer.fit()
-        except BaseException as error:  # noqa: BLE001  (raised below, in the main thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_BOARD_EVERY_S)
-        watch()
-    if errors:
-        raise _diverged(errors[0]) or errors[0]
+            watched(trainer.fit, lambda: _show(board, report, job.task.criterion))
+        except ray.train.TrainingFailedError as error:
+            diverged = _diverged(error)
+            if diverged is None:
+                raise
+            raise diverged from None
 
 
-def _diverged(error: BaseException) -> ArtifactError | None:
+def _diverged(error: ray.train.TrainingFailedError) -> ArtifactError | None:
     """A loss that is not finite, as a user's mistake; Ray Train has tried again in vain."""
     causes = getattr(error, "worker_failures", {}).values()
     if not any(isinstance(cause, FloatingPointError) for cause in causes):

@@ -6,7 +6,6 @@ after a kill finds the stages that it had finished.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from distributed_avel.artifacts import Location
 from distributed_avel.randomness import derive
+from distributed_avel.runtime.progress import watched
 from distributed_avel.search.resources import Needs
 from distributed_avel.search.space import Point, Space
 
@@ -26,7 +26,6 @@ CRITERION, EPOCH, FINISHED = "criterion", "epoch", "finished"
 """What every report of a trial says: how good it is, after how many epochs, whether it is done."""
 
 _POINT = "point"
-_WATCH_EVERY_S = 0.5
 _TASK_RETRIES = 3
 
 ReportTrial = Callable[[dict[str, Any]], None]
@@ -125,7 +124,7 @@ def run_trials(
                 verbose=0,
             ),
         )
-    results = _fit(tuner, watch)
+    results = watched(tuner.fit, watch)
     return [_outcome(result, search.space) for result in results]
 
 
@@ -166,27 +165,6 @@ def _tune_config(search: Search, concurrency: int | None) -> tune.TuneConfig:
         trial_name_creator=str,
         trial_dirname_creator=lambda trial: trial.trial_id,
     )
-
-
-def _fit(tuner: tune.Tuner, watch: Callable[[], None]) -> tune.ResultGrid:
-    """Fit in a thread, so that the main thread can watch and be interrupted."""
-    results: list[tune.ResultGrid] = []
-    errors: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            results.append(tuner.fit())
-        except BaseException as error:  # noqa: BLE001  (raised below, in the main thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=fit, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_WATCH_EVERY_S)
-        watch()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def _outcome(result: tune.Result, space: Space | None) -> Outcome:
