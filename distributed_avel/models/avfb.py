@@ -9,9 +9,13 @@ the segments of a video, and that one network scores segments however it is supe
 
 What the text leaves open, and our choice: the fusion (factorized bilinear pooling, which the first
 author's next paper, AVIN, fuses with; we believe it is this paper's too, but could not check it);
-the form of the attention (additive, a softmax over the segments, times T, so that the weights of a
-video average 1 for any T); how regions become one vector, the LSTMs before the fusion, the
-classifier, all widths, and the maximum over the segments under weak supervision (all as in AVE).
+the attention (additive, a softmax over the segments); how the weak supervision uses it: a linear
+classifier sees the mean of the video weighted by attention, which is the mean over the segments of
+T x weight x score, so this product is the score of a segment. Weights change how sure a segment
+is, never its class. (We first weighed the segments, before a classifier and the maximum: on
+generated features that called four of five segments background, far from the 68.9 % accuracy that
+is reported of AVFB.) How regions become one vector, the LSTMs before the fusion, and all widths
+are as in AVE.
 
 Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
 K = event classes + background.
@@ -35,10 +39,10 @@ class Avfb(BaseModel):
         hidden_size: Width of each direction of the LSTMs, and of the attention over segments.
         attention_size: Width of the first layers of the attention over regions; by default
             `visual_dim`.
-        head_size: Width of the layer before the scores.
     """
 
     source = "text"
+    pooling = "mean"
 
     def __init__(
         self,
@@ -49,7 +53,6 @@ class Avfb(BaseModel):
         regions: int,
         hidden_size: int = 128,
         attention_size: int | None = None,
-        head_size: int = 64,
     ) -> None:
         super().__init__()
         self.code_sizes = [audio_dim, visual_dim]
@@ -66,18 +69,17 @@ class Avfb(BaseModel):
         self.weigh = nn.Sequential(
             nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1, bias=False)
         )
-        first, last = nn.Linear(width, head_size), nn.Linear(head_size, num_classes + 1)
-        self.head = nn.Sequential(first, nn.ReLU(), last)
+        self.head = nn.Linear(width, num_classes + 1)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
         """The audio feature and the attended visual feature, side by side."""
         return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores, shape (B, T, K)."""
+        """Raw segment scores, weighed so that their mean is that of the video, shape (B, T, K)."""
         audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
         heard_BTD, _ = self.audio_lstm(audio_BTD)
         seen_BTD, _ = self.visual_lstm(visual_BTD)
         fused_BTD = self.fusion(heard_BTD, seen_BTD)
         weights_BT1 = self.weigh(fused_BTD).softmax(dim=1) * fused_BTD.shape[1]
-        return self.head(weights_BT1 * fused_BTD)
+        return weights_BT1 * self.head(fused_BTD)

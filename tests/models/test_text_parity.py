@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distributed_avel import models
+from distributed_avel.mil import mil_pool
 from tests.models.examples import SIZES, features, small_model
 from tests.models.loops import (
     Vector,
@@ -21,7 +22,6 @@ from tests.models.loops import (
     linear,
     lstm_step,
     mean,
-    relu,
     sigmoid,
     softmax,
 )
@@ -55,6 +55,15 @@ def interactions(segments: Sequence[Vector], summary: Vector) -> list[Vector]:
 
 
 def loop_avfb(weights: Weights, video: Video) -> list[Vector]:
+    fused, shares = avfb_parts(weights, video)
+    return [
+        len(fused) * share * linear(weights, "head", z)
+        for share, z in zip(shares, fused, strict=True)
+    ]
+
+
+def avfb_parts(weights: Weights, video: Video) -> tuple[list[Vector], Vector]:
+    """The fused segments, and the share of each."""
     audio, visual = video
     seen = [audio_guided(weights, a, regions) for a, regions in zip(audio, visual, strict=True)]
     heard, seen = bi_lstm(weights, "audio_lstm", audio), bi_lstm(weights, "visual_lstm", seen)
@@ -62,11 +71,7 @@ def loop_avfb(weights: Weights, video: Video) -> list[Vector]:
     shares = softmax(
         [linear(weights, "weigh.2", np.tanh(linear(weights, "weigh.0", z)))[0] for z in fused]
     )
-    scores = []
-    for share, z in zip(shares, fused, strict=True):
-        inside = relu(linear(weights, "head.0", len(fused) * share * z))
-        scores.append(linear(weights, "head.2", inside))
-    return scores
+    return fused, shares
 
 
 def loop_cman(weights: Weights, video: Video) -> list[Vector]:
@@ -174,3 +179,16 @@ def test_the_loop_over_segments_comes_to_the_same_scores(name, num_segments):
         video = list(audio[number].numpy()), [list(seen) for seen in visual[number].numpy()]
         expected = LOOPS[name](weights, video)
         np.testing.assert_allclose(scores[number].numpy(), expected, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_mean_score_of_avfb_is_that_of_the_video_weighed_by_attention():
+    model = small_model("avfb", torch.float64)
+    weights = {key: weight.numpy() for key, weight in model.state_dict().items()}
+    audio, visual = features(1, 6, torch.float64)
+    fused, shares = avfb_parts(weights, (list(audio[0].numpy()), list(visual[0].numpy())))
+
+    pooled = mil_pool(model(audio, visual), "mean")[0]
+
+    expected = linear(weights, "head", mean(shares, fused))
+    np.testing.assert_allclose(pooled.numpy(), expected, rtol=0, atol=1e-12)
