@@ -206,7 +206,7 @@ def test_what_is_mounted_is_enough_to_install_the_project(tmp_path):
     assert install in config["head_setup_commands"]
     assert install in config["worker_setup_commands"]
     assert (source / "constraints.txt").exists()
-    assert "distributed_avel/config.py" in build_wheel(source, tmp_path / "wheel")
+    assert "distributed_avel/config/sections.py" in build_wheel(source, tmp_path / "wheel")
 
 
 def test_a_node_that_is_set_up_twice_has_its_environment_once(tmp_path):

@@ -1,0 +1,79 @@
+"""From a YAML file and other values to a configuration, or to all that is wrong with them."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from distributed_avel.config.runs import RunConfig
+from distributed_avel.config.sections import Config
+from distributed_avel.errors import ConfigError
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """The values of a YAML file, unchecked; `validate` checks them.
+
+    Raises:
+        ConfigError: There is no such file, or it holds something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: no configuration file to read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    return values or {}
+
+
+def validate(values: dict[str, Any], source: str, kind: type[AnyRun] = RunConfig) -> AnyRun:
+    """A configuration from values.
+
+    Args:
+        source: Where they come from, for the error message.
+        kind: What they are the values of.
+
+    Raises:
+        ConfigError: The message has everything that is wrong with them.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(source, error, kind)) from None
+
+
+def explain(source: str, error: ValidationError, kind: type[RunConfig] = RunConfig) -> str:
+    """All problems of a configuration, one a line, each with its key."""
+    problems: dict[str, list[str]] = {}
+    for problem in error.errors():
+        key, siblings = _key_of(problem["loc"], kind)
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "no such key"
+            for close in get_close_matches(key.rpartition(".")[2], siblings, n=1):
+                message += f"; perhaps {close}"
+        if message not in problems.setdefault(key, []):
+            problems[key].append(message)
+    lines = [f"{source}: {len(problems)} problem(s)"]
+    lines += [f"  {key}: {', or: '.join(messages)}" for key, messages in problems.items()]
+    return "\n".join(lines)
+
+
+def _key_of(location: tuple[int | str, ...], whole: type[RunConfig]) -> tuple[str, list[str]]:
+    """The key that a problem concerns, and the keys that could stand in its place.
+
+    Of a value that may be of two types, pydantic tells one problem for each.
+    """
+    section: Any = whole
+    for depth, part in enumerate(location, start=1):
+        fields = section.model_fields
+        kind = fields[part].annotation if part in fields else None
+        if not (isinstance(kind, type) and issubclass(kind, Config)):
+            return ".".join(map(str, location[:depth])), list(fields)
+        section = kind
+    return ".".join(map(str, location)), []
