@@ -10,7 +10,10 @@ bilinear pooling with power and L2 normalization and dropout; the interactions w
 segments times these weights) and, by the same rule, across modalities (with the mean of all
 interactions within); all four and the fused segments, side by side, into one fully connected layer.
 
-What the text leaves open, and our choice: how 7 x 7 regions become one vector (the audio-guided
+What the text leaves open, and our choice: the scale of the weights (times T, so that they average
+1 and the mean of the interactions is the mean of the video weighted by attention; without, as the
+notes have it literally, they fade beside the fused segments, and on generated features windows
+with and without the event were told apart worse); how 7 x 7 regions become one vector (the audio-guided
 attention of AVE); the direction of the LSTMs (both) and all widths (those of AVE); q and the rate
 of dropout (5 and .1, as in MFB's paper); how segments are pooled under weak supervision (the
 maximum, as in AVE).
@@ -87,6 +90,9 @@ class Avin(BaseModel):
 
 
 def interaction(segments_BTD: Tensor, summary_BD: Tensor) -> Tensor:
-    """The segments, each times its share of what resembles the summary, shape (B, T, D)."""
+    """The segments, weighed by their likeness to the summary, shape (B, T, D).
+
+    The weights of a video average 1.
+    """
     likeness_BT1 = segments_BTD @ summary_BD.unsqueeze(-1)
-    return likeness_BT1.softmax(dim=1) * segments_BTD
+    return likeness_BT1.softmax(dim=1) * segments_BTD.shape[1] * segments_BTD

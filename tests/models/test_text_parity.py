@@ -51,7 +51,7 @@ def average(vectors: Sequence[Vector]) -> Vector:
 
 def interactions(segments: Sequence[Vector], summary: Vector) -> list[Vector]:
     shares = softmax([float(segment @ summary) for segment in segments])
-    return [share * segment for share, segment in zip(shares, segments, strict=True)]
+    return [len(segments) * share * x for share, x in zip(shares, segments, strict=True)]
 
 
 def loop_avfb(weights: Weights, video: Video) -> list[Vector]:
