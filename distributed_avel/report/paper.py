@@ -252,6 +252,12 @@ TABLES: tuple[PaperTable, ...] = (
                 source=System(model="han", arm="LR"),
             ),
             Row(
+                name="HAN+A+LR",
+                paper={},
+                source=System(model="han", arm="A+LR"),
+                note="not in the paper's table",
+            ),
+            Row(
                 name="HAN+MA",
                 paper={},
                 source=System(model="han", arm="MA"),
