@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from distributed_avel.config import RunConfig, validate
-from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import WEIGHTS
 from distributed_avel.search.space import describe, with_values

@@ -1,5 +1,6 @@
 """The arms of the paper's tables: what each trains on, and which stages it needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,3 +49,8 @@ PARSING_ARMS: frozenset[Arm] = frozenset({"MA"})
 def arm_label(model: str, arm: Arm) -> str:
     """The name of an arm in tables, such as AVE or AVE+A+LR."""
     return model.upper() if arm == "base" else f"{model.upper()}+{arm}"
+
+
+def refined_arm(arms: Sequence[Arm]) -> Arm | None:
+    """The arm whose tau and windows a report shows: with the auxiliary loss, if there is one."""
+    return next((arm for arm in ("A+LR", "LR", "MA") if arm in arms), None)

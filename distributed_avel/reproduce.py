@@ -18,9 +18,10 @@ from distributed_avel.datasets import feature_source
 from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.metrics.parsing import parsing_metrics
 from distributed_avel.models import model_class
-from distributed_avel.pipeline import Pipeline, Place, prediction_warnings, window_warnings
+from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
 from distributed_avel.refine.pseudo_labels import threshold_text
+from distributed_avel.report.alarms import prediction_warnings, window_warnings
 from distributed_avel.report.paper import TABLES, WEAK_LABELS, PaperTable, Row, System
 from distributed_avel.report.reproduction import (
     BySeed,
@@ -35,6 +36,7 @@ from distributed_avel.run import check_names
 from distributed_avel.runtime.evaluate import METRICS
 from distributed_avel.runtime.progress import progress, say
 from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untracked
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency

@@ -8,7 +8,8 @@ from distributed_avel.config import RunConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_class
 from distributed_avel.models import model_class
-from distributed_avel.pipeline import RESULTS, STAGES, Pipeline
+from distributed_avel.pipeline import STAGES, Pipeline
+from distributed_avel.publish import RESULTS, publish
 from distributed_avel.report.tables import results_table, to_terminal
 from distributed_avel.runtime import data
 from distributed_avel.runtime.evaluate import PREDICTIONS
@@ -21,7 +22,7 @@ from distributed_avel.runtime.tracking import store_uri, tracked
 def run_pipeline(config: RunConfig) -> None:
     """All stages, then a table of the results and where everything lies."""
     with open_pipeline(config, STAGES) as pipeline:
-        pipeline.publish()
+        publish(pipeline)
         _summarize(pipeline)
 
 
@@ -58,7 +59,7 @@ def run_retrain(config: RunConfig) -> None:
 def run_evaluate(config: RunConfig) -> None:
     """Evaluation and report."""
     with open_pipeline(config, ("evaluate", "report")) as pipeline:
-        pipeline.publish()
+        publish(pipeline)
         _summarize(pipeline)
 
 

@@ -7,7 +7,9 @@ import pytest
 from distributed_avel.arms import ARMS, PARSING_ARMS
 from distributed_avel.config import validate
 from distributed_avel.models import model_class, model_names
-from distributed_avel.pipeline import RESULTS, Pipeline, Place
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.publish import RESULTS, publish
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = pytest.mark.timeout(200)
@@ -36,7 +38,7 @@ def test_every_arm_of_a_model_is_its_own_training_and_shares_the_stages_before_i
     run = pipeline(tmp_path, model)
 
     arms = run.arms()
-    run.publish()
+    publish(run)
 
     assert len({stage.location.uri for stage in arms.values()}) == len(run.config.arms)
     assert len(list(tmp_path.glob("base/*/DONE"))) == 2  # with and without the auxiliary loss

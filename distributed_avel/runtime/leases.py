@@ -66,7 +66,7 @@ LeaseBoard = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Takes leases from a board; for `pipeline.Place.alone_at`."""
+    """Takes leases from a board; for `stages.Place.alone_at`."""
 
     board: ActorHandle
 

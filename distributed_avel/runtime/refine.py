@@ -7,6 +7,7 @@ videos, which many share, are kept.
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +17,27 @@ from torch import Tensor
 
 from distributed_avel.arms import Scored
 from distributed_avel.artifacts import Location
-from distributed_avel.config import RefineConfig
+from distributed_avel.config import RefineConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerPool
-from distributed_avel.refine.pseudo_labels import filter_scores
+from distributed_avel.refine.pseudo_labels import (
+    Threshold,
+    filter_scores,
+    pseudo_labels,
+    soft_labels,
+    threshold_text,
+)
 from distributed_avel.refine.windows import score_synthetic
+from distributed_avel.report.alarms import window_warnings
+from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
 from distributed_avel.tasks import Parsing, Task
+from distributed_avel.tasks.parsing import modality_targets
 from distributed_avel.train.predict import segment_codes
 
 SCORES = "scores"
@@ -110,6 +120,23 @@ class _MakeWorker:
         return RefineWorker(self.make_model, self.features, self.mask_WT, self.task, self.scored)
 
 
+def window_settings(config: RefineConfig) -> dict[str, Any]:
+    """The settings that say which windows there are, and beside which videos."""
+    return config.model_dump(mode="json", include={"window", "stride", "partners"})
+
+
+def scoring_settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
+    """The settings that can change the scores of windows."""
+    settings = {"seed": config.seed, "scored": scored, **window_settings(config.refine)}
+    if scored == "exchanged":
+        del settings["window"], settings["stride"]
+    if scored == "alone":
+        del settings["partners"]
+    else:
+        settings["num_partners"] = config.refine.num_partners
+    return settings
+
+
 def score_windows(
     videos: VideoSet,
     chosen: Sequence[Video],
@@ -181,3 +208,43 @@ def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.fl
             "is this folder shared by all machines?"
         )
     return tensor_array(table["scores"])[[row_of[video_id] for video_id in video_ids]]
+
+
+def labels_of_windows(
+    task: Task,
+    videos: VideoSet,
+    training: Sequence[Video],
+    out: Location,
+    threshold: Threshold | None,
+    scored: Scored,
+) -> tuple[NDArray[np.bool_] | NDArray[np.float32], dict[str, Any] | None]:
+    """What Step 3 learns of each window of the training videos, shape (V, W, K).
+
+    Args:
+        out: Where `score_windows` wrote.
+        threshold: tau; None for soft labels.
+        scored: As it was scored. An exchanged modality is one window, the whole video.
+
+    Returns:
+        The labels, and how many of those of the videos they keep; None where they are soft.
+    """
+    scores_VWK = read_window_scores(out, [v.video_id for v in training])
+    targets_VK = task.targets(videos, training)
+    if threshold is None:
+        return soft_labels(scores_VWK, targets_VK, background=task.background), None
+    threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
+    labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
+    if scored == "exchanged":
+        labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
+    return labels_VWK, task.count_windows(targets_VK, labels_VWK)
+
+
+def tell_windows(windows: Mapping[str, Any], threshold: Threshold) -> None:
+    """Say what tau left of the labels, and what is odd about that."""
+    say(
+        f"retrain: tau {threshold_text(threshold)} keeps {sum(windows['kept_of_class'])} "
+        f"of {sum(windows['of_class'])} labels, and leaves {windows['background']} of "
+        f"{windows['of_events']} windows without an event"
+    )
+    for warning in window_warnings(windows):
+        say(f"WARNING: {warning}")

@@ -12,6 +12,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import (
+    Threshold,
     ThresholdCurve,
     threshold_curve,
     threshold_grid,
@@ -64,6 +65,24 @@ def choose_threshold(
     (out / THRESHOLDS_FILE).write_table(_to_table(curves))
     best = {part: curve.best() for part, curve in curves.items()}
     return {"threshold": best if len(best) > 1 else next(iter(best.values()))}
+
+
+def chosen_threshold(manifest: Mapping[str, Any]) -> Threshold:
+    """The tau that `choose_threshold` chose.
+
+    Raises:
+        DatasetError: It could not choose; the message says why.
+    """
+    if manifest["threshold"] is None:
+        raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
+    return manifest["threshold"]
+
+
+def threshold_metrics(threshold: Threshold) -> dict[str, float]:
+    """tau under the names of metrics."""
+    if isinstance(threshold, Mapping):
+        return {f"threshold_{part}": value for part, value in threshold.items()}
+    return {"threshold": threshold}
 
 
 def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distributed_avel.artifacts import Location
-from distributed_avel.config import ModelConfig, TrainConfig
+from distributed_avel.config import ModelConfig, RunConfig, TrainConfig
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
@@ -30,7 +30,7 @@ from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
 from distributed_avel.schema import CURVES
-from distributed_avel.tasks import Task
+from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
 from distributed_avel.train.loop import train_epoch
@@ -78,6 +78,26 @@ class ModelRecipe:
     def trained(self, weights: Location) -> "ModelRecipe":
         """The same model with these weights."""
         return replace(self, weights=weights)
+
+
+def training_settings(
+    config: RunConfig, num_epochs: int, task: Task, make_model: ModelRecipe
+) -> dict[str, Any]:
+    """The settings that can change what a training comes to."""
+    used = {"batch_size", "learning_rate", "lr_decay", "keep"}
+    if config.train.lr_decay < 1.0:
+        used.add("lr_decay_epochs")
+    if config.train.keep == "best":
+        used.add("report_every")
+    used.add("visual_smoothing" if isinstance(task, Parsing) else "loss")
+    if make_model.has_dropout:
+        used.add("num_workers")  # each draws what it drops
+    return {
+        "seed": config.seed,
+        "epochs": num_epochs,
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", include=used),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

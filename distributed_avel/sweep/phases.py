@@ -16,7 +16,8 @@ import ray
 from distributed_avel.artifacts import Stage
 from distributed_avel.config import TuneConfig
 from distributed_avel.errors import ConfigError, DatasetError
-from distributed_avel.pipeline import RESULTS, Pipeline
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.publish import RESULTS, publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
 from distributed_avel.run import check_names
 from distributed_avel.runtime.leases import LeaseBoard
@@ -104,7 +105,7 @@ class Sweep:
         chosen = self._record.choose()
         self._record.write(chosen, self._driver.videos, self.space.windows)
         evaluated = Pipeline(self._record.chosen_config(chosen), self.tracker)
-        evaluated.publish()
+        publish(evaluated)
         computed: dict[str, str] = ray.get(self._trial.leases.computed.remote())
         self._record.say(chosen, list(computed.values()))
         for name in (BEST, PAGE, TRIALS, RESULTS, REPORT):

@@ -6,8 +6,9 @@ from typing import Any
 
 from distributed_avel.artifacts import Stage
 from distributed_avel.config import RunConfig
-from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime.leases import LeaseHolder
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
 from distributed_avel.runtime.tune import CRITERION, EPOCH, FINISHED, ReportTrial

@@ -12,8 +12,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError, ResourceError
-from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime.leases import LeaseBoard, LeaseHolder
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.sweep import run_sweep
 from tests.ray.stores import store_in

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from distributed_avel.config import validate
-from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.publish import publish, report
 from distributed_avel.report.predictions import ParsingPredictions
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.report import REPORT
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = pytest.mark.timeout(200)
@@ -34,7 +36,7 @@ def parsing_run(tmp_path_factory):
         "test",
     )  # fmt: skip
     run = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
-    run.publish()
+    publish(run)
     return run
 
 
@@ -47,7 +49,7 @@ def test_a_parsing_run_has_its_page_with_lanes_of_what_is_heard_and_what_is_seen
     assert "Pseudo-labels of whole modalities for HAN+MA" in text
     for metric in ("Loss (training)", "Segment Type@AV (validation)", "Event Type@AV (validation)"):
         assert f">{metric}</text>" in text
-    files = {path.name for path in parsing_run.report().location.children()}
+    files = {path.name for path in report(parsing_run).location.children()}
     assert {"f1_heard.svg", "f1_seen.svg", "thresholds_seen.svg", "results.csv"} <= files
 
 
@@ -77,3 +79,29 @@ def test_videos_whose_label_does_not_say_all_stand_first_among_the_timelines(par
     ]
     assert said == sorted(said)
     assert {True, False} == set(said)
+
+
+def test_the_page_leads_from_the_base_model_to_the_arm_whose_windows_it_shows(tmp_path):
+    config = validate(
+        {
+            "run_dir": str(tmp_path),
+            "arms": ["LR", "base", "PL"],
+            "data": {
+                "dataset": "synthetic",
+                "synthetic": {"num_train": 20, "num_event_free": 4, "num_val": 8, "num_test": 8},
+            },
+            "model": {"hidden_size": 4},
+            "train": {"base_epochs": 1, "retrain_epochs": 1},
+            "refine": {"threshold": 0.3},
+        },
+        "test",
+    )
+    run = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+
+    publish(run)
+
+    text = (run.run_dir / REPORT).read_bytes().decode()
+    assert "From AVE to AVE+LR, on the test split" in text
+    assert re.findall(r"<h3>(AVE[^<]*)</h3>", text) == ["AVE", "AVE+LR"]  # confusion matrices
+    lanes = re.findall(r'<span class="name">(AVE[^ <]*)', text)
+    assert lanes == ["AVE", "AVE+PL", "AVE+LR"] * 8

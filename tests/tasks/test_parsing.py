@@ -13,8 +13,9 @@ from distributed_avel.config import ModelConfig, TrainConfig, validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models.han import Han
-from distributed_avel.pipeline import Pipeline, Place
+from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.windows import exchange_modality
+from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, kept_validation
 from distributed_avel.tasks import Localization, Parsing, task_of

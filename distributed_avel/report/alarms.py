@@ -1,0 +1,37 @@
+"""What a reader must know before the figures: signs that a training came to nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def window_warnings(windows: Mapping[str, Any]) -> list[str]:
+    """What to say where (nearly) no window has an event left, or all have what they had.
+
+    Args:
+        windows: The counts of `Task.count_windows`.
+    """
+    share = windows["background"] / max(1, windows["of_events"])
+    if share > 0.95:
+        return [
+            f"{share:.0%} of the windows of event videos have no event left, so Step 3 learns to "
+            "predict none; lower refine.threshold or train Step 1 longer"
+        ]
+    if sum(windows["kept_of_class"]) > 0.999 * sum(windows["of_class"]):
+        return [
+            "refinement removed no event from any window, so Step 3 learns what the video labels "
+            "say; raise refine.threshold"
+        ]
+    return []
+
+
+def prediction_warnings(background: Mapping[str, float]) -> list[str]:
+    """What to say of arms that predict (nearly) no event.
+
+    Args:
+        background: The share of the test segments without a predicted event, by arm.
+    """
+    return [
+        f"{arm} finds no event in {share:.0%} of the test segments: it has collapsed"
+        for arm, share in background.items()
+        if share > 0.95
+    ]

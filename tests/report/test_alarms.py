@@ -1,0 +1,42 @@
+"""The sentences that warn of a training that came to nothing."""
+
+import pytest
+
+from distributed_avel.report.alarms import prediction_warnings, window_warnings
+
+
+def counts(background: int, kept: int) -> dict:
+    """Of 100 windows of event videos, with two classes and 100 labels."""
+    return {
+        "of_events": 100,
+        "background": background,
+        "of_class": [60, 40],
+        "kept_of_class": [min(kept, 60), max(0, kept - 60)],
+    }
+
+
+def test_an_arm_that_finds_next_to_nothing_is_named_with_its_share():
+    (warning,) = prediction_warnings({"AVE": 0.5, "HAN+MA": 0.97, "AVE+A": 0.95})
+    assert warning == "HAN+MA finds no event in 97% of the test segments: it has collapsed"
+
+
+@pytest.mark.parametrize(
+    ("windows", "told"),
+    [
+        (counts(background=96, kept=4), "96% of the windows of event videos have no event left"),
+        (counts(background=0, kept=100), "refinement removed no event from any window"),
+    ],
+)
+def test_windows_without_any_event_and_windows_that_kept_all_are_told(windows, told):
+    (warning,) = window_warnings(windows)
+    assert warning.startswith(told)
+
+
+@pytest.mark.parametrize("windows", [counts(95, 5), counts(0, 99), counts(30, 60)])
+def test_windows_that_refinement_thinned_out_are_no_reason_to_warn(windows):
+    assert window_warnings(windows) == []
+
+
+def test_no_window_of_an_event_is_no_reason_to_fail():
+    empty = {"of_events": 0, "background": 0, "of_class": [0], "kept_of_class": [0]}
+    assert window_warnings(empty) == []
