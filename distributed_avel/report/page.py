@@ -5,28 +5,20 @@ are escaped, and frames are part of it. So it can be mailed, archived and opened
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distributed_avel.report import figures, tables
 from distributed_avel.report.contents import LearningCurve, Report
+from distributed_avel.report.templates import flatten, render
 from distributed_avel.report.timelines import time_ticks
 from distributed_avel.report.views import view_of
 
 
 def render_page(report: Report) -> str:
     """The whole page as text."""
-    environment = Environment(
-        loader=PackageLoader("distributed_avel", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(_context(report))
+    return render("page.html", report, **_context(report))
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -35,9 +27,7 @@ def _context(report: Report) -> dict[str, Any]:
     settings = list(flatten(report.settings))
     num_failures = len(report.failures) if report.num_failures is None else report.num_failures
     context: dict[str, Any] = {
-        "report": report,
         "view": view,
-        "css": Markup(style_sheet()),
         "results": tables.results_table(report.results),
         "arm_notes": tables.arm_notes(report.results, view.repeated_over),
         "tiles": _tiles(report, view.tiles),
@@ -64,28 +54,11 @@ def _context(report: Report) -> dict[str, Any]:
         context["windows_figure"] = Markup(figure)
     for metric, curves in _by_metric(report.learning_curves).items():
         context["curve_figures"][metric] = Markup(figures.curves_figure(curves, view.styles))
-    context["sections"] = list(_sections(context))
+    context["sections"] = list(_sections(report, context))
     return context
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `outer.inner` and value."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)
-
-
-def style_sheet() -> str:
-    """The style sheet of a page: that of its figures, then its own."""
-    package = resources.files("distributed_avel.report")
-    sheets = (package.joinpath(name) for name in ("figure.css", "page.css"))
-    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
-
-
-def _sections(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    report = context["report"]
+def _sections(report: Report, context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "results", "Results"
     if context["panels"]:
         yield "classes", "Classes"

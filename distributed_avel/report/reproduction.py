@@ -13,15 +13,14 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distributed_avel.report import svg
 from distributed_avel.report.contents import Figure, Spread
 from distributed_avel.report.figures import WIDTH
-from distributed_avel.report.page import flatten, style_sheet
 from distributed_avel.report.paper import COMPARABLE, SETTINGS, PaperTable, Row
 from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
+from distributed_avel.report.templates import flatten, render
 
 _DRAWN = ("accuracy", "non_ave_f1", "segment_av", "event_av")
 
@@ -219,19 +218,16 @@ def table_csv(found: Reproduction, table: MeasuredTable) -> str:
 
 def render_reproduction(found: Reproduction) -> str:
     """All tables as one page that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("distributed_avel", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("reproduction.html").render(
-        report=found,
-        css=Markup(style_sheet()),
+    return render(
+        "reproduction.html",
+        found,
         tables=[
             (table, shown_table(found, table), list(map(Markup, table_figures(found, table))))
             for table in found.tables
+        ],
+        sections=[
+            *((table.name, f"Table {table.paper.number}") for table in found.tables),
+            ("settings", "Settings"),
         ],
         settings=[*flatten(found.settings), *flatten(found.provenance)],
     )

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distributed_avel.report.figures import standalone
-from distributed_avel.report.page import flatten, style_sheet
 from distributed_avel.report.sweep_figures import Mark, cost, heat_map, marks, parallel, trade_off
 from distributed_avel.report.tables import heading
+from distributed_avel.report.templates import flatten, render
 from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
 from distributed_avel.search.space import Windows, describe
 
@@ -100,17 +99,10 @@ def sweep_figures(report: SweepReport) -> dict[str, str]:
 
 def render_sweep(report: SweepReport) -> str:
     """The whole page as text."""
-    environment = Environment(
-        loader=PackageLoader("distributed_avel", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = {name: Markup(figure) for name, figure in _figures(report).items()}
-    return environment.get_template("sweep.html").render(
-        report=report,
-        css=Markup(style_sheet()),
+    return render(
+        "sweep.html",
+        report,
         heat_maps={name: figure for name, figure in drawn.items() if name in report.metrics},
         figures=drawn,
         describe=describe,

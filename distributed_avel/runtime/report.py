@@ -25,9 +25,10 @@ from distributed_avel.report.contents import (
     WindowSummary,
 )
 from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
-from distributed_avel.report.page import flatten, render_page
+from distributed_avel.report.page import render_page
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
 from distributed_avel.report.tables import results_table, to_csv
+from distributed_avel.report.templates import flatten
 from distributed_avel.report.views import view_of
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.progress import say
