@@ -59,11 +59,11 @@ from distributed_avel.tasks import Task, task_of
 _REVISIONS = {
     "data": 1,
     "extract": 1,
-    "base": 1,
-    "refine": 2,
-    "retrain": 1,
+    "base": 2,
+    "refine": 3,
+    "retrain": 2,
     "evaluate": 2,
-    "report": 1,
+    "report": 2,
 }
 """Of the code behind each stage. Raise it with a change that makes other results."""
 
@@ -294,7 +294,9 @@ class Pipeline:
     @cached_property
     def videos(self) -> VideoSet:
         """The data set, as the data stage wrote it."""
-        return data_stage.read(self.data)
+        videos = data_stage.read(self.data)
+        self.task.refuse(videos)
+        return videos
 
     def usable(self, split: Split) -> list[Video]:
         """Videos of a split that have features."""

@@ -41,6 +41,7 @@ from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untra
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
 from distributed_avel.search.space import parse_model_settings, with_values
+from distributed_avel.tasks import Parsing
 
 FOLDER = "tables"
 JSON, PAGE = "tables.json", "tables.html"
@@ -156,7 +157,10 @@ class Reproducing:
             seeds=tuple(self.seeds),
             loss=config.train.loss,
             tables=tuple(self._measured(table) for table in self.tables),
-            settings=config.model_dump(mode="json", exclude={"seed", "arms"}),
+            settings={
+                **config.model_dump(mode="json", exclude={"seed", "arms"}),
+                "by_model": {model: dict(point) for model, point in self.by_model.items()},
+            },
             provenance=provenance(),
         )
 
@@ -239,7 +243,8 @@ class Reproducing:
             if ARMS[want.system.arm].scored
         }
         taus = [manifest["threshold"] for manifest in manifests.values()]
-        notes = []
+        own = self.by_model.get(wants[0].system.model, {}) if wants else {}
+        notes = [f"{key} {value}" for key, value in own.items()]
         if taus and self._pipeline(wants[0]).config.refine.threshold == "validation":
             seeds = f"seed{'s' if len(taus) > 1 else ''} {', '.join(map(str, manifests))}"
             chosen = ", ".join(threshold_text(tau) for tau in taus if tau is not None)
@@ -283,10 +288,12 @@ class Reproducing:
         return ""
 
     def _tells_modalities(self) -> bool:
-        """Whether what is heard and what is seen was annotated apart in the test split."""
-        chosen = self._driver.videos.split("test")
-        annotated = [v for v in chosen if v.audio_spans is not None and v.visual_spans is not None]
-        return bool(chosen) and len(annotated) == len(chosen)
+        """Whether what is heard and what is seen was annotated apart."""
+        try:
+            Parsing().refuse(self._driver.videos)
+        except DatasetError:
+            return False
+        return True
 
     # What follows from the settings ------------------------------------------------------
 

@@ -80,15 +80,32 @@ def check_names(config: RunConfig) -> None:
             look_up(name)
         except ConfigError as error:
             problems.append(str(error))
-    if not problems and model_class(config.model.name).task != "parsing":
-        problems += [
+    if not problems:
+        problems += _mismatches(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _mismatches(config: RunConfig) -> list[str]:
+    """Settings that this model has no use for."""
+    if model_class(config.model.name).task != "parsing":
+        return [
             f"arms: {arm} tells what is heard from what is seen, which {config.model.name} does "
             "not; choose a parsing model, such as han, or another arm"
             for arm in config.arms
             if arm in PARSING_ARMS
         ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    problems = []
+    if config.model.pooling != "model":
+        problems.append(
+            f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
+        )
+    if config.refine.labels == "soft" and "MA" in config.arms:
+        problems.append(
+            "refine.labels: MA removes a label from a modality or leaves it, so it has no soft "
+            "labels; set them to hard, or leave MA out"
+        )
+    return problems
 
 
 @contextmanager

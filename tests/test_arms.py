@@ -11,6 +11,7 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
 from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
+from distributed_avel.runtime.train import WEIGHTS
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -47,6 +48,8 @@ def test_every_arm_of_a_model_is_its_own_training_and_shares_the_stages_before_i
     results = json.loads((tmp_path / RESULTS).read_text())["arms"]
     name = model.upper()
     assert set(results) == {"GT-repeat", f"{name}-repeat", *arms}
+    weights = {(stage.location / WEIGHTS).read_bytes() for stage in arms.values()}
+    assert len(weights) >= 3  # two epochs leave little to refine, but these always differ
     for values in results.values():
         assert tuple(values) == run.task.metrics
         assert all(0 <= value <= 100 for value in values.values())

@@ -100,7 +100,7 @@ class SweepConfig(Config):
 
     thresholds: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
     """Values of tau for a grid, tried as they are (default: num_thresholds of those that the
-    validation split finds worth it)."""
+    validation split finds worth it). For parsing, one tau for what is heard and what is seen."""
 
     num_thresholds: PositiveInt = 5
     """Values of tau for a grid, evenly spaced on the logit scale."""
@@ -167,8 +167,8 @@ class ReproduceConfig(RunConfig):
     """Seeds of every system, counted from seed."""
 
     by_model: tuple[str, ...] = ()
-    """Settings of one base model in place of the run's: MODEL:KEY=VALUE, such as
-    psp:train.batch_size=128."""
+    """Settings of model or train for one base model, in place of the run's: MODEL:KEY=VALUE,
+    such as psp:train.batch_size=128."""
 
     max_concurrent: PositiveInt | None = None
     """No more trainings than this at once (default: what the cluster holds)."""

@@ -13,7 +13,7 @@ figures, so they are spelt out:
   overlap a third by half.
 * A segment is audio-visual where its class is both heard and seen. `Event` pools the counts of
   audio and visual events; audio-visual ones do not enter it.
-* Predictions are masked with the video-level prediction first (`parse`).
+* Predictions are masked with the video-level prediction first (`models.han.Han.localize`).
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes (there is no background column)
@@ -46,16 +46,6 @@ class Counts(NamedTuple):
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def parse(
-    probability_VTC: NDArray[np.floating],
-    video_probability_VC: NDArray[np.floating],
-    threshold: float = 0.5,
-) -> NDArray[np.bool_]:
-    """Events of one modality in each segment: likely there, and likely in the video at all."""
-    in_video_V1C = video_probability_VC[:, None, :] >= threshold
-    return (probability_VTC >= threshold) & in_video_V1C
-
-
 def parsing_metrics(
     truth_audio_VTC: NDArray[np.bool_],
     truth_visual_VTC: NDArray[np.bool_],
@@ -67,7 +57,7 @@ def parsing_metrics(
     Args:
         truth_audio_VTC: Which events are heard in each segment.
         truth_visual_VTC: Which are seen.
-        audio_VTC: Which were predicted to be heard, after the mask of `parse`.
+        audio_VTC: Which were predicted to be heard, masked so.
         visual_VTC: Which were predicted to be seen.
 
     Raises:

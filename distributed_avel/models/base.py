@@ -64,7 +64,7 @@ class BaseModel(nn.Module, ABC):
 
     @abstractmethod
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores of shape (B, T, K), before any softmax (eq. 5)."""
+        """Raw segment scores, before any softmax (eq. 5): (B, T, K), or more axes for parsing."""
 
     def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
         """Raw segment scores of shape (B, T, K)."""

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from distributed_avel.models.base import BaseModel, Shape, register_model
 from distributed_avel.models.transformer import AttentionLayer, layer_names
 
+PRESENT = 0.5
+"""An event is predicted where its probability reaches this, as in the authors' evaluation."""
+
 
 class VideoProb(NamedTuple):
     """Probabilities of the events in a video or window, each of shape (..., C)."""
@@ -138,7 +141,7 @@ class Han(BaseModel):
         does too.
         """
         scores_BTMPC = self.score(codes_BTD)
-        present_BC = self.video_prob(scores_BTMPC).either >= 0.5
+        present_BC = self.video_prob(scores_BTMPC).either >= PRESENT
         return self.segment_prob(scores_BTMPC) * present_BC[:, None, None, :]
 
     @classmethod

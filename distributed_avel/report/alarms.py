@@ -8,13 +8,19 @@ def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     """What to say where (nearly) no window has an event left, or all have what they had.
 
     Args:
-        windows: The counts of `Task.count_windows`.
+        windows: The counts of `runtime.refine.labels_of_windows`.
     """
     share = windows["background"] / max(1, windows["of_events"])
     if share > 0.95:
         return [
             f"{share:.0%} of the windows of event videos have no event left, so Step 3 learns to "
             "predict none; lower refine.threshold or train Step 1 longer"
+        ]
+    if windows["restored"] > 0.5 * sum(windows["of_class"]):
+        return [
+            f"{windows['restored']} of {sum(windows['of_class'])} labels belong to events that "
+            "neither modality shows alone, so both keep them and Step 3 learns what the video "
+            "labels say; lower refine.threshold or train Step 1 longer"
         ]
     if sum(windows["kept_of_class"]) > 0.999 * sum(windows["of_class"]):
         return [

@@ -15,12 +15,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distributed_avel.metrics import parsing
 from distributed_avel.report import svg
 from distributed_avel.report.contents import Figure, Spread
 from distributed_avel.report.figures import WIDTH
 from distributed_avel.report.paper import COMPARABLE, SETTINGS, PaperTable, Row
 from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
 from distributed_avel.report.templates import flatten, render
+from distributed_avel.tasks.parsing import PARSING_LOSS
 
 _DRAWN = ("accuracy", "non_ave_f1", "segment_av", "event_av")
 
@@ -112,14 +114,17 @@ class Reproduction:
         """The data set, and that it is synthetic if it is."""
         return f"{self.dataset} (synthetic data)" if self.synthetic else self.dataset
 
+    def loss_of(self, table: PaperTable) -> str:
+        """g of the models of a table; those of parsing have their own."""
+        return PARSING_LOSS if table.metrics == parsing.METRICS else self.loss
+
     def context(self, table: PaperTable) -> list[str]:
         """What a table was measured on, and what the paper used, one fact a line."""
         train, refine = self.settings["train"], self.settings["refine"]
-        loss = self.loss if table.data == "AVE" else "binary cross-entropy"
         return [
             f"data: {self.data}, features: {self.features}",
             _seeds(self.seeds),
-            f"g: {loss}; epochs: {train['base_epochs']} in Step 1 and "
+            f"g: {self.loss_of(table)}; epochs: {train['base_epochs']} in Step 1 and "
             f"{train['retrain_epochs']} in Step 3; batches of {train['batch_size']}, Adam "
             f"{train['learning_rate']:g}, tau {_tau(refine['threshold'])}, N {refine['window']}, "
             f"s {refine['stride']} where the table does not say otherwise",
@@ -210,7 +215,8 @@ def table_csv(found: Reproduction, table: MeasuredTable) -> str:
             figure = measured.figure(metric)
             mean, sd = (figure.mean, figure.sd) if isinstance(figure, Spread) else (figure, None)
             cells += [mean, sd, measured.row.paper.get(metric)]
-        cells += [found.dataset, found.synthetic, " ".join(map(str, found.seeds)), found.loss]
+        cells += [found.dataset, found.synthetic, " ".join(map(str, found.seeds))]
+        cells.append(found.loss_of(table.paper))
         notes = "; ".join(note for note in (measured.row.note, *measured.notes) if note)
         writer.writerow([*cells, commit, SETTINGS[table.paper.data], notes])
     return text.getvalue()

@@ -12,6 +12,7 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.metrics.naive import repeat
+from distributed_avel.models.han import PRESENT
 from distributed_avel.runtime.train import ModelRecipe
 from distributed_avel.schema import parsing_predictions_schema, predictions_schema
 from distributed_avel.tasks import Parsing, Task
@@ -105,7 +106,7 @@ def _parsing_table(
     columns = [
         *_segments(arm, chosen, truth_VTK.shape[1]),
         *(_classes(truth_VTC) for truth_VTC in np.split(truth_VTK, 2, axis=-1)),
-        *(_classes(prob_VTC >= 0.5) for prob_VTC in scores),
+        *(_classes(prob_VTC >= PRESENT) for prob_VTC in scores),
         *(_scores(prob_VTC) for prob_VTC in scores),
     ]
     return pa.Table.from_arrays(columns, schema=parsing_predictions_schema(scores[0].shape[-1]))

@@ -227,6 +227,7 @@ def labels_of_windows(
 
     Returns:
         The labels, and how many of those of the videos they keep; None where they are soft.
+        "restored" counts those that no modality showed alone, so that both have them again.
     """
     scores_VWK = read_window_scores(out, [v.video_id for v in training])
     targets_VK = task.targets(videos, training)
@@ -234,9 +235,11 @@ def labels_of_windows(
         return soft_labels(scores_VWK, targets_VK, background=task.background), None
     threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
     labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
+    shown = labels_VWK
     if scored == "exchanged":
-        labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
-    return labels_VWK, task.count_windows(targets_VK, labels_VWK)
+        labels_VWK = modality_targets(shown[:, 0], targets_VK)[:, None]
+    counts = task.count_windows(targets_VK, labels_VWK)
+    return labels_VWK, {**counts, "restored": int(labels_VWK.sum() - shown.sum())}
 
 
 def tell_windows(windows: Mapping[str, Any], threshold: Threshold) -> None:

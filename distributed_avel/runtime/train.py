@@ -20,7 +20,7 @@ from torch import nn
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, RunConfig, TrainConfig
-from distributed_avel.errors import ArtifactError
+from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
@@ -30,7 +30,7 @@ from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
 from distributed_avel.schema import CURVES
-from distributed_avel.tasks import Parsing, Task
+from distributed_avel.tasks import Task
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
 from distributed_avel.train.loop import train_epoch
@@ -84,12 +84,11 @@ def training_settings(
     config: RunConfig, num_epochs: int, task: Task, make_model: ModelRecipe
 ) -> dict[str, Any]:
     """The settings that can change what a training comes to."""
-    used = {"batch_size", "learning_rate", "lr_decay", "keep"}
+    used = {"batch_size", "learning_rate", "lr_decay", "keep", *task.settings}
     if config.train.lr_decay < 1.0:
         used.add("lr_decay_epochs")
     if config.train.keep == "best":
         used.add("report_every")
-    used.add("visual_smoothing" if isinstance(task, Parsing) else "loss")
     if make_model.has_dropout:
         used.add("num_workers")  # each draws what it drops
     return {
@@ -133,6 +132,11 @@ class TrainJob:
             AvelError: The model cannot be made, or a training video has no partner.
         """
         self.make_model()
+        if self.config.keep == "best" and not self.val_ids:
+            raise DatasetError(
+                "train.keep: no validation video has features, so no epoch is the best one; "
+                "annotate some, or set train.keep to last"
+            )
         if self.partners:
             pool = PartnerPool(self.labels_VK, self.files, self.partners)
             for label_K, file in zip(self.labels_VK, self.files, strict=True):
@@ -227,6 +231,8 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
     wrapped = team.wrap(Objective(model, torch.from_numpy(job.mask_WT), job.task))
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()
+    validates = team.rank == 0 and job.val_ids
+    validation = FeatureStore(job.features).read(job.val_ids) if validates else None
     curves: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     first_epoch = 0
@@ -236,9 +242,8 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
         curves, first_epoch, best = state["curves"], state["epoch"] + 1, state["best"]
 
     for epoch in range(first_epoch, job.num_epochs):
-        decay = job.config.lr_decay ** (epoch // job.config.lr_decay_epochs)
         for group in optimizer.param_groups:
-            group["lr"] = job.config.learning_rate * decay
+            group["lr"] = learning_rate(job.config, epoch)
         plan = EpochPlan(
             seed=job.seed, stage=job.stage, epoch=epoch, batch_size=job.config.batch_size
         )
@@ -255,9 +260,10 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
         total = all_reduce_sums(sums, team.device)
         metrics = {f"train/{name}": value for name, value in total.means().items()}
         due = (epoch + 1) % job.config.report_every == 0 or epoch + 1 == job.num_epochs
-        if team.rank == 0 and due:
-            metrics |= _validate(job, model, team.device)
-            best = _better(best, model, epoch, metrics.get(f"val/{job.task.best_epoch}"))
+        if team.rank == 0 and due and validation:
+            metrics |= _validate(job.task, model, validation, job.val_truth_VTK, team.device)
+            if job.config.keep == "best":
+                best = better(best, model, metrics[f"val/{job.task.best_epoch}"])
         curves += [{"epoch": epoch, "metric": k, "value": v} for k, v in metrics.items()]
         if due:
             state = {
@@ -265,14 +271,14 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
                 "optimizer": optimizer.state_dict(),
                 "epoch": epoch,
                 "curves": curves,
-                "best": best if job.config.keep == "best" else None,
+                "best": best,
             }
             team.save(state, metrics)
         if team.rank == 0:
             team.show(epoch, metrics)
 
     if team.rank == 0:
-        if job.config.keep == "best" and best:
+        if best:
             model.load_state_dict(best["model"])
         (out / CURVES_FILE).write_table(pa.Table.from_pylist(curves, schema=CURVES))
         (out / WEIGHTS).write_bytes(weights_to_bytes(model))
@@ -302,22 +308,27 @@ def kept_validation(out: Location, task: Task, keep: Literal["last", "best"]) ->
     return max(reversed(found), key=lambda metrics: metrics[task.best_epoch])
 
 
-def _better(
-    best: dict[str, Any] | None, model: BaseModel, epoch: int, value: float | None
-) -> dict[str, Any] | None:
-    """The better one of the best weights so far and those of this epoch; of equals, these."""
-    if value is None or (best and value < best["value"]):
+def better(best: dict[str, Any] | None, model: BaseModel, value: float) -> dict[str, Any]:
+    """The best weights so far, or those of now, which are as good or better."""
+    if best and value < best["value"]:
         return best
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return {"value": value, "epoch": epoch, "model": weights}
+    return {"value": value, "model": weights}
 
 
-def _validate(job: TrainJob, model: BaseModel, device: torch.device) -> dict[str, float]:
-    if not job.val_ids:
-        return {}
-    audio_VTD, visual_VTRD = FeatureStore(job.features).read(job.val_ids)
-    codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-    with torch.no_grad():
-        prob_VTK = job.task.segment_prob(model, codes_VTD).cpu().numpy()
-    metrics = job.task.judge(job.val_truth_VTK, prob_VTK)
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """That of an epoch, counted from 0."""
+    return config.learning_rate * config.lr_decay ** (epoch // config.lr_decay_epochs)
+
+
+@torch.no_grad()
+def _validate(
+    task: Task,
+    model: BaseModel,
+    features: tuple[NDArray[np.float32], NDArray[np.float16]],
+    truth_VTK: NDArray[np.bool_],
+    device: torch.device,
+) -> dict[str, float]:
+    codes_VTD = segment_codes(model, *features, device=device)
+    metrics = task.judge(truth_VTK, task.segment_prob(model, codes_VTD).cpu().numpy())
     return {f"val/{name}": value for name, value in metrics.items()}

@@ -24,6 +24,7 @@ Point = dict[str, Any]
 WINDOW, STRIDE, THRESHOLD = "refine.window", "refine.stride", "refine.threshold"
 
 _SECTIONS = ("model", "train", "refine")
+_OF_ALL_MODELS = frozenset({"name", "num_workers", "cpus_per_worker", "use_gpu"})
 _WINDOWS = "windows"
 
 
@@ -188,29 +189,32 @@ def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
 
 
 def parse_model_settings(texts: Sequence[str], config: RunConfig) -> dict[str, Point]:
-    """Settings of single base models from `MODEL:KEY=VALUE`, by the model, checked.
+    """Settings of single base models from `MODEL:KEY=VALUE`, by the model, checked together.
 
     Raises:
-        ConfigError: There is no such model or setting, or a value is refused.
+        ConfigError: There is no such model or setting, the tables fix it, or a value is refused.
     """
     found: dict[str, Point] = {}
     for text in texts:
-        model, colon, setting = text.partition(":")
+        model, _, setting = text.partition(":")
         key, equals, value = setting.partition("=")
-        if not colon or not equals or key.partition(".")[0] not in _SECTIONS:
+        section, _, name = key.partition(".")
+        if not equals or section not in ("model", "train") or name in _OF_ALL_MODELS:
             raise ConfigError(
-                f"by_model: {text!r}: expected MODEL:KEY=VALUE with a setting of "
-                f"{', '.join(_SECTIONS)}, such as psp:train.batch_size=128"
+                f"by_model: {text!r}: expected MODEL:KEY=VALUE with a setting of model or train "
+                f"that may differ between models (not {', '.join(sorted(_OF_ALL_MODELS))}), such "
+                "as psp:train.batch_size=128"
             )
         model_class(model)
-        loaded = yaml.safe_load(value)
-        found.setdefault(model, {})[key] = _checked(config, key, loaded, "by_model")
+        found.setdefault(model, {})[key] = yaml.safe_load(value)
+    for model, settings in found.items():
+        with_values(config, {"model.name": model, **settings}, f"by_model, {model}")
     return found
 
 
-def _checked(config: RunConfig, key: str, value: Any, source: str = "sweep.vary") -> Any:
+def _checked(config: RunConfig, key: str, value: Any) -> Any:
     """The value as the configuration holds it."""
-    found: Any = with_values(config, {key: value}, source)
+    found: Any = with_values(config, {key: value}, "sweep.vary")
     for part in key.split("."):
         found = getattr(found, part)
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from distributed_avel.arms import PARSING_ARMS
 from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig, TuneConfig
 from distributed_avel.datasets import VideoSet
@@ -112,7 +113,8 @@ class Record:
     def chosen_config(self, chosen: Candidate) -> RunConfig:
         """The run that repeats a point, with the arm that the sweep was about."""
         arm, other = ("A+LR", "LR") if self.config.sweep.auxiliary else ("LR", "A+LR")
-        arms = tuple(dict.fromkeys([*(a for a in self.config.arms if a != other), arm]))
+        others = (a for a in self.config.arms if a != other and a not in PARSING_ARMS)
+        arms = tuple(dict.fromkeys([*others, arm]))
         return with_values(self.config.run, {**chosen.point, "arms": arms})
 
     def write(self, chosen: Candidate, videos: VideoSet, windows: tuple[Windows, ...]) -> None:

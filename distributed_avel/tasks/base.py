@@ -41,9 +41,24 @@ class Task(ABC):
     background: ClassVar[bool]
     """Whether the last column of labels is background."""
 
+    settings: ClassVar[tuple[str, ...]]
+    """Settings of training that only this task reads."""
+
     parts: ClassVar[tuple[str, ...]]
     """Names of the parts, of equal size, that the columns of events fall into. Each has a tau of
     its own: how sure a model is of what it hears says nothing of how sure it is of what it sees."""
+
+    @property
+    @abstractmethod
+    def loss_name(self) -> str:
+        """g, as tables name it."""
+
+    def refuse(self, videos: VideoSet) -> None:  # noqa: B027  (nothing is wrong unless said)
+        """Refuse videos without the annotations that the task is judged by.
+
+        Raises:
+            DatasetError: It says which they are.
+        """
 
     # Losses, each one number per video -----------------------------------------------------
 

@@ -33,10 +33,16 @@ class Localization(Task):
     criterion = ("accuracy", "non_ave_f1")
     best_epoch = "accuracy"
     background = True
+    settings = ("loss",)
     parts = ("event",)
 
     pooling: Pooling
     loss: VideoLoss
+
+    @property
+    def loss_name(self) -> str:
+        """As the configuration has it."""
+        return self.loss
 
     def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """Eqs. 6 and 7."""

@@ -6,7 +6,7 @@ those seen. The paper refines the labels of HAN too (Table 6) but does not write
 a window of a synthetic video is asked for both modalities, each against its own probability.
 
 Shape suffixes: V, B = videos, T = segments, W = windows, M = modalities (heard, seen),
-P = parts of a score, C = event classes, K = 2 C columns (heard first), D = code size.
+C = event classes, K = 2 C columns (heard first), D = code size.
 """
 
 from collections.abc import Iterable
@@ -19,11 +19,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
 from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import DatasetError
 from distributed_avel.metrics.parsing import METRICS, parsing_metrics
 from distributed_avel.models import BaseModel
-from distributed_avel.models.han import Han, VideoProb
+from distributed_avel.models.han import PRESENT, Han, VideoProb
 from distributed_avel.refine.windows import exchange_modality
 from distributed_avel.tasks.base import Task
+
+PARSING_LOSS = "binary cross-entropy"
 
 _SURE = 1e-7
 """Probabilities stay so far from 0 and 1, as in HAN's repository."""
@@ -34,29 +37,48 @@ class Parsing(Task):
     """The task of HAN.
 
     Args:
-        visual_smoothing: This part of what weak labels say of the visual side is replaced by 1/2
-            in L_MIL. Refined labels are taken as they are.
+        visual_smoothing: This part of what video-level labels say of the visual side is replaced
+            by 1/2, in L_MIL and L_A. Labels of windows are taken as they are.
     """
 
     metrics = METRICS
     criterion = ("segment_type", "event_type")
     best_epoch = "segment_type"
     background = False
+    settings = ("visual_smoothing",)
     parts = ("heard", "seen")
 
     visual_smoothing: float = 0.1
 
+    @property
+    def loss_name(self) -> str:
+        """That of HAN's repository."""
+        return PARSING_LOSS
+
+    def refuse(self, videos: VideoSet) -> None:
+        """Validation and test videos need what is heard and what is seen apart."""
+        for split in ("val", "test"):
+            for video in videos.split(split):
+                if video.audio_spans is None or video.visual_spans is None:
+                    raise DatasetError(
+                        f"{videos.name}: {video.video_id} ({split}): nobody annotated what is "
+                        "heard and what is seen apart, which parsing is judged by; choose a "
+                        "localization model, such as ave, or a data set such as llp"
+                    )
+
     def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """The loss of HAN's repository, a mean over the classes."""
-        heard_BC, seen_BC = targets_BK.to(scores.dtype).chunk(2, dim=-1)
-        either_BC = torch.maximum(heard_BC, seen_BC)
-        smooth_BC = (1 - self.visual_smoothing) * seen_BC + self.visual_smoothing / 2
-        return _loss(Han.video_prob(scores), VideoProb(either_BC, heard_BC, smooth_BC))
+        return _loss(Han.video_prob(scores), self._smooth(targets_BK, scores.dtype))
 
     def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
         """The synthetic videos together show both videos whole: the largest probabilities."""
         prob = VideoProb(*(of.amax(dim=1) for of in Han.video_prob(scores_of_windows)))
-        return _loss(prob, _targets(union_BK, scores_of_windows.dtype))
+        return _loss(prob, self._smooth(union_BK, scores_of_windows.dtype))
+
+    def _smooth(self, targets_BK: Tensor, dtype: torch.dtype) -> VideoProb:
+        targets = _targets(targets_BK, dtype)
+        smooth_BC = (1 - self.visual_smoothing) * targets.seen + self.visual_smoothing / 2
+        return targets._replace(seen=smooth_BC)
 
     def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
         """Each window is pooled like a video of its own; the mean over the windows."""
@@ -94,7 +116,7 @@ class Parsing(Task):
 
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
         """Events of the video as a whole, in both modalities."""
-        either_BC = Han.video_prob(model.score(codes_BTD)).either >= 0.5
+        either_BC = Han.video_prob(model.score(codes_BTD)).either >= PRESENT
         return torch.cat([either_BC, either_BC], dim=-1)
 
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
@@ -111,11 +133,11 @@ class Parsing(Task):
     ) -> dict[str, float]:
         """F-scores as the public evaluation of AVVP computes them."""
         truth = np.split(truth_VTK, 2, axis=-1)
-        return parsing_metrics(*truth, *np.split(prob_VTK >= 0.5, 2, axis=-1))
+        return parsing_metrics(*truth, *np.split(prob_VTK >= PRESENT, 2, axis=-1))
 
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
         """Segments in which nothing is heard and nothing is seen."""
-        return float((~(prob_VTK >= 0.5).any(axis=-1)).mean())
+        return float((~(prob_VTK >= PRESENT).any(axis=-1)).mean())
 
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
         """Both modalities together."""
@@ -125,9 +147,10 @@ class Parsing(Task):
 def modality_targets(
     labels_VK: NDArray[np.bool_], targets_VK: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Labels of whole modalities, as targets for Step 3.
+    """Labels of whole modalities, as video-level targets for Step 3.
 
     An event that neither modality shows alone stays in both: the video-level label is certain.
+    Wu and Yang remove it from both, and smooth no label that was removed.
 
     Args:
         labels_VK: Which events each modality shows.

@@ -13,7 +13,6 @@ from distributed_avel.metrics.parsing import (
     METRICS,
     TYPES,
     event_counts,
-    parse,
     parsing_metrics,
     per_class_f1,
     segment_counts,
@@ -179,13 +178,6 @@ def test_an_event_is_audio_visual_only_where_it_is_heard_and_seen():
     heard, seen = one_class("####...."), one_class("..####..")
     metrics = parsing_metrics(heard, seen, one_class("########"), one_class("########"))
     assert metrics["segment_av"] == pytest.approx(100 * 2 * 2 / (2 + 8))
-
-
-def test_a_class_that_the_video_is_not_predicted_to_have_is_masked():
-    probability_VTC = np.array([[[0.9, 0.9], [0.5, 0.2]]])
-    video_probability_VC = np.array([[0.5, 0.4]])
-    masked = parse(probability_VTC, video_probability_VC)
-    assert masked.tolist() == [[[True, False], [True, False]]]
 
 
 def test_arrays_that_do_not_fit_are_refused():

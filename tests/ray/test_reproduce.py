@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from distributed_avel.config import ReproduceConfig, validate
 from distributed_avel.errors import ConfigError
+from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
 from distributed_avel.metrics.segment import METRICS
 from distributed_avel.reproduce import run_reproduce
 from tests.ray.stores import store_in
@@ -154,6 +155,36 @@ def test_what_cannot_be_computed_stays_empty_and_says_why(finished):
     assert all(row["by_seed"] for row in models.values())
     assert "reimplemented from the text" in models["AVFB"]["notes"][0]
     assert isinstance(models["PSP"]["measured"]["accuracy"], float)  # one seed has no spread
+
+
+def test_table_6_is_computed_where_modalities_are_annotated(tmp_path):
+    sizes = {"num_train": 40, "num_val": 20, "num_test": 20}
+    run_reproduce(
+        settings(
+            tmp_path,
+            tables=[6],
+            seeds=1,
+            data={"dataset": "synthetic_llp", "synthetic_llp": sizes},
+            model={"hidden_size": 4},
+            refine={"threshold": 0.3, "partners": "disjoint"},
+            by_model=["han:train.batch_size=16"],
+            tracking={"enabled": False},
+        )
+    )
+
+    rows = rows_of(tables_of(tmp_path)[6])
+    assert list(rows) == ["weak label repeated", "HAN", "HAN+LR", "HAN+A+LR", "HAN+MA"]
+    for row in rows.values():
+        assert set(row["measured"]) == set(PARSING_METRICS)
+        assert all(0 <= value <= 100 for value in row["measured"].values())
+    assert "train.batch_size 16" in rows["HAN"]["notes"]
+    page = (tmp_path / "run" / "tables" / "table_6.md").read_text()
+    assert "g: binary cross-entropy" in page
+    batches = {
+        json.loads(path.read_text())["depends"]["settings"]["train"]["batch_size"]
+        for path in (tmp_path / "run" / "base").glob("*/manifest.json")
+    }
+    assert batches == {16}
 
 
 def test_a_training_that_fails_leaves_its_row_empty_and_the_others_go_on(tmp_path):

@@ -5,13 +5,14 @@ import pytest
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
 
 
-def counts(background: int, kept: int) -> dict:
+def counts(background: int, kept: int, restored: int = 0) -> dict:
     """Of 100 windows of event videos, with two classes and 100 labels."""
     return {
         "of_events": 100,
         "background": background,
         "of_class": [60, 40],
         "kept_of_class": [min(kept, 60), max(0, kept - 60)],
+        "restored": restored,
     }
 
 
@@ -24,6 +25,7 @@ def test_an_arm_that_finds_next_to_nothing_is_named_with_its_share():
     ("windows", "told"),
     [
         (counts(background=96, kept=4), "96% of the windows of event videos have no event left"),
+        (counts(background=0, kept=100, restored=60), "60 of 100 labels belong to events that"),
         (counts(background=0, kept=100), "refinement removed no event from any window"),
     ],
 )
@@ -38,5 +40,6 @@ def test_windows_that_refinement_thinned_out_are_no_reason_to_warn(windows):
 
 
 def test_no_window_of_an_event_is_no_reason_to_fail():
-    empty = {"of_events": 0, "background": 0, "of_class": [0], "kept_of_class": [0]}
+    empty = dict.fromkeys(("of_events", "background", "restored"), 0)
+    empty |= {"of_class": [0], "kept_of_class": [0]}
     assert window_warnings(empty) == []

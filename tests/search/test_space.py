@@ -14,6 +14,7 @@ from distributed_avel.search.space import (
     chosen_windows,
     describe,
     parse_dimension,
+    parse_model_settings,
     spread_thresholds,
     valid_windows,
     with_values,
@@ -174,6 +175,32 @@ def test_thresholds_are_spread_evenly_on_the_logit_scale():
     ends = spread_thresholds(0.000911, 0.999089, 5)
     assert (ends[0], ends[-1]) == (0.000911, 0.999089)
     assert spread_thresholds(0.3, 0.3, 5) == (0.3,)
+
+
+def test_a_model_of_the_tables_may_have_settings_of_its_own():
+    texts = ["psp:train.batch_size=128", "psp:train.learning_rate=0.001", "ave:model.hidden_size=8"]
+
+    assert parse_model_settings(texts, CONFIG) == {
+        "psp": {"train.batch_size": 128, "train.learning_rate": 0.001},
+        "ave": {"model.hidden_size": 8},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("psp", "expected MODEL:KEY=VALUE"),
+        ("psp:model.name=ave", "expected MODEL:KEY=VALUE"),
+        ("psp:refine.threshold=0.5", "expected MODEL:KEY=VALUE"),
+        ("psp:train.num_workers=2", "may differ between models"),
+        ("pps:train.batch_size=128", "no base model 'pps'"),
+        ("psp:train.batchsize=128", "no such key; perhaps batch_size"),
+        ("psp:train.batch_size=-1", "by_model, psp"),
+    ],
+)
+def test_settings_of_a_model_that_cannot_be_are_refused(text, told):
+    with pytest.raises(ConfigError, match=told):
+        parse_model_settings([text], CONFIG)
 
 
 def test_a_point_is_described_in_a_few_words():

@@ -1,7 +1,9 @@
 """Steps 1 to 3 for parsing, against loops over single videos that build everything from raw
 features and use the losses of torch."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +13,22 @@ from torch import Tensor, nn
 from distributed_avel.arms import ARMS
 from distributed_avel.config import ModelConfig, TrainConfig, validate
 from distributed_avel.datasets import Span, Video, VideoSet
+from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models.han import Han
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.windows import exchange_modality
+from distributed_avel.runtime.refine import labels_of_windows, read_window_scores
 from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, kept_validation
+from distributed_avel.runtime.train import (
+    CURVES_FILE,
+    WEIGHTS,
+    Watch,
+    better,
+    kept_validation,
+    learning_rate,
+)
 from distributed_avel.tasks import Localization, Parsing, task_of
 from distributed_avel.tasks.parsing import modality_targets
 from distributed_avel.timeline import Timeline
@@ -78,7 +89,7 @@ def naive_losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
                 probs.append(Han.video_prob(model(audio[None], visual[None])[0]))
             most = [torch.stack(of).amax(0) for of in zip(*probs, strict=True)]
             heard_C, seen_C = batch.union_BK[video].chunk(2)
-            wanted = (heard_C | seen_C, heard_C, seen_C)
+            wanted = (heard_C | seen_C, heard_C, 0.9 * seen_C.double() + 0.1 * 0.5)
             losses["auxiliary"].append(sum(map(bce, most, wanted), torch.zeros(())))
         if batch.window_labels_BWK is not None:
             each = [
@@ -110,7 +121,7 @@ def test_losses_and_gradients_are_those_of_the_loop(partners, windows):
     assert grads[0].abs().max() > 1e-3
 
 
-def test_the_comparison_notices_smoothing_on_the_other_side():
+def test_smoothing_is_of_consequence():
     model, batch = small_model("han", torch.float64), one_batch(partners=False, windows=False)
     scores = model(batch.audio_NTD, batch.visual_NTRD)
 
@@ -214,36 +225,152 @@ def test_the_task_follows_from_the_model():
     assert task_of(ModelConfig(name="psp", pooling="max"), train).pooling == "max"
 
 
-@pytest.mark.timeout(200)
-def test_tau_is_chosen_for_each_modality_and_the_best_epoch_is_kept(tmp_path):
-    sizes = {"num_train": 60, "num_val": 30, "num_test": 20}
+def small_run(root: Path, watch: Watch | None = None, **changes) -> Pipeline:
+    """HAN on little synthetic data, in this process."""
     values = {
-        "run_dir": str(tmp_path),
+        "run_dir": str(root),
         "arms": ["LR", "MA"],
-        "data": {"dataset": "synthetic_llp", "synthetic_llp": sizes},
+        "data": {
+            "dataset": "synthetic_llp",
+            "synthetic_llp": {"num_train": 60, "num_val": 30, "num_test": 20},
+        },
         "model": {"name": "han", "hidden_size": 4},
-        "train": {"base_epochs": 3, "retrain_epochs": 4, "keep": "best", "report_every": 1},
+        "train": {"base_epochs": 3, "retrain_epochs": 3},
         "refine": {"partners": "disjoint"},
+        **changes,
     }
-    run = Pipeline(validate(values, "test"), untracked(), place=Place(here=True, quiet=True))
+    place = Place(here=True, quiet=True, watch=watch)
+    return Pipeline(validate(values, "test"), untracked(), place=place)
 
-    for arm in ("LR", "MA"):
-        manifest = run.arm(arm).manifest()
-        scored = ARMS[arm].scored
-        assert scored is not None
-        assert manifest["threshold"] == run.refine(False, scored).manifest()["threshold"]
-        assert set(manifest["threshold"]) == {"heard", "seen"}
-        assert all(0 < tau < 1 for tau in manifest["threshold"].values())
-    kept = kept_validation(run.arm("LR").location, run.task, "best")
-    rows = (run.arm("LR").location / CURVES_FILE).read_table().to_pylist()
-    of_epochs = [row["value"] for row in rows if row["metric"] == "val/segment_type"]
-    assert len(of_epochs) == 4
-    assert kept["segment_type"] == max(of_epochs)
-    validation = run.usable("val")
-    store = FeatureStore(run.extract.location)
-    model = run.recipe().trained(run.arm("LR").location / WEIGHTS)()
-    features = store.read([v.video_id for v in validation])
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Pipeline:
+    """A run with both arms."""
+    run = small_run(tmp_path_factory.mktemp("han"))
+    run.arms()
+    return run
+
+
+@pytest.mark.parametrize("arm", ["LR", "MA"])
+def test_tau_is_chosen_for_each_modality(finished, arm):
+    manifest, scored = finished.arm(arm).manifest(), ARMS[arm].scored
+
+    assert manifest["threshold"] == finished.refine(False, scored).manifest()["threshold"]
+    assert set(manifest["threshold"]) == {"heard", "seen"}
+    assert all(0 < tau < 1 for tau in manifest["threshold"].values())
+
+
+def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finished):
+    training, out = finished.usable("train"), finished.refine(False, "exchanged").location
+    scores_VK = read_window_scores(out, [v.video_id for v in training])[:, 0]
+    num_classes = scores_VK.shape[1] // 2
+    halves = np.split(scores_VK, 2, axis=1)
+    tau = {
+        part: float(np.median(half[half > 0]))
+        for part, half in zip(("heard", "seen"), halves, strict=True)
+    }
+
+    labels_V1K, counts = labels_of_windows(
+        finished.task, finished.videos, training, out, tau, "exchanged"
+    )
+
+    restored = 0
+    for video, labels_K, scores_K in zip(training, labels_V1K[:, 0], scores_VK, strict=True):
+        for class_ in range(num_classes):
+            heard = scores_K[class_] >= tau["heard"]
+            seen = scores_K[num_classes + class_] >= tau["seen"]
+            if class_ not in video.labels:
+                expected = (False, False)
+            elif heard or seen:
+                expected = (heard, seen)
+            else:
+                expected, restored = (True, True), restored + 2
+            assert (labels_K[class_], labels_K[num_classes + class_]) == expected
+    assert counts is not None
+    assert counts["restored"] == restored
+    assert 0 < labels_V1K.sum() < sum(2 * len(v.labels) for v in training)
+
+
+def test_what_exchange_removed_is_what_step_3_learns(finished, tmp_path):
+    """At a tau that keeps every label Step 3 learns the weak ones: another model."""
+    everything = small_run(tmp_path, refine={"partners": "disjoint", "threshold": 1e-6})
+
+    chosen, weak = (run.arm("MA").location / WEIGHTS for run in (finished, everything))
+
+    assert chosen.read_bytes() != weak.read_bytes()
+
+
+def test_a_training_that_was_killed_keeps_its_best_epoch(tmp_path):
+    """With a learning rate so high that the best epoch is not the last one."""
+    train = {
+        "base_epochs": 9,
+        "keep": "best",
+        "report_every": 1,
+        "learning_rate": 0.05,
+        "lr_decay": 0.5,
+        "lr_decay_epochs": 3,
+    }
+
+    def kill(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        if epoch == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small_run(tmp_path / "killed", kill, train=train, seed=2).base(False)
+    resumed = small_run(tmp_path / "killed", train=train, seed=2)
+    whole = small_run(tmp_path / "whole", train=train, seed=2)
+    weights = [(run.base(False).location / WEIGHTS).read_bytes() for run in (resumed, whole)]
+
+    assert weights[0] == weights[1]
+    kept = kept_validation(whole.base(False).location, whole.task, "best")
+    rows = (whole.base(False).location / CURVES_FILE).read_table().to_pylist()
+    values = [row["value"] for row in rows if row["metric"] == "val/segment_type"]
+    assert kept["segment_type"] == max(values) > values[-1]
+    assert max(values) in values[:7]  # so the best one was found before the kill
+    validation = whole.usable("val")
+    features = FeatureStore(whole.extract.location).read([v.video_id for v in validation])
+    model = whole.recipe().trained(whole.base(False).location / WEIGHTS)()
     codes = segment_codes(model, *features, device=torch.device("cpu"))
     with torch.no_grad():
-        prob_VTK = run.task.segment_prob(model, codes).numpy()
-    assert run.task.judge(run.task.truth(run.videos, validation), prob_VTK) == pytest.approx(kept)
+        prob_VTK = whole.task.segment_prob(model, codes).numpy()
+    truth_VTK = whole.task.truth(whole.videos, validation)
+    assert whole.task.judge(truth_VTK, prob_VTK) == pytest.approx(kept)
+
+
+def test_of_equally_good_epochs_the_later_one_is_kept():
+    model = nn.Linear(1, 1, bias=False)
+    best = None
+    for value, weight in [(1.0, 0.1), (3.0, 0.2), (2.0, 0.3), (3.0, 0.4), (2.5, 0.5)]:
+        nn.init.constant_(model.weight, weight)
+        best = better(best, model, value)
+
+    assert best is not None
+    assert best["value"] == 3.0
+    assert float(best["model"]["weight"]) == pytest.approx(0.4)
+
+
+def test_the_learning_rate_falls_every_so_many_epochs():
+    config = TrainConfig(learning_rate=1.0, lr_decay=0.1, lr_decay_epochs=10)
+
+    rates = [learning_rate(config, epoch) for epoch in (0, 9, 10, 19, 20)]
+
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_videos_without_annotated_modalities_are_refused_before_features_are_made(tmp_path):
+    sizes = {"num_train": 4, "num_event_free": 1, "num_val": 2, "num_test": 2}
+    run = small_run(tmp_path, data={"dataset": "synthetic", "synthetic": sizes})
+
+    with pytest.raises(DatasetError, match=r"val_0000 \(val\): nobody annotated what is heard"):
+        run.base(False)
+
+    assert not (tmp_path / "extract").exists()
+
+
+def test_the_best_epoch_needs_validation_videos(tmp_path):
+    run = small_run(tmp_path, train={"base_epochs": 1, "keep": "best"})
+    left = [v for v in run.videos.videos if v.split != "val"]
+    vars(run)["videos"] = replace(run.videos, videos=tuple(left))
+
+    with pytest.raises(DatasetError, match="no validation video has features"):
+        run.base(False)
