@@ -138,7 +138,7 @@ def threshold_curve(
         raise DatasetError(
             f"the validation split cannot tell good thresholds from bad ones: "
             f"{int(present_P.sum())} of {len(present_P)} windows have their event; "
-            "annotate more videos or set refine.threshold to a number"
+            "annotate more videos"
         )
     kept_GP = scores_P[None, :] >= thresholds_G[:, None]
     return ThresholdCurve(

@@ -62,6 +62,6 @@ def exchange_modality(codes_BTD: Tensor, partner_codes_BTD: Tensor) -> Tensor:
 def score_synthetic(
     model: BaseModel, codes_BTD: Tensor, partner_codes_BTD: Tensor, mask_WT: Tensor
 ) -> Tensor:
-    """Raw segment scores of all synthetic videos, shape (B, W, T, K)."""
+    """Raw segment scores of all synthetic videos, shape (B, W, T, K) (more axes for parsing)."""
     mixed_BWTD = mix_codes(codes_BTD, partner_codes_BTD, mask_WT)
     return model.score(mixed_BWTD.flatten(0, 1)).unflatten(0, mixed_BWTD.shape[:2])
