@@ -135,7 +135,7 @@ def test_of_200_damaged_files_each_is_listed_once_and_the_others_are_as_if_alone
     whole = [f"{10 * number:03d} whole" for number in range(20)]
     for number, name in enumerate(whole):
         (media / name).write_bytes(clip(2 + number / 20, fps=8 + number))
-    config = ExtractConfig(timeout_s=10, unit_size=16)
+    config = ExtractConfig(timeout_s=30, unit_size=16)
 
     counts = extract(
         videos_of(names + whole), Location.at(media), config, Location.at(out), make_fragile
@@ -150,7 +150,7 @@ def test_of_200_damaged_files_each_is_listed_once_and_the_others_are_as_if_alone
         "missing": "no such file; put it there or take it out of the annotations",
         "pipe": "a folder, a pipe or a device; put a file there",
         "folder": "a folder, a pipe or a device; put a file there",
-        "hangs": "gave up after 10 s; fetch it again or raise extract.timeout_s",
+        "hangs": "gave up after 30 s; fetch it again or raise extract.timeout_s",
         "crashes": "the decoder crashed on it, 2 times (SIGSEGV); fetch it again",
     }
     results = failures | features
