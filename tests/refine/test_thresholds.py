@@ -131,7 +131,7 @@ def test_a_split_that_cannot_tell_is_refused_with_what_to_do(occurs):
     truth_VWK = np.zeros((1, 4, 3), dtype=bool)
     truth_VWK[0, :, 0 if occurs else -1] = True
 
-    with pytest.raises(DatasetError, match=rf"{4 * occurs} of 4 windows .* refine\.threshold"):
+    with pytest.raises(DatasetError, match=rf"{4 * occurs} of 4 windows .* annotate more"):
         threshold_curve(np.full((1, 4, 3), 0.3), labels_VK, truth_VWK, threshold_grid())
 
 
