@@ -2,8 +2,9 @@
 
 Losses and the rule for predictions are those of HAN's repository (Tian et al. 2020, YapengTian/
 AVVP-ECCV20): a binary cross-entropy of the events of the video as a whole, of those heard and of
-those seen. The paper refines the labels of HAN too (Table 6) but does not write down how; here
-a window of a synthetic video is asked for both modalities, each against its own probability.
+those seen. The paper refines the labels of HAN too (Table 6). Its details were not at
+hand, so this is our reading: a window of a synthetic video is asked for both modalities, each
+against its own probability and tau.
 
 Shape suffixes: V, B = videos, T = segments, W = windows, M = modalities (heard, seen),
 C = event classes, K = 2 C columns (heard first), D = code size.
