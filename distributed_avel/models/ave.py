@@ -10,18 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
-from distributed_avel.models.base import BaseModel, Shape, register_model
+from distributed_avel.models.attention import ATTENTION_NAMES
+from distributed_avel.models.base import PublishedModel, Shape, register_model
+from distributed_avel.models.recurrent import RecurrentModel
 
 
 @register_model("ave")
-class Ave(BaseModel):
+class Ave(RecurrentModel, PublishedModel):
     """Audio-guided attention, a Bi-LSTM for each modality, and a classifier of segments.
 
     Args:
-        hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; by default `visual_dim`.
         head_size: Width of the layer before the scores.
+        inputs: Further arguments of `RecurrentModel`.
     """
 
     reference_names: ClassVar[Mapping[str, str]] = {
@@ -33,40 +33,17 @@ class Ave(BaseModel):
     }
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        visual_dim: int,
-        audio_dim: int,
-        regions: int,
-        hidden_size: int = 128,
-        attention_size: int | None = None,
-        head_size: int = 64,
+        self, *, num_classes: int, hidden_size: int = 128, head_size: int = 64, **inputs: Any
     ) -> None:
-        super().__init__()
-        self.code_sizes = [audio_dim, visual_dim]
-        self.attention = AudioGuidedAttention(
-            audio_dim=audio_dim,
-            visual_dim=visual_dim,
-            regions=regions,
-            hidden_size=attention_size or visual_dim,
-        )
-        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
-        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
+        super().__init__(hidden_size=hidden_size, **inputs)
         first, last = nn.Linear(4 * hidden_size, head_size), nn.Linear(head_size, num_classes + 1)
         nn.init.xavier_uniform_(first.weight)
         nn.init.xavier_uniform_(last.weight)
         self.head = nn.Sequential(first, nn.ReLU(), last)
 
-    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side (eq. 1)."""
-        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
-
     def score(self, codes_BTD: Tensor) -> Tensor:
         """Raw segment scores (eqs. 2-5), shape (B, T, K)."""
-        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, _ = self.audio_lstm(audio_BTD)
-        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        heard_BTD, seen_BTD = self.states(codes_BTD)
         return self.head(torch.cat([heard_BTD, seen_BTD], dim=-1).relu())
 
     @classmethod

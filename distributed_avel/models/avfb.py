@@ -21,16 +21,17 @@ Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
 K = event classes + background.
 """
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 
-from distributed_avel.models.attention import AudioGuidedAttention
-from distributed_avel.models.base import BaseModel, register_model
+from distributed_avel.models.base import register_model
 from distributed_avel.models.bilinear import FactorizedBilinear
+from distributed_avel.models.recurrent import RecurrentModel
 
 
 @register_model("avfb")
-class Avfb(BaseModel):
+class Avfb(RecurrentModel):
     """Two Bi-LSTMs, their states fused in each segment, and attention over the segments.
 
     What stays in `score`: the LSTMs and the attention over the segments.
@@ -41,45 +42,20 @@ class Avfb(BaseModel):
             `visual_dim`.
     """
 
-    source = "text"
     pooling = "mean"
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        visual_dim: int,
-        audio_dim: int,
-        regions: int,
-        hidden_size: int = 128,
-        attention_size: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.code_sizes = [audio_dim, visual_dim]
+    def __init__(self, *, num_classes: int, hidden_size: int = 128, **inputs: Any) -> None:
+        super().__init__(hidden_size=hidden_size, **inputs)
         width = 2 * hidden_size
-        self.attention = AudioGuidedAttention(
-            audio_dim=audio_dim,
-            visual_dim=visual_dim,
-            regions=regions,
-            hidden_size=attention_size or visual_dim,
-        )
-        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
-        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
         self.fusion = FactorizedBilinear(width)
         self.weigh = nn.Sequential(
             nn.Linear(width, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1, bias=False)
         )
         self.head = nn.Linear(width, num_classes + 1)
 
-    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side."""
-        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
-
     def score(self, codes_BTD: Tensor) -> Tensor:
         """Raw segment scores, weighed so that their mean is that of the video, shape (B, T, K)."""
-        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, _ = self.audio_lstm(audio_BTD)
-        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        heard_BTD, seen_BTD = self.states(codes_BTD)
         fused_BTD = self.fusion(heard_BTD, seen_BTD)
         weights_BT1 = self.weigh(fused_BTD).softmax(dim=1) * fused_BTD.shape[1]
         return weights_BT1 * self.head(fused_BTD)

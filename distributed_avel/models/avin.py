@@ -24,16 +24,18 @@ Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
 K = event classes + background.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.models.attention import AudioGuidedAttention
-from distributed_avel.models.base import BaseModel, register_model
+from distributed_avel.models.base import register_model
 from distributed_avel.models.bilinear import FactorizedBilinear
+from distributed_avel.models.recurrent import RecurrentModel
 
 
 @register_model("avin")
-class Avin(BaseModel):
+class Avin(RecurrentModel):
     """Fused segments, beside segments weighed by how much they resemble their video.
 
     What stays in `score`: the LSTMs, and the weights of the segments.
@@ -43,41 +45,15 @@ class Avin(BaseModel):
         attention_size: Width of the attention's first layers; by default `visual_dim`.
     """
 
-    source = "text"
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        visual_dim: int,
-        audio_dim: int,
-        regions: int,
-        hidden_size: int = 128,
-        attention_size: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.code_sizes = [audio_dim, visual_dim]
+    def __init__(self, *, num_classes: int, hidden_size: int = 128, **inputs: Any) -> None:
+        super().__init__(hidden_size=hidden_size, **inputs)
         width = 2 * hidden_size
-        self.attention = AudioGuidedAttention(
-            audio_dim=audio_dim,
-            visual_dim=visual_dim,
-            regions=regions,
-            hidden_size=attention_size or visual_dim,
-        )
-        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
-        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
         self.fusion = FactorizedBilinear(width)
         self.head = nn.Linear(5 * width, num_classes + 1)
 
-    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side."""
-        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
-
     def score(self, codes_BTD: Tensor) -> Tensor:
         """Raw segment scores, shape (B, T, K)."""
-        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, _ = self.audio_lstm(audio_BTD)
-        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        heard_BTD, seen_BTD = self.states(codes_BTD)
         heard_within_BTD = interaction(heard_BTD, heard_BTD.mean(dim=1))
         seen_within_BTD = interaction(seen_BTD, seen_BTD.mean(dim=1))
         both_BD = (heard_within_BTD.mean(dim=1) + seen_within_BTD.mean(dim=1)) / 2

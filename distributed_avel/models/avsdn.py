@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
-from distributed_avel.models.base import Shape, register_model
+from distributed_avel.models.base import PublishedModel, Shape, register_model
 from distributed_avel.models.gated import GatedModel
 
 
 @register_model("avsdn")
-class Avsdn(GatedModel):
+class Avsdn(GatedModel, PublishedModel):
     """Two Bi-LSTMs read the video; from where they end, a third reads it again, fused.
 
     What stays in `score`: all LSTMs, and the class scores, which are those of the video.

@@ -41,8 +41,6 @@ class Avt(BaseModel):
         hidden_size: Half the width of the network; an even number.
     """
 
-    source = "text"
-
     def __init__(
         self,
         *,

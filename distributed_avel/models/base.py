@@ -18,8 +18,8 @@ segment score is gate times class score, and the maximum over segments is what t
 Only their prediction differs from the largest score of a segment, hence `localize`.
 `han`, for parsing, scores two modalities and pools by attention; its file says how.
 
-Most models follow their authors' code and load their weights. Where there is none to follow
-(`source = "text"`), the file says which text was, and what that text leaves open.
+Most models follow their authors' code and load their weights (`PublishedModel`). Where there is
+none to follow, the file says which text was, and what that text leaves open.
 
 Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
 K = event classes + background.
@@ -49,15 +49,6 @@ class BaseModel(nn.Module, ABC):
     task: ClassVar[Literal["localization", "parsing"]] = "localization"
     """One event or background in a segment; or which events are heard, which are seen."""
 
-    source: ClassVar[Literal["code", "text"]] = "code"
-    """What the model follows: its authors' code; or text about it, as they published no code."""
-
-    reference_names: ClassVar[Mapping[str, str]] = {}
-    """Where our parameters come from: {our module or parameter: the authors' name of it}."""
-
-    reference_unused: ClassVar[tuple[str, ...]] = ()
-    """Modules and parameters of the authors that their scores do not depend on."""
-
     @abstractmethod
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
         """Codes of shape (B, T, D'), each a function of its own segment alone."""
@@ -74,10 +65,20 @@ class BaseModel(nn.Module, ABC):
         """Segment scores of shape (B, T, K) whose largest column is the predicted class."""
         return self.score(codes_BTD)
 
+
+class PublishedModel(BaseModel):
+    """A model that follows its authors' code, so that their weights fit it."""
+
+    reference_names: ClassVar[Mapping[str, str]]
+    """Where our parameters come from: {our module or parameter: the authors' name of it}."""
+
+    reference_unused: ClassVar[tuple[str, ...]] = ()
+    """Modules and parameters of the authors that their scores do not depend on."""
+
     @classmethod
+    @abstractmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
         """Constructor arguments that give a model the shapes of the authors' parameters."""
-        raise NotImplementedError(f"{cls.__name__} does not say which sizes {shapes} ask for")
 
 
 ModelClass = TypeVar("ModelClass", bound=type[BaseModel])

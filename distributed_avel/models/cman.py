@@ -42,8 +42,6 @@ class Cman(BaseModel):
         hidden_size: Width of everything between the features and the scores.
     """
 
-    source = "text"
-
     def __init__(
         self,
         *,

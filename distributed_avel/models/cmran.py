@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from distributed_avel.errors import ConfigError
-from distributed_avel.models.base import Shape, register_model
+from distributed_avel.models.base import PublishedModel, Shape, register_model
 from distributed_avel.models.gated import GatedModel
 from distributed_avel.models.transformer import AttentionLayer, layer_names
 
 
 @register_model("cmran")
-class Cmran(GatedModel):
+class Cmran(GatedModel, PublishedModel):
     """Audio-guided attention over channels and regions, then attention within and across.
 
     What stays in `score`: all attention between segments, and the class scores, which are

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.models.base import BaseModel, Shape, register_model
+from distributed_avel.models.base import PublishedModel, Shape, register_model
 from distributed_avel.models.transformer import AttentionLayer, layer_names
 
 PRESENT = 0.5
@@ -32,7 +32,7 @@ class VideoProb(NamedTuple):
 
 
 @register_model("han")
-class Han(BaseModel):
+class Han(PublishedModel):
     """Each modality attends to itself and to the other; then attentive MIL pooling.
 
     Visual features are those of LLP: a row of a segment holds the features of one frame

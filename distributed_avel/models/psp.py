@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
-from distributed_avel.models.base import BaseModel, Shape, register_model
+from distributed_avel.models.base import PublishedModel, Shape, register_model
 
 
 @register_model("psp")
-class Psp(BaseModel):
+class Psp(PublishedModel):
     """Attention and Bi-LSTMs as in AVE; then segments that agree across modalities share.
 
     What stays in `score`: the LSTMs, the propagation between segments, and the weight of a

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distributed_avel.errors import WeightsError
-from distributed_avel.models.base import BaseModel, model_class
+from distributed_avel.models.base import BaseModel, PublishedModel, model_class
 
 
 def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
@@ -27,7 +27,7 @@ def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
             follows text, so that there are no weights of its authors that could fit it.
     """
     cls = model_class(name)
-    if cls.source == "text":
+    if not issubclass(cls, PublishedModel):
         raise WeightsError(
             f"{name} was reimplemented from the text, as its authors published no code: no weights "
             "of theirs fit it. Train it instead: jobs/pipeline.py --model.name " + name
@@ -85,14 +85,16 @@ def _smallest(cls: type[BaseModel]) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def _their_name(cls: type[BaseModel], own: str) -> str:
+def _their_name(cls: type[PublishedModel], own: str) -> str:
     for ours, theirs in cls.reference_names.items():
         if own == ours or own.startswith(f"{ours}."):
             return theirs + own.removeprefix(ours)
     raise KeyError(f"{cls.__name__}.reference_names does not say where {own} comes from")
 
 
-def _check_names(name: str, cls: type[BaseModel], given: Iterable[str], needed: set[str]) -> None:
+def _check_names(
+    name: str, cls: type[PublishedModel], given: Iterable[str], needed: set[str]
+) -> None:
     missing = sorted(needed.difference(given))
     unexpected = sorted(key for key in set(given) - needed if not _is_unused(cls, key))
     _refuse(
@@ -101,7 +103,7 @@ def _check_names(name: str, cls: type[BaseModel], given: Iterable[str], needed: 
     )
 
 
-def _is_unused(cls: type[BaseModel], key: str) -> bool:
+def _is_unused(cls: type[PublishedModel], key: str) -> bool:
     return any(key == known or key.startswith(f"{known}.") for known in cls.reference_unused)
 
 

@@ -5,10 +5,11 @@ import torch
 
 from distributed_avel import models
 from distributed_avel.errors import WeightsError
+from distributed_avel.models.base import PublishedModel
 from tests.models.examples import features, small_model
 from tests.models.reference_weights import reference
 
-WITH_CODE = [name for name in models.model_names() if models.model_class(name).source == "code"]
+WITH_CODE = [n for n in models.model_names() if issubclass(models.model_class(n), PublishedModel)]
 FROM_TEXT = sorted(set(models.model_names()) - set(WITH_CODE))
 
 

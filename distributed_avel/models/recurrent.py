@@ -1,0 +1,50 @@
+"""What AVE has below its classifier, and AVFB and AVIN too: attention, and two Bi-LSTMs.
+
+Shape suffixes: B = videos, T = segments, R = regions, D = feature size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from distributed_avel.models.attention import AudioGuidedAttention
+from distributed_avel.models.base import BaseModel
+
+
+class RecurrentModel(BaseModel):
+    """Audio-guided attention to the regions, then a Bi-LSTM for each modality.
+
+    Args:
+        hidden_size: Width of each direction of the LSTMs.
+        attention_size: Width of the attention's first layers; by default `visual_dim`.
+    """
+
+    def __init__(
+        self,
+        *,
+        visual_dim: int,
+        audio_dim: int,
+        regions: int,
+        hidden_size: int = 128,
+        attention_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.code_sizes = [audio_dim, visual_dim]
+        self.attention = AudioGuidedAttention(
+            audio_dim=audio_dim,
+            visual_dim=visual_dim,
+            regions=regions,
+            hidden_size=attention_size or visual_dim,
+        )
+        self.audio_lstm = nn.LSTM(audio_dim, hidden_size, batch_first=True, bidirectional=True)
+        self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
+
+    def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
+        """The audio feature and the attended visual feature, side by side (eq. 1)."""
+        return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
+
+    def states(self, codes_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """States of both LSTMs (eqs. 2 and 3), heard and seen, each of shape (B, T, D)."""
+        audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
+        heard_BTD, _ = self.audio_lstm(audio_BTD)
+        seen_BTD, _ = self.visual_lstm(visual_BTD)
+        return heard_BTD, seen_BTD
