@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -62,6 +63,12 @@ class Leases:
 
 LeaseBoard = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases)
 """The board as an actor. Restarted, it knows of no lease until the holders renew theirs."""
+
+
+def computed_stages(board: ActorHandle) -> dict[str, str]:
+    """What `Leases.computed` of a board says."""
+    computed: Any = ray.get(board.computed.remote())
+    return computed
 
 
 @dataclass(frozen=True, slots=True)

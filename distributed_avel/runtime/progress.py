@@ -1,10 +1,10 @@
 """Progress that a person can follow: which stage, how far, how fast, what is left."""
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from typing import Any, Protocol, TypeVar
 
 import ray
@@ -26,25 +26,19 @@ class Report(Protocol):
         ...
 
 
+def messages(board: Any) -> list[dict[str, Any]]:
+    """What was put on a `ProgressBoard` since the last time."""
+    return ray.get(board.take.remote())
+
+
 def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
     """What a call returns, made in a thread, while this one watches and can be interrupted."""
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001  (raised below, in the main thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_WATCH_EVERY_S)
-        watch()
-    if errors:
-        raise errors[0]
-    return results[0]
+    with ThreadPool(1) as threads:  # daemons: an interrupted program does not wait for them
+        result = threads.apply_async(call)
+        while not result.ready():
+            result.wait(_WATCH_EVERY_S)
+            watch()
+        return result.get()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
-from distributed_avel.runtime.progress import ProgressBoard, progress, watched
+from distributed_avel.runtime.progress import ProgressBoard, messages, progress, watched
 from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
@@ -204,7 +204,7 @@ def _diverged(error: ray.train.TrainingFailedError) -> ArtifactError | None:
 
 
 def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[str]) -> None:
-    for message in ray.get(board.take.remote()):
+    for message in messages(board):
         metrics = message["metrics"].items()
         shown = {k: v for k, v in metrics if k[:4] != "val/" or k[4:] in criterion}
         note = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import ray
-
 from distributed_avel.artifacts import Stage
 from distributed_avel.config import TuneConfig
 from distributed_avel.errors import ConfigError, DatasetError
@@ -20,8 +18,8 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
 from distributed_avel.run import check_names
-from distributed_avel.runtime.leases import LeaseBoard
-from distributed_avel.runtime.progress import ProgressBoard, progress, say
+from distributed_avel.runtime.leases import LeaseBoard, computed_stages
+from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import beside_the_driver, machines, ray_session, require
 from distributed_avel.runtime.thresholds import read_threshold_curves
@@ -106,7 +104,7 @@ class Sweep:
         self._record.write(chosen, self._driver.videos, self.space.windows)
         evaluated = Pipeline(self._record.chosen_config(chosen), self.tracker)
         publish(evaluated)
-        computed: dict[str, str] = ray.get(self._trial.leases.computed.remote())
+        computed = computed_stages(self._trial.leases)
         self._record.say(chosen, list(computed.values()))
         for name in (BEST, PAGE, TRIALS, RESULTS, REPORT):
             say(f"{name}: {evaluated.run_dir / name}")
@@ -199,7 +197,7 @@ class Sweep:
         with progress(what, len(search), "trials", already=len(done)) as report:
 
             def watch() -> None:
-                for message in ray.get(board.take.remote()):
+                for message in messages(board):
                     outcome = Outcome(point=message["point"], report=message["report"], error=None)
                     done.add(self._record.note(outcome))
                     report(len(done), self._record.best_so_far())
