@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any
 
 from pyarrow import fs as pafs
@@ -205,15 +208,23 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
     if sys.platform == "linux":  # elsewhere it ends after the file in hand
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with Connection(descriptor) as connection:
-        try:
-            extractor = connection.recv()()
-            connection.send((_Answer.READY, None))
-            while (media := _next(connection)) is not None:
-                connection.send(_answer(extractor, media))
-        except BaseException as error:
-            connection.send((_Answer.BROKEN, f"{type(error).__name__}: {error}"))
-            raise
+    with Connection(descriptor) as connection, ExitStack() as ending:
+        ending.push(partial(_tell_end, connection))
+        extractor = connection.recv()()
+        connection.send((_Answer.READY, None))
+        while (media := _next(connection)) is not None:
+            connection.send(_answer(extractor, media))
+
+
+def _tell_end(
+    connection: Connection,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Tell the parent which error ends the process; it goes its way, into the worker's log."""
+    if kind is not None:
+        connection.send((_Answer.BROKEN, f"{kind.__name__}: {error}"))
 
 
 def _next(connection: Connection) -> Location | None:
