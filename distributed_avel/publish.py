@@ -14,7 +14,6 @@ from distributed_avel.runtime.report import REPORT, ReportSources, write_report
 from distributed_avel.runtime.thresholds import read_threshold_curves
 from distributed_avel.runtime.tracking import Run
 from distributed_avel.runtime.train import CURVES_FILE
-from distributed_avel.tasks import Parsing
 
 RESULTS = "results.json"
 
@@ -61,7 +60,7 @@ def results(pipeline: Pipeline, evaluated: Stage) -> dict[str, Any]:
         "windows": refined.get("windows"),
         "window": config.refine.window,
         "stride": config.refine.stride,
-        "loss": "binary_cross_entropy" if isinstance(pipeline.task, Parsing) else config.train.loss,
+        "loss": pipeline.task.loss_name,
         "num_test_videos": num_usable,
         "num_test_videos_lost": len(pipeline.videos.split("test")) - num_usable,
     }

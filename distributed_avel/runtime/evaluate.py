@@ -65,7 +65,7 @@ def _predictions(
     repeated: Sequence[str],
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     num_segments = videos.timeline.num_segments
-    yield "GT-repeat", _repeated(task.targets(videos, chosen), num_segments)
+    yield "GT-repeat", repeat(task.targets(videos, chosen), num_segments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
     for arm, recipe in arms.items():
@@ -74,11 +74,7 @@ def _predictions(
         yield arm, task.segment_prob(model, codes_VTD).cpu().numpy()
         if arm in repeated:
             prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
-            yield f"{arm}-repeat", _repeated(prediction_VK, num_segments)
-
-
-def _repeated(prediction_VK: NDArray, num_segments: int) -> NDArray[np.float32]:
-    return repeat(prediction_VK.astype(np.float32), num_segments)
+            yield f"{arm}-repeat", repeat(prediction_VK, num_segments)
 
 
 def _localization_table(
@@ -122,7 +118,7 @@ def _segments(arm: str, chosen: Sequence[Video], num_segments: int) -> list[pa.A
 
 
 def _scores(prob_VTK: NDArray[np.float32]) -> pa.Array:
-    values = pa.array(prob_VTK.reshape(-1), pa.float32())
+    values = pa.array(prob_VTK.reshape(-1).astype(np.float32))
     return pa.FixedSizeListArray.from_arrays(values, prob_VTK.shape[-1])
 
 
