@@ -25,6 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+MODALITIES = ("heard", "seen")
+
 LEVELS = ("segment", "event")
 TYPES = ("a", "v", "av", "type", "event")
 METRICS = tuple(f"{level}_{kind}" for level in LEVELS for kind in TYPES)

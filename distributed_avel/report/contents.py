@@ -16,12 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.metrics.parsing import Counts
+from distributed_avel.metrics.parsing import MODALITIES, Counts
 from distributed_avel.timeline import Timeline
 
 BACKGROUND = "background"
-
-MODALITIES = ("heard", "seen")
 
 
 @dataclass(frozen=True, slots=True)

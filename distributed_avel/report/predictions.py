@@ -15,11 +15,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.metrics.parsing import segment_counts
+from distributed_avel.metrics.parsing import MODALITIES, segment_counts
 from distributed_avel.metrics.segment import confusion_matrix
 from distributed_avel.randomness import derive
 from distributed_avel.report.contents import (
-    MODALITIES,
     LocalizationReport,
     ParsedVideo,
     ParsingReport,

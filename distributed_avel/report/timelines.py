@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.metrics.parsing import MODALITIES
 from distributed_avel.report.contents import (
-    MODALITIES,
     LocalizationReport,
     ParsedVideo,
     ParsingReport,

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.report import figures
 from distributed_avel.report.contents import (
-    MODALITIES,
     LocalizationReport,
     ParsingReport,
     Report,
@@ -204,7 +203,7 @@ class ParsingView(View):
 
     def _f1_figures(self) -> Iterator[tuple[str, str]]:
         counts = self._report.counts
-        for number, modality in enumerate(MODALITIES if counts else ()):
+        for number, modality in enumerate(parsing.MODALITIES if counts else ()):
             f1_by_arm = {arm: parsing.per_class_f1(of[number]) for arm, of in counts.items()}
             classes = self._report.classes
             yield modality, figures.f1_figure(f1_by_arm, classes, self.styles, background=False)

@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
-from distributed_avel.metrics.parsing import METRICS, parsing_metrics
+from distributed_avel.metrics.parsing import METRICS, MODALITIES, parsing_metrics
 from distributed_avel.models import BaseModel
 from distributed_avel.models.han import PRESENT, Han, VideoProb
 from distributed_avel.refine.windows import exchange_modality
@@ -47,7 +47,7 @@ class Parsing(Task):
     best_epoch = "segment_type"
     background = False
     settings = ("visual_smoothing",)
-    parts = ("heard", "seen")
+    parts = MODALITIES
 
     visual_smoothing: float = 0.1
 
