@@ -6,9 +6,9 @@ from typing import Literal
 
 from distributed_avel.config import Arm
 
-Scored = Literal["refined", "alone", "exchanged"]
-"""What Step 2 scores: windows in synthetic videos, windows of the original videos, or a whole
-modality beside the other one of a second video."""
+Scored = Literal["refined", "alone", "segments", "exchanged"]
+"""What Step 2 scores: windows in synthetic videos, windows of the original videos, single segments
+of the original videos, or a whole modality beside the other one of a second video."""
 
 WindowLabels = Scored | Literal["dummy"]
 
@@ -20,7 +20,8 @@ class ArmPlan:
     Args:
         auxiliary: Whether its Step 1 has the auxiliary loss.
         windows: Where the labels of its Step 3 come from: what Step 2 scores, or the video-level
-            label in every window ("dummy"). None where Step 1 is all.
+            label in every window ("dummy"). None where Step 1 is all. Labels of "segments" are
+            the ground truth of a fully supervised Step 3: g on every segment, without L_MIL.
     """
 
     auxiliary: bool = False
@@ -34,7 +35,8 @@ class ArmPlan:
 
 ARMS: dict[Arm, ArmPlan] = {
     "base": ArmPlan(),
-    "PL": ArmPlan(windows="alone"),
+    "PL": ArmPlan(windows="segments"),
+    "LR_alone": ArmPlan(windows="alone"),
     "LR_dummy": ArmPlan(windows="dummy"),
     "LR": ArmPlan(windows="refined"),
     "A": ArmPlan(auxiliary=True),

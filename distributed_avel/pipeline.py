@@ -5,13 +5,14 @@ reused, whoever made it. So a rerun goes on where the last one was killed, and a
 redoes exactly the stages that it affects.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.arms import ARMS, Scored, arm_label
+from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import Arm, RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
@@ -31,10 +32,11 @@ from distributed_avel.runtime.extract import (
 from distributed_avel.runtime.imported import import_features
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.refine import (
+    NO_FACTS,
     labels_of_windows,
     score_windows,
     scoring_settings,
-    tell_windows,
+    tell_labels,
     window_settings,
 )
 from distributed_avel.runtime.stages import Place, StageMaker
@@ -59,9 +61,9 @@ from distributed_avel.tasks import Task, task_of
 _REVISIONS = {
     "data": 1,
     "extract": 1,
-    "base": 2,
+    "base": 3,
     "refine": 3,
-    "retrain": 2,
+    "retrain": 3,
     "evaluate": 2,
     "report": 2,
 }
@@ -178,7 +180,7 @@ class Pipeline:
             mask_WT = self._windows(scored)
             score_windows(
                 self.videos,
-                training + validation,
+                training if scored == "segments" else training + validation,
                 training,
                 make_model=self.recipe().trained(base.location / WEIGHTS),
                 features=self.extract.location,
@@ -190,6 +192,8 @@ class Pipeline:
                 scored=scored,
                 here=self._place.here,
             )
+            if scored == "segments":
+                return {}
             chosen = choose_threshold(self.task, self.videos, validation, mask_WT, stage.location)
             if chosen["threshold"] is not None:
                 run.metrics(threshold_metrics(chosen["threshold"]))
@@ -198,49 +202,54 @@ class Pipeline:
 
         return self.stages.ensure(stage, compute)
 
-    def retrain_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
+    def retrain_stage(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
         """Step 3, whether it is done or not; a tau from validation needs Step 2."""
-        refined = self.refine_stage(auxiliary, scored)
         settings = self._training_settings(self.config.train.retrain_epochs)
-        threshold = self._threshold(refined)
-        settings |= {"labels": "soft"} if threshold is None else {"threshold": threshold}
+        if windows == "dummy":
+            settings |= {"dummy": True, **window_settings(self.config.refine)}
+            del settings["partners"]
+            return self.stage("retrain", settings=settings, data=self.data, extract=self.extract)
+        refined = self.refine_stage(auxiliary, windows)
+        if windows == "segments":
+            settings["labels"] = "predicted"
+        else:
+            threshold = self._threshold(refined)
+            settings |= {"labels": "soft"} if threshold is None else {"threshold": threshold}
         return self.stage("retrain", settings=settings, extract=self.extract, refine=refined)
 
-    def retrain(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
-        """Step 3: a model trained from scratch on the video labels and the pseudo-labels."""
-        refined = self.refine(auxiliary, scored)
-        stage = self.retrain_stage(auxiliary, scored)
+    def retrain(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
+        """Step 3: a model trained from scratch on the labels of videos, windows or segments."""
+        if windows != "dummy":
+            self.refine(auxiliary, windows)
+        stage = self.retrain_stage(auxiliary, windows)
 
         def compute(run: Run) -> dict[str, Any]:
-            training, threshold = self.usable("train"), self._threshold(refined)
-            labels_VWK, windows = labels_of_windows(
-                self.task, self.videos, training, refined.location, threshold, scored
-            )
-            if windows and threshold:
-                tell_windows(windows, threshold)
-                run.metrics({"background_windows": windows["background"]})
-            counts = self._retrain(stage, run, scored, labels_VWK)
-            return {**counts, "threshold": threshold, "windows": windows}
+            labels_VWK, facts = self._step_3_labels(auxiliary, windows)
+            tell_labels(facts)
+            if facts["windows"]:
+                run.metrics({"background_windows": facts["windows"]["background"]})
+            what: dict[str, Any] = {"window_labels_VWK": labels_VWK}
+            if windows == "exchanged":  # labels of whole videos
+                what = {"targets_VK": labels_VWK[:, 0]}
+            elif windows == "segments":
+                what |= {"mask_WT": self._windows(windows), "fully_supervised": True}
+            num_epochs = self.config.train.retrain_epochs
+            return {**self._train(stage, run, "retrain", num_epochs, **what), **facts}
 
         return self.stages.ensure(stage, compute)
 
-    def retrain_dummy_stage(self) -> Stage:
-        """Step 3 with the video label in every window, whether it is done or not."""
-        settings = self._training_settings(self.config.train.retrain_epochs)
-        settings |= {"dummy": True, **window_settings(self.config.refine)}
-        del settings["partners"]
-        return self.stage("retrain", settings=settings, data=self.data, extract=self.extract)
-
-    def retrain_dummy(self) -> Stage:
-        """Step 3 with the video label in every window: what refinement adds is not in it."""
-        stage = self.retrain_dummy_stage()
-
-        def compute(run: Run) -> dict[str, Any]:
-            targets_VK = self.task.targets(self.videos, self.usable("train"))
-            labels_VWK = repeated_labels(targets_VK, len(self._windows("refined")))
-            return self._retrain(stage, run, "refined", labels_VWK)
-
-        return self.stages.ensure(stage, compute)
+    def _step_3_labels(
+        self, auxiliary: bool, windows: WindowLabels
+    ) -> tuple[NDArray[Any], Mapping[str, Any]]:
+        """Labels of the windows or segments of the training videos, and facts for the manifest."""
+        training = self.usable("train")
+        if windows == "dummy":  # what refinement adds is not in it
+            targets_VK = self.task.targets(self.videos, training)
+            return repeated_labels(targets_VK, len(self._windows("refined"))), NO_FACTS
+        refined = self.refine_stage(auxiliary, windows)
+        threshold = None if windows == "segments" else self._threshold(refined)
+        out = refined.location
+        return labels_of_windows(self.task, self.videos, training, out, threshold, windows)
 
     def evaluate_stage(self) -> Stage:
         """The evaluation, whether it is done or not; the arms tell it by the models they train."""
@@ -311,8 +320,6 @@ class Pipeline:
         plan = ARMS[arm]
         if plan.windows is None:
             return self.base(plan.auxiliary)
-        if plan.windows == "dummy":
-            return self.retrain_dummy()
         return self.retrain(plan.auxiliary, plan.windows)
 
     def arm_stage(self, arm: Arm) -> Stage:
@@ -320,8 +327,6 @@ class Pipeline:
         plan = ARMS[arm]
         if plan.windows is None:
             return self.base_stage(plan.auxiliary)
-        if plan.windows == "dummy":
-            return self.retrain_dummy_stage()
         return self.retrain_stage(plan.auxiliary, plan.windows)
 
     # Within -------------------------------------------------------------------------------
@@ -331,10 +336,12 @@ class Pipeline:
         return FeatureStore(self.extract.location)
 
     def _windows(self, scored: Scored) -> NDArray[np.bool_]:
-        """Which segments each window has; an exchanged modality is one window of them all."""
+        """Which segments each window has: all of them for an exchanged modality, or one."""
         num_segments, refine = self.videos.timeline.num_segments, self.config.refine
         if scored == "exchanged":
             return np.ones((1, num_segments), dtype=bool)
+        if scored == "segments":
+            return np.eye(num_segments, dtype=bool)
         return window_mask(num_segments, refine.window, refine.stride)
 
     def recipe(self) -> ModelRecipe:
@@ -349,14 +356,6 @@ class Pipeline:
 
     def _training_settings(self, num_epochs: int) -> dict[str, Any]:
         return training_settings(self.config, num_epochs, self.task, self.recipe())
-
-    def _retrain(
-        self, stage: Stage, run: Run, scored: Scored, labels_VWK: NDArray[Any]
-    ) -> dict[str, Any]:
-        """Step 3 on labels of windows, or, where a modality was exchanged, of whole videos."""
-        whole = scored == "exchanged"
-        what = {"targets_VK": labels_VWK[:, 0]} if whole else {"window_labels_VWK": labels_VWK}
-        return self._train(stage, run, "retrain", self.config.train.retrain_epochs, **what)
 
     def _train(
         self, stage: Stage, run: Run, name: str, num_epochs: int, **what: Any
@@ -373,12 +372,15 @@ class Pipeline:
             video_ids=[v.video_id for v in training],
             files=[v.uri for v in training],
             labels_VK=self.videos.video_labels(training),
-            mask_WT=self._windows("refined"),
             val_ids=[v.video_id for v in validation],
             val_truth_VTK=self.task.truth(self.videos, validation),
             num_epochs=num_epochs,
             config=self.config.train,
-            **{"targets_VK": self.task.targets(self.videos, training), **what},
+            **{
+                "targets_VK": self.task.targets(self.videos, training),
+                "mask_WT": self._windows("refined"),
+                **what,
+            },
         )
         job.check()
         if self._place.here:

@@ -21,7 +21,7 @@ from distributed_avel.models import model_class
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
 from distributed_avel.refine.pseudo_labels import threshold_text
-from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.report.alarms import prediction_warnings, segments_text, window_warnings
 from distributed_avel.report.paper import TABLES, WEAK_LABELS, PaperTable, Row, System
 from distributed_avel.report.reproduction import (
     BySeed,
@@ -250,6 +250,8 @@ class Reproducing:
             chosen = ", ".join(threshold_text(tau) for tau in taus if tau is not None)
             notes += [f"tau {chosen}, chosen on the validation split for {seeds}"] * bool(chosen)
         for seed, manifest in manifests.items():
+            if manifest["segments"]:
+                notes.append(f"seed {seed}: {segments_text(manifest['segments'])}")
             warnings = window_warnings(manifest["windows"]) if manifest["windows"] else []
             notes += [f"seed {seed}: {warning}" for warning in warnings]
         for want in wants:

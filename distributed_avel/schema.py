@@ -7,6 +7,7 @@ are never null (Parquet cannot read such a column back), so failures are their o
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +120,22 @@ def parsing_predictions_schema(num_classes: int) -> pa.Schema:
             _required("seen_scores", scores),
         ]
     )
+
+
+def training_targets_schema(num_columns: int, *, video: bool, num_windows: int) -> pa.Schema:
+    """One row per training video: what its losses took for labels, in 0..1.
+
+    Args:
+        num_columns: K; see `tasks.base`.
+        video: Whether there is a video-level target, `video` (K), for L_MIL.
+        num_windows: Rows of `windows` (W, K), the targets of windows or, fully supervised, of
+            segments (W = T); 0 where Step 1 is all.
+    """
+    tensor = partial(pa.fixed_shape_tensor, pa.float32())
+    fields = [_required("video_id", pa.string())]
+    fields += [_required("video", tensor((num_columns,)))] * video
+    fields += [_required("windows", tensor((num_windows, num_columns)))] * bool(num_windows)
+    return pa.schema(fields)
 
 
 CURVES = pa.schema(

@@ -26,7 +26,7 @@ from distributed_avel.config.sections import (
     TrainConfig,
 )
 
-Arm = Literal["base", "PL", "LR_dummy", "LR", "A", "A+LR", "MA"]
+Arm = Literal["base", "PL", "LR_alone", "LR_dummy", "LR", "A", "A+LR", "MA"]
 
 
 class RunConfig(Config):
@@ -39,9 +39,10 @@ class RunConfig(Config):
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
-    """What to train: the base model, with the auxiliary loss (A), with refined labels (LR), with
-    labels that windows of the base model get by themselves (PL), with the video label in every
-    window (LR_dummy); for parsing also with labels of each modality (MA)."""
+    """What to train: the base model; with the auxiliary loss (A); with refined labels (LR); fully
+    supervised by what the base model predicts for each training segment (PL); with labels of
+    windows of the original videos (LR_alone); with the video-level label in every window
+    (LR_dummy); for parsing also with labels of each modality (MA)."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()

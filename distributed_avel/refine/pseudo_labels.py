@@ -70,7 +70,14 @@ def soft_labels(
 
 
 def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[np.bool_]:
-    """The video-level label in every window (the paper's LR_dummy), shape (V, W, K)."""
+    """The video-level label Y in every window (the paper's LR_dummy), shape (V, W, K).
+
+    Only the target of eq. (13) changes: L_LR is still the mean, over the T1 windows of the
+    original video, of g on the scores pooled within the window, and L_MIL is still added. So
+    LR_dummy trains on as many terms as LR, and what LR gains over it comes from the labels. It
+    is not a second L_MIL on the whole video, which would be the other reading. A video without
+    an event is background in every window.
+    """
     return np.repeat(labels_VK[:, None, :], num_windows, axis=1)
 
 

@@ -30,6 +30,25 @@ def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def segments_text(segments: Mapping[str, int]) -> str:
+    """What the base model predicts for the training segments, which PL takes for ground truth.
+
+    Args:
+        segments: The counts of `Task.count_segments`.
+    """
+    text = (
+        f"the base model calls {segments['background']} of {segments['segments']} training "
+        f"segments background and names an event outside the video-level label in "
+        f"{segments['outside_label']}"
+    )
+    if segments["of_event_free"]:
+        text += (
+            f"; in videos without an event it names one in {segments['events_in_event_free']} of "
+            f"{segments['of_event_free']} segments"
+        )
+    return text
+
+
 def prediction_warnings(background: Mapping[str, float]) -> list[str]:
     """What to say of arms that predict (nearly) no event.
 

@@ -201,6 +201,12 @@ TABLES: tuple[PaperTable, ...] = (
             Row(name="AVE+LR_dummy", paper=_AVE_DUMMY, source=System(arm="LR_dummy")),
             Row(name="AVE+LR", paper=_AVE_LR, source=System(arm="LR")),
             Row(name="AVE+A", paper={}, source=System(arm="A"), note="not in the paper's table"),
+            Row(
+                name="AVE+LR_alone",
+                paper={},
+                source=System(arm="LR_alone"),
+                note="windows of the original videos, without partners; not in the paper's table",
+            ),
             Row(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
         ),
     ),

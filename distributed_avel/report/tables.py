@@ -121,7 +121,15 @@ def _arm_note(model: str, plan: ArmPlan) -> str:
         case "refined":
             return f"retrained on the refined labels of {step_1} (Step 3)"
         case "alone":
-            return f"retrained on what {step_1} finds in windows of the videos as they are"
+            return (
+                f"retrained on what {step_1} finds in windows of the original videos, without "
+                "partner videos"
+            )
+        case "segments":
+            return (
+                f"retrained, fully supervised, on what {step_1} predicts for each training "
+                "segment (the paper's PL)"
+            )
         case "dummy":
             return "retrained with the video-level label in every window, without Step 2"
         case "exchanged":

@@ -32,7 +32,7 @@ from distributed_avel.refine.pseudo_labels import (
     threshold_text,
 )
 from distributed_avel.refine.windows import score_synthetic
-from distributed_avel.report.alarms import window_warnings
+from distributed_avel.report.alarms import segments_text, window_warnings
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
@@ -41,6 +41,9 @@ from distributed_avel.tasks.parsing import modality_targets
 from distributed_avel.train.predict import segment_codes
 
 SCORES = "scores"
+NO_FACTS: Mapping[str, Any] = {"threshold": None, "windows": None, "segments": None}
+"""What the manifest of Step 3 says of labels of which there is nothing to say."""
+
 _KEPT_PARTNERS = 4096
 
 
@@ -71,8 +74,9 @@ class RefineWorker:
         codes_BTD = self._encode(video_ids)
         rounds = list(zip(*partners, strict=True))
         probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
-        prob_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
-        scores_BWK = filter_scores(prob_BWK, targets_BK)
+        scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
+        if self._scored != "segments":  # whose labels are the prediction, whatever the video has
+            scores_BWK = filter_scores(scores_BWK, targets_BK)
         schema = window_scores_schema(*scores_BWK.shape[1:])
         columns = [
             pa.array(video_ids, pa.string()),
@@ -91,7 +95,9 @@ class RefineWorker:
         return self._task.video_prob(scores)
 
     def _alone(self, codes_BTD: Tensor) -> Tensor:
-        """Probabilities of the windows of the original videos, (B, W, K)."""
+        """Probabilities of the windows, or segments, of the original videos, (B, W, K)."""
+        if self._scored == "segments":
+            return self._task.segment_prob(self._model, codes_BTD)
         return self._task.window_prob(self._model.score(codes_BTD), self._mask_WT)
 
     def _encode(self, video_ids: Sequence[str]) -> Tensor:
@@ -127,6 +133,8 @@ def window_settings(config: RefineConfig) -> dict[str, Any]:
 
 def scoring_settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
     """The settings that can change the scores of windows."""
+    if scored == "segments":
+        return {"scored": scored}
     settings = {"seed": config.seed, "scored": scored, **window_settings(config.refine)}
     if scored == "exchanged":
         del settings["window"], settings["stride"]
@@ -158,13 +166,13 @@ def score_windows(
         chosen: Videos to score.
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
-        scored: Windows "alone" have no partners.
+        scored: Windows "alone" and "segments" have no partners.
         here: Score in this process rather than in actors; the results are the same.
     """
     candidates = PartnerPool(
         videos.video_labels(training), [v.uri for v in training], config.partners
     )
-    num_partners = 0 if scored == "alone" else config.num_partners
+    num_partners = 0 if scored in ("alone", "segments") else config.num_partners
     partners = [
         [
             training[candidates.draw(label_K, v.uri, number)].video_id
@@ -217,33 +225,46 @@ def labels_of_windows(
     out: Location,
     threshold: Threshold | None,
     scored: Scored,
-) -> tuple[NDArray[np.bool_] | NDArray[np.float32], dict[str, Any] | None]:
+) -> tuple[NDArray[np.bool_] | NDArray[np.float32], Mapping[str, Any]]:
     """What Step 3 learns of each window of the training videos, shape (V, W, K).
 
     Args:
         out: Where `score_windows` wrote.
-        threshold: tau; None for soft labels.
-        scored: As it was scored. An exchanged modality is one window, the whole video.
+        threshold: tau; None for soft labels, and for segments, which have none.
+        scored: As it was scored. An exchanged modality is one window, the whole video; a segment
+            is a window too.
 
     Returns:
-        The labels, and how many of those of the videos they keep; None where they are soft.
-        "restored" counts those that no modality showed alone, so that both have them again.
+        The labels, and for the manifest of Step 3 "threshold", "windows", how many labels of the
+        videos they keep (None where they are soft), and "segments", what the base model predicts
+        (None for windows). "restored" counts labels that no modality showed alone, so that both
+        have them again.
     """
     scores_VWK = read_window_scores(out, [v.video_id for v in training])
     targets_VK = task.targets(videos, training)
+    facts = {**NO_FACTS, "threshold": threshold}
+    if scored == "segments":
+        labels_VTK = task.predicted(scores_VWK)
+        return labels_VTK, {**facts, "segments": task.count_segments(targets_VK, labels_VTK)}
     if threshold is None:
-        return soft_labels(scores_VWK, targets_VK, background=task.background), None
+        return soft_labels(scores_VWK, targets_VK, background=task.background), facts
     threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
     labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
     shown = labels_VWK
     if scored == "exchanged":
         labels_VWK = modality_targets(shown[:, 0], targets_VK)[:, None]
     counts = task.count_windows(targets_VK, labels_VWK)
-    return labels_VWK, {**counts, "restored": int(labels_VWK.sum() - shown.sum())}
+    counts["restored"] = int(labels_VWK.sum() - shown.sum())
+    return labels_VWK, {**facts, "windows": counts}
 
 
-def tell_windows(windows: Mapping[str, Any], threshold: Threshold) -> None:
-    """Say what tau left of the labels, and what is odd about that."""
+def tell_labels(facts: Mapping[str, Any]) -> None:
+    """Say what the labels of Step 3 are, from the facts of `labels_of_windows`, and what is odd."""
+    if facts["segments"]:
+        say(f"retrain: {segments_text(facts['segments'])}")
+    windows, threshold = facts["windows"], facts["threshold"]
+    if not windows:
+        return
     say(
         f"retrain: tau {threshold_text(threshold)} keeps {sum(windows['kept_of_class'])} "
         f"of {sum(windows['of_class'])} labels, and leaves {windows['background']} of "

@@ -29,7 +29,7 @@ from distributed_avel.runtime.progress import ProgressBoard, messages, progress,
 from distributed_avel.runtime.reduce import all_reduce_sums
 from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
-from distributed_avel.schema import CURVES
+from distributed_avel.schema import CURVES, tensor_column, training_targets_schema
 from distributed_avel.tasks import Task
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
@@ -39,6 +39,7 @@ from distributed_avel.train.predict import segment_codes
 
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
+TARGETS_FILE = "targets.parquet"
 _MAX_FAILURES = 5
 
 
@@ -106,6 +107,8 @@ class TrainJob:
     Args:
         labels_VK: Video-level labels with background, which partners are drawn by.
         targets_VK: What the losses take for video-level labels.
+        fully_supervised: `window_labels_VWK` are labels of segments, (V, T, K), and g is taken of
+            each segment alone; `targets_VK` is not used.
     """
 
     stage: str
@@ -124,6 +127,7 @@ class TrainJob:
     config: TrainConfig
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerKind | None = None
+    fully_supervised: bool = False
 
     def check(self) -> None:
         """Meet here, before workers start, what each of them would fail on.
@@ -157,14 +161,29 @@ class TrainJob:
             background=self.task.background,
         )
 
+    def targets_table(self) -> pa.Table:
+        """The labels that each training video is trained on; `schema.training_targets_schema`."""
+        windows_VWK, columns = self.window_labels_VWK, [pa.array(self.video_ids, pa.string())]
+        schema = training_targets_schema(
+            self.targets_VK.shape[-1],
+            video=not self.fully_supervised,
+            num_windows=0 if windows_VWK is None else windows_VWK.shape[1],
+        )
+        if not self.fully_supervised:
+            columns.append(tensor_column(self.targets_VK, schema.field("video").type))
+        if windows_VWK is not None:
+            columns.append(tensor_column(windows_VWK, schema.field("windows").type))
+        return pa.Table.from_arrays(columns, schema=schema)
+
 
 def train(job: TrainJob, out: Location) -> None:
-    """Train, and leave the weights and the learning curves in `out`.
+    """Train, and leave the targets, the weights and the learning curves in `out`.
 
     Interrupted, it goes on from the last checkpoint; finished, it does nothing.
     """
     if (out / WEIGHTS).exists():
         return
+    (out / TARGETS_FILE).write_table(job.targets_table())
     board = ProgressBoard.remote()
     trainer = ray.train.torch.TorchTrainer(
         _train_worker,
@@ -214,6 +233,7 @@ def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[st
 def train_here(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
     """What `train` does with one worker, in this process; the weights are the same."""
     if not (out / WEIGHTS).exists():
+        (out / TARGETS_FILE).write_table(job.targets_table())
         device = torch.device("cuda" if job.config.use_gpu else "cpu")
         _run_epochs(job, Alone(job.stage, out, device, watch), out)
 
@@ -228,7 +248,9 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
     torch.set_num_threads(job.config.cpus_per_worker)
     torch.manual_seed(derive(job.seed, job.stage, "weights"))  # the same on every worker
     model = job.make_model()
-    wrapped = team.wrap(Objective(model, torch.from_numpy(job.mask_WT), job.task))
+    mask_WT = torch.from_numpy(job.mask_WT)
+    objective = Objective(model, mask_WT, job.task, fully_supervised=job.fully_supervised)
+    wrapped = team.wrap(objective)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()
     validates = team.rank == 0 and job.val_ids

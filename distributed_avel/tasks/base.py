@@ -89,6 +89,10 @@ class Task(ABC):
         """What the model predicts for each segment, shape (B, T, K)."""
 
     @abstractmethod
+    def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """The prediction of each segment as labels, from `segment_prob`, shape (V, T, K)."""
+
+    @abstractmethod
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
         """The video-level prediction of the model, 0/1, shape (B, K)."""
 
@@ -130,6 +134,23 @@ class Task(ABC):
     @abstractmethod
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
         """Counts of the columns of events, without background, as counts of the classes."""
+
+    def count_segments(
+        self, targets_VK: NDArray[np.bool_], labels_VTK: NDArray[np.bool_]
+    ) -> dict[str, int]:
+        """What the base model says of the segments of the training videos, as counts."""
+        num_events = targets_VK.shape[1] - self.background
+        targets_VE, labels_VTE = targets_VK[:, :num_events], labels_VTK[..., :num_events]
+        present_VT = np.any(labels_VTE, axis=-1)
+        outside_VT = (labels_VTE & ~targets_VE[:, None]).any(axis=-1)
+        event_free_V = ~targets_VE.any(axis=1)
+        return {
+            "segments": present_VT.size,
+            "background": int((~present_VT).sum()),
+            "outside_label": int(outside_VT.sum()),
+            "of_event_free": int(present_VT[event_free_V].size),
+            "events_in_event_free": int(present_VT[event_free_V].sum()),
+        }
 
     def count_windows(
         self, targets_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]

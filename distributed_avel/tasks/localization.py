@@ -68,6 +68,10 @@ class Localization(Task):
         """Softmax over the classes; the largest is the predicted one."""
         return model.localize(codes_BTD).softmax(dim=-1)
 
+    def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """One class a segment, the most probable one; it may be background."""
+        return prob_VTK.argmax(axis=-1)[..., None] == np.arange(prob_VTK.shape[-1])
+
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
         """The most probable class of the video."""
         prob_BK = self.video_prob(model.score(codes_BTD))

@@ -115,6 +115,10 @@ class Parsing(Task):
         """Heard and seen, 0 for events that the video as a whole lacks."""
         return model.localize(codes_BTD).flatten(-2)
 
+    def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """The events that reach 1/2, as the authors' evaluation has it."""
+        return prob_VTK >= PRESENT
+
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
         """Events of the video as a whole, in both modalities."""
         either_BC = Han.video_prob(model.score(codes_BTD)).either >= PRESENT

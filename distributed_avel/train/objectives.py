@@ -35,20 +35,29 @@ class Objective(nn.Module):
 
     Args:
         mask_WT: The windows, see `refine.windows.window_mask`.
+        fully_supervised: The windows are single segments whose labels are taken for the ground
+            truth: the loss is the mean of g over the segments, and nothing else.
     """
 
     mask_WT: Tensor
 
-    def __init__(self, model: BaseModel, mask_WT: Tensor, losses: Losses) -> None:
+    def __init__(
+        self, model: BaseModel, mask_WT: Tensor, losses: Losses, *, fully_supervised: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("mask_WT", mask_WT, persistent=False)
         self._losses = losses
+        self._fully_supervised = fully_supervised
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of each video, (B,); what is minimised is their weighted sum."""
         codes_NTD = self.model.encode(batch.audio_NTD, batch.visual_NTRD)
         codes_BTD = codes_NTD[: batch.num_videos]
+        if self._fully_supervised:
+            assert batch.window_labels_BWK is not None
+            scores, labels_BTK = self.model.score(codes_BTD), batch.window_labels_BWK
+            return {"supervised": self._losses.refinement_loss(scores, labels_BTK, self.mask_WT)}
         if batch.partner_B is None or batch.union_BK is None:
             scores = self.model.score(codes_BTD)
             losses = {"mil": self._losses.mil_loss(scores, batch.labels_BK)}
