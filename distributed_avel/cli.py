@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -10,8 +10,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from distributed_avel.config import AnyRun, Config, RunConfig, load_values, validate
-from distributed_avel.errors import AvelError, ConfigError
+from distributed_avel.config import (
+    AnyRun,
+    Config,
+    RunConfig,
+    load_values,
+    read_arguments,
+    validate,
+)
+from distributed_avel.errors import AvelError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -52,35 +59,19 @@ def read_config(
         ConfigError: Keys or values are wrong; the message has all of them, those of the file
             and those of the command line.
     """
-    path, overrides = split_config_option(argv)
-    values = load_values(path) if path else {}
-    options, unknown = tyro.cli(
+    arguments = read_arguments(argv, kind)
+    values = load_values(Path(arguments.config)) if arguments.config else {}
+    options = tyro.cli(
         _options_of(kind, values),
-        args=overrides,
+        args=arguments.options,
         description=f"{(description or '').strip()}\n\n{_CONFIG_HELP}",
-        return_unknown_args=True,
     )
     values = _merged(values, dataclasses.asdict(options))
-    _add_unknown(values, unknown)
-    sources = [str(path)] if path else []
-    source = " and ".join([*sources, "command line"] if overrides else sources)
-    return validate(values, source, kind)
-
-
-def split_config_option(argv: list[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config PATH` or `--config=PATH` out of the arguments.
-
-    Raises:
-        ConfigError: The path is missing.
-    """
-    for at, argument in enumerate(argv):
-        if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config=")), [*argv[:at], *argv[at + 1 :]]
-        if argument == "--config":
-            if at + 1 == len(argv):
-                raise ConfigError("--config needs a path")
-            return Path(argv[at + 1]), [*argv[:at], *argv[at + 2 :]]
-    return None, argv
+    _add_unknown(values, arguments.unknown)
+    sources = [arguments.config] if arguments.config else []
+    has_options = arguments.options or arguments.problems
+    source = " and ".join([*sources, "command line"] if has_options else sources)
+    return validate(values, source, kind, arguments.problems)
 
 
 def _options_of(section: type[Config], values: Any) -> type[Any]:
@@ -169,20 +160,12 @@ def _merged(below: Any, above: dict[str, Any]) -> Any:
     return merged
 
 
-def _add_unknown(values: dict[str, Any], arguments: list[str]) -> None:
-    """Put options that there are not among the values, to be refused together with the others."""
-    expects_value = False
-    for argument in arguments:
-        if not argument.startswith("-") and expects_value:
-            expects_value = False
-            continue
-        name, equals, _ = argument.lstrip("-").partition("=")
-        expects_value = argument.startswith("-") and not equals
-        *sections, key = name.replace("-", "_").split(".")
+def _add_unknown(values: dict[str, Any], keys: Iterable[str]) -> None:
+    """Put keys that there are not among the values, to be refused in the order of sections."""
+    for key in keys:
+        *sections, name = key.split(".")
         section: Any = values
         for part in sections:
             section = section.get(part) if isinstance(section, dict) else None
         if isinstance(section, dict):
-            section[key] = None
-        else:
-            values[name] = None
+            section.setdefault(name, None)

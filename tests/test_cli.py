@@ -123,15 +123,17 @@ def test_problems_of_the_file_and_of_the_command_line_are_told_together(config_f
 
 
 def test_a_config_option_without_a_path_is_refused():
-    assert refused(["--seed", "1", "--config"]) == ["--config needs a path"]
+    assert refused(["--seed", "1", "--config"])[1:] == ["  config: --config needs a value"]
 
 
-def test_an_option_without_its_value_ends_with_the_status_of_a_user_error(capsys):
-    with pytest.raises(SystemExit) as stop:
-        read_config(["--refine.window"])
-
-    assert stop.value.code == USER_ERROR
-    assert "--refine.window" in capsys.readouterr().err
+def test_a_malformed_option_ends_with_the_status_of_a_user_error(capsys):
+    assert run_job(lambda _: None, ["--refine.window", "--seed", "-1", "run_dir=/x"], None) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: command line: 3 problem(s)",
+        "  seed: Input should be greater than or equal to 0",
+        "  refine.window: --refine.window needs a value",
+        "  run_dir=/x: not an option; write --run-dir /x",
+    ]
 
 
 # How a job ends

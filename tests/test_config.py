@@ -122,6 +122,9 @@ def test_a_shorter_video_may_need_another_window():
         (b"just a text", "expected `key: value` lines, got str"),
         (b"data: {dataset: [", "not YAML"),
         (b"\xff\xfe\x00\xd8", "not YAML"),
+        (b"seed: 1\nseed: 2\n", "the key 'seed' is there twice"),
+        (b"data: {root: /a, root: /b}\n", "the key 'root' is there twice"),
+        (b"data: {root: ''}\n", "data.root: is empty"),
         (b"data: 3\n", "data: Input should be a valid dictionary"),
     ],
 )

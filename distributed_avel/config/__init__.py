@@ -5,6 +5,7 @@ one wins. Unknown keys and impossible values are refused before any work starts,
 and all problems are reported together.
 """
 
+from distributed_avel.config.arguments import read_arguments as read_arguments
 from distributed_avel.config.loading import AnyRun as AnyRun
 from distributed_avel.config.loading import explain as explain
 from distributed_avel.config.loading import load_values as load_values

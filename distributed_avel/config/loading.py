@@ -1,7 +1,9 @@
 """From a YAML file and other values to a configuration, or to all that is wrong with them."""
 
+from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -21,7 +23,7 @@ def load_values(path: Path) -> dict[str, Any]:
         ConfigError: There is no such file, or it holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise ConfigError(f"{path}: no configuration file to read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -31,24 +33,51 @@ def load_values(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def validate(values: dict[str, Any], source: str, kind: type[AnyRun] = RunConfig) -> AnyRun:
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice; YAML's own loaders take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if isinstance(key, Hashable) and key != "<<" and key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is there twice", node.value[number][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def validate(
+    values: dict[str, Any],
+    source: str,
+    kind: type[AnyRun] = RunConfig,
+    problems: Mapping[str, str] = MappingProxyType({}),
+) -> AnyRun:
     """A configuration from values.
 
     Args:
         source: Where they come from, for the error message.
         kind: What they are the values of.
+        problems: What is wrong already, by the key or argument, to be told with the rest.
 
     Raises:
         ConfigError: The message has everything that is wrong with them.
     """
     try:
-        return kind.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(source, error, kind)) from None
+        raise ConfigError(explain(source, error, kind, problems)) from None
+    if problems:
+        raise ConfigError(_lines(source, {key: [problem] for key, problem in problems.items()}))
+    return config
 
 
-def explain(source: str, error: ValidationError, kind: type[RunConfig] = RunConfig) -> str:
-    """All problems of a configuration, one a line, each with its key."""
+def explain(
+    source: str,
+    error: ValidationError,
+    kind: type[RunConfig] = RunConfig,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """All problems of a configuration, one a line, each with its key; those `known` come last."""
     problems: dict[str, list[str]] = {}
     for problem in error.errors():
         key, siblings = _key_of(problem["loc"], kind)
@@ -59,6 +88,12 @@ def explain(source: str, error: ValidationError, kind: type[RunConfig] = RunConf
                 message += f"; perhaps {close}"
         if message not in problems.setdefault(key, []):
             problems[key].append(message)
+    for key, message in known.items():
+        problems[key] = [message]
+    return _lines(source, problems)
+
+
+def _lines(source: str, problems: Mapping[str, list[str]]) -> str:
     lines = [f"{source}: {len(problems)} problem(s)"]
     lines += [f"  {key}: {', or: '.join(messages)}" for key, messages in problems.items()]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The sections of a run's configuration, with their defaults; `runs` puts them together."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
 )
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -20,6 +21,14 @@ class Config(BaseModel):
     """Base of all configuration: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_empty_text(cls, value: Any) -> Any:
+        """Refuse `""`, which would count as "not given" where the default is none."""
+        if value == "":
+            raise ValueError("is empty; give a value or leave it out")
+        return value
 
 
 class DemoConfig(Config):

@@ -1,0 +1,177 @@
+"""No word of a command line is dropped: every option of every job, given wrongly in every way."""
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_origin
+
+import pytest
+
+from distributed_avel.cli import USER_ERROR, read_config
+from distributed_avel.config import (
+    Config,
+    ReproduceConfig,
+    RunConfig,
+    TuneConfig,
+    read_arguments,
+)
+
+KINDS = (RunConfig, TuneConfig, ReproduceConfig)
+JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.py"))
+
+
+def options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration, with its type."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Config):
+            yield from options(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info.annotation
+
+
+ALL = [(kind, key, annotation) for kind in KINDS for key, annotation in options(kind)]
+VALUED = [(kind, key) for kind, key, annotation in ALL if annotation is not bool]
+SINGLE = [
+    (kind, key)
+    for kind, key, annotation in ALL
+    if annotation is not bool and get_origin(annotation) not in (dict, tuple)
+]
+FLAGS = [(kind, key) for kind, key, annotation in ALL if annotation is bool]
+
+
+def name_of(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def refused(argv: list[str], kind: type[RunConfig] = RunConfig) -> str:
+    """What is wrong with a command line, in the lines in which a job prints it."""
+    problems = read_arguments(argv, kind).problems
+    assert problems, argv
+    lines = [f"  {key}: {problem}" for key, problem in problems.items()]
+    return "\n".join([f"command line: {len(problems)} problem(s)", *lines])
+
+
+def test_there_are_options_of_each_sort():
+    assert len(VALUED) > 150
+    assert len(FLAGS) >= 6
+
+
+def test_an_option_with_an_equals_sign_but_no_dashes_is_refused_with_the_right_spelling():
+    for kind, key in VALUED:
+        for written in (key, key.replace("_", "-")):
+            lines = refused([f"{written}=7"], kind)
+            assert f"  {written}=7: not an option; write {name_of(key)} 7" in lines.splitlines()
+
+
+def test_an_option_after_another_is_not_swallowed_as_its_value():
+    """The first keeps its value: it was erased when the second was dropped."""
+    for kind, key in VALUED:
+        for before in (["--data.root", "/A"], ["--arms", "base"], ["--data.root"]):
+            assert f"  {key}=7: not an option; write" in refused([*before, f"{key}=7"], kind)
+
+
+@pytest.mark.parametrize("dash", ["-", "---", "–", "—", "−"])
+def test_another_number_of_dashes_or_another_dash_is_refused(dash):
+    for kind, key, _ in ALL:
+        written = dash + key.replace("_", "-")
+        for argv in ([written], [written, "7"], [f"{written}=7"]):
+            lines = refused(argv, kind)
+            assert f"{argv[0]}: not an option; write {name_of(key)}" in lines
+            assert lines.startswith("command line: 1 problem(s)")
+
+
+def test_a_word_without_dashes_is_refused():
+    for kind, key, _ in ALL:
+        assert f"  {key}: not an option; write {name_of(key)}" in refused([key], kind)
+    for before in ([], ["--seed", "3"], ["--train.use-gpu"], ["--nothing", "3", "--seed", "4"]):
+        assert "  stray: not an option" in refused([*before, "stray"])
+
+
+def test_a_missing_value_is_refused():
+    for kind, key in VALUED:
+        name = name_of(key)
+        for argv in ([name], [name, "--seed", "3"], [name, "--model.name", "ave"]):
+            if argv[1:2] != [name]:
+                assert f"{name} needs a value" in refused(argv, kind)
+        assert f"{name} has an empty value" in refused([name, ""], kind)
+        assert f"{name} has an empty value" in refused([f"{name}="], kind)
+
+
+def test_a_value_that_begins_with_a_dash_needs_an_equals_sign():
+    for kind, key in SINGLE:
+        name = name_of(key)
+        lines = refused([name, "-value"], kind)
+        assert f"{name} needs a value; if -value is meant, write {name}=-value" in lines
+        assert lines.startswith("command line: 1 problem(s)")
+    assert read_config(["--run-dir=-value"]).run_dir == "-value"
+    assert read_arguments(["--seed", "-1"], RunConfig).options == ["--seed", "-1"]
+
+
+def test_an_option_that_is_given_twice_is_refused():
+    """Not "the last one wins": in a long command nobody sees the first."""
+    for kind, key in VALUED:
+        name = name_of(key)
+        pair = ["a", "b"] if key == "extract.weights" else ["1"]
+        other = "--" + key if "_" in key else name
+        said = refused([name, *pair, other, *pair], kind)
+        assert f"{other} is given more than once" in said
+    for kind, key in FLAGS:
+        name = name_of(key)
+        *sections, last = name[2:].split(".")
+        opposite = "--" + ".".join([*sections, f"no-{last}"])
+        for argv in ([name, name], [name, opposite], [opposite, name]):
+            assert "is given more than once" in refused(argv, kind)
+    assert "--config is given more than once" in refused(["--config", "a", "--config=b"])
+
+
+def test_a_flag_takes_no_value():
+    for kind, key in FLAGS:
+        name = name_of(key)
+        assert f"{name} takes no value" in refused([f"{name}=true"], kind)
+        assert "  True: not an option" in refused([name, "True"], kind)
+
+
+def test_keys_of_no_section_and_of_another_are_refused():
+    for kind, key, _ in ALL:
+        *sections, last = key.split(".")
+        assert f"  nothing.{last}: no such key" in refused([f"--nothing.{last}", "7"], kind)
+        wrong = ".".join([*sections, last, "deeper"])
+        assert f"  {wrong}: no such key" in refused([f"--{wrong}=7"], kind)
+        assert f"  {key}z: no such key; perhaps " in refused([f"--{key}z", "7"], kind)
+    assert "batch_size: no such key; perhaps train.batch_size" in refused(["--batch-size", "7"])
+    assert "tran.batch_size: no such key; perhaps train." in refused(["--tran.batch-size", "7"])
+
+
+def test_nothing_may_stand_after_two_dashes_alone():
+    for argv in (["--", "--seed", "3"], ["--"], ["--seed", "3", "--", "stray"]):
+        assert "  --: options are not read after it" in refused(argv)
+
+
+def test_a_list_may_hold_several_words_and_a_sweep_assignments():
+    vary = ["train.learning_rate=0.1,0.2", "model.name=ave,psp"]
+    config = read_config(["--sweep.vary", *vary, "--arms", "A", "base"], None, TuneConfig)
+
+    assert config.sweep.vary == tuple(vary)
+    assert config.arms == ("A", "base")
+    assert "needs pairs of a name and a value" in refused(["--extract.weights", "vgg19"])
+
+
+MALFORMED = (
+    ["run_dir=/x"],
+    ["-run-dir", "/x"],
+    ["--data.root", "/A", "data.root=/B"],
+    ["--", "--seed", "3"],
+)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_every_job_refuses_malformed_options(job, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for argv in MALFORMED:
+        monkeypatch.setattr("sys.argv", [str(job), *argv])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(job), run_name="__main__")
+
+        assert stop.value.code == USER_ERROR
+        assert "1 problem(s)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
