@@ -146,7 +146,7 @@ class Location:
 
     def write_json(self, value: Any) -> None:
         """Write a JSON file, keys in their order."""
-        self.write_bytes(json.dumps(value, indent=2).encode() + b"\n")
+        self.write_bytes(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file."""

@@ -56,6 +56,13 @@ def test_what_is_written_is_read_back(folder):
     assert (folder / "t.parquet").read_table(["y"]).to_pydict() == {"y": ["a", None]}
 
 
+def test_json_never_holds_nan(tmp_path):
+    """Which is no JSON: a figure that is undefined is null."""
+    with pytest.raises(ValueError, match="JSON"):
+        (Location.at(tmp_path) / "c.json").write_json({"precision": float("nan")})
+    assert not (tmp_path / "c.json").exists()
+
+
 def test_a_second_write_replaces_the_first(folder):
     for content in (b"a longer first one", b"second"):
         (folder / "file").write_bytes(content)

@@ -3,7 +3,7 @@
 On AVE two segments of three lie in a video whose event lasts throughout, so that naming the
 video and repeating the name is hard to beat in accuracy, although it finds no background at
 all. GT-repeat repeats the true video-level label; model-repeat (`AVE-repeat` for the base
-model AVE) repeats the video-level prediction of a model.
+model AVE) repeats the event that a model finds most probable in the video (Sec. 5.1).
 
 Shape suffix used in this file:
     V = videos

@@ -141,11 +141,11 @@ def f_score(counts: Counts) -> NDArray[np.float64]:
 def per_class_f1(counts: Counts) -> NDArray[np.float64]:
     """F1 of each class over all videos, in percent, shape (C,).
 
-    0 for a class that neither occurs nor is predicted.
+    NaN for a class that neither occurs nor is predicted.
     """
     right_C, invented_C, missed_C = (array_VC.sum(axis=0) for array_VC in counts)
     all_C = 2.0 * right_C + invented_C + missed_C
-    return 200 * np.divide(right_C, all_C, out=np.zeros_like(all_C), where=all_C > 0)
+    return 200 * np.divide(right_C, all_C, out=np.full_like(all_C, np.nan), where=all_C > 0)
 
 
 def _runs(present_T: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

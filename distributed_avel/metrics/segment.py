@@ -12,8 +12,14 @@ Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
+
+Metrics = Mapping[str, float | None]
+"""Figures in percent by name; None where a figure is undefined, as precision is where nothing was
+predicted."""
 
 METRICS = (
     "accuracy",
@@ -31,7 +37,7 @@ audio-visual events, "non-AVE" for background, as in the paper."""
 
 def segment_metrics(
     truth_VT: NDArray[np.integer], prediction_VT: NDArray[np.integer], num_classes: int
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """All figures of `METRICS`, in percent.
 
     Args:
@@ -67,14 +73,18 @@ def confusion_matrix(
     return counts.reshape(num_columns, num_columns)
 
 
-def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float]:
+def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
     """The figures of `METRICS` from a confusion matrix, in percent.
 
     weighted F1 is the mean of the classes' F1, each weighted with its true segments
     (scikit-learn's average="weighted", over all K columns). non-AVE recall and precision are
     those of background. AVE recall and precision are micro-averages over the events: segments
     given their right event, out of all true event segments and out of all segments predicted
-    as any event. A ratio over nothing is 0.
+    as any event.
+
+    A ratio of 0 to 0 is undefined, and None: precision where the class was never predicted,
+    recall where it never occurs. F1 is 2 TP / (2 TP + FP + FN), as in scikit-learn, so it is 0
+    where only one of them is undefined, and undefined where both are.
     """
     confusion_KK = np.asarray(confusion_KK)
     correct_K, true_K = np.diag(confusion_KK), confusion_KK.sum(axis=1)
@@ -84,18 +94,22 @@ def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float]:
     events = [correct_K[:-1].sum(), true_K[:-1].sum(), predicted_K[:-1].sum()]
     values = (
         _ratio(correct_K.sum(), num_segments),
-        _ratio((per_class_f1(confusion_KK) * true_K).sum() / 100, num_segments),
+        _ratio((np.nan_to_num(per_class_f1(confusion_KK)) * true_K).sum() / 100, num_segments),
         *_f1_recall_precision(*background),
         *_f1_recall_precision(*events),
     )
-    return {name: 100 * value for name, value in zip(METRICS, values, strict=True)}
+    return {
+        name: None if value is None else 100 * value
+        for name, value in zip(METRICS, values, strict=True)
+    }
 
 
 def per_class_f1(confusion_KK: NDArray[np.integer]) -> NDArray[np.float64]:
-    """F1 of each class in percent, shape (K,); 0 for one that neither occurs nor is predicted."""
+    """F1 of each class in percent, shape (K,); NaN for one that never occurs or is predicted."""
     correct_K = 2.0 * np.diag(confusion_KK)
     counted_K = confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1)
-    return 100 * np.divide(correct_K, counted_K, out=np.zeros_like(correct_K), where=counted_K > 0)
+    undefined_K = np.full_like(correct_K, np.nan)
+    return 100 * np.divide(correct_K, counted_K, out=undefined_K, where=counted_K > 0)
 
 
 def one_label_per_segment(
@@ -120,10 +134,10 @@ def one_label_per_segment(
     return np.where(hit_VT, prediction_VT, labels_VTK.argmax(axis=-1)).astype(np.int64)
 
 
-def _f1_recall_precision(correct: int, true: int, predicted: int) -> tuple[float, float, float]:
+def _f1_recall_precision(correct: int, true: int, predicted: int) -> tuple[float | None, ...]:
     f1 = _ratio(2 * correct, true + predicted)
     return f1, _ratio(correct, true), _ratio(correct, predicted)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else 0.0
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

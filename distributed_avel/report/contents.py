@@ -24,15 +24,23 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and standard deviation of a figure over `count` runs, such as seeds."""
+    """Mean and standard deviation of a figure over `count` runs, such as seeds.
+
+    `undefined` more runs had no such figure, as precision has none where nothing was predicted.
+    A single run has no standard deviation.
+    """
 
     mean: float
-    sd: float
+    sd: float | None
     count: int
+    undefined: int = 0
 
 
 Figure = float | Spread
 """One cell of a table of results."""
+
+Figures = Mapping[str, Figure | None]
+"""Cells of a row by metric; None is undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +151,7 @@ class Report(ABC):
         classes: Names of the events, without background.
         timeline: Segments of a video.
         results: Figures of the test split in percent, by arm, then by metric; in the order in
-            which the table shows them.
+            which the table shows them. None is undefined, 0/0.
         settings: The configuration of the run, which may be nested.
         provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
         warnings: What a reader must know before the figures, such as a collapse to background.
@@ -164,7 +172,7 @@ class Report(ABC):
     synthetic: bool
     classes: tuple[str, ...]
     timeline: Timeline
-    results: Mapping[str, Mapping[str, Figure]]
+    results: Mapping[str, Figures]
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

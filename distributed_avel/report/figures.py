@@ -103,7 +103,7 @@ def f1_figure(
     """F1 of each class, one dot an arm, classes by the first arm's F1, background at the top.
 
     Args:
-        f1_by_arm: Percent, one a column, by arm.
+        f1_by_arm: Percent, one a column, by arm; NaN, where undefined, has no dot.
         names: Names of the K columns, or of the classes where none is background.
         styles: Style number of each arm.
         background: Whether the last column is background.
@@ -111,7 +111,7 @@ def f1_figure(
     arms = list(f1_by_arm)
     f1_AK = np.stack([np.asarray(f1_by_arm[arm]) for arm in arms])
     num_classes = len(names) - background
-    by_f1 = np.argsort(-f1_AK[0, :num_classes], kind="stable")
+    by_f1 = np.argsort(-np.nan_to_num(f1_AK[0, :num_classes]), kind="stable")
     order = [*range(num_classes, len(names)), *(int(k) for k in by_f1)]
     labels = [svg.shorten(names[k], _LABEL_CHARACTERS) for k in order]
     left = 12 + svg.CHARACTER_WIDTH * max(len(label) for label in labels)
@@ -133,19 +133,25 @@ def f1_figure(
         parts.append(svg.text(x, top + height + 14, f"{tick:g}", anchor="middle", class_="tick"))
     for index, (k, label) in enumerate(zip(order, labels, strict=True)):
         y = top + row * (index + 0.5)
-        said = ", ".join(f"{arm} {f1:.1f}" for arm, f1 in zip(arms, f1_AK[:, k], strict=True))
+        defined = {
+            arm: float(f1) for arm, f1 in zip(arms, f1_AK[:, k], strict=True) if not np.isnan(f1)
+        }
+        said = ", ".join(
+            f"{arm} {defined[arm]:.1f}" if arm in defined else f"{arm} –" for arm in arms
+        )
         strong = " strong" if k == num_classes else ""
-        low, high = axes.x(float(f1_AK[:, k].min())), axes.x(float(f1_AK[:, k].max()))
         dots = [
-            svg.element("circle", cx=axes.x(float(f1)), cy=y, r=4, class_=f"dot s{styles[arm]}")
-            for arm, f1 in zip(arms, f1_AK[:, k], strict=True)
+            svg.element("circle", cx=axes.x(f1), cy=y, r=4, class_=f"dot s{styles[arm]}")
+            for arm, f1 in defined.items()
         ]
+        if defined:
+            low, high = axes.x(min(defined.values())), axes.x(max(defined.values()))
+            dots.insert(0, svg.element("line", x1=low, x2=high, y1=y, y2=y, class_="span"))
         parts.append(
             svg.element(
                 "g",
                 svg.title(f"{names[k]}: {said}"),
                 svg.text(left - 7, y + 4, label, anchor="end", class_=f"name{strong}"),
-                svg.element("line", x1=low, x2=high, y1=y, y2=y, class_="span"),
                 *dots,
             )
         )

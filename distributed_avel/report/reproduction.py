@@ -16,6 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from distributed_avel.metrics import parsing
+from distributed_avel.metrics.segment import Metrics
 from distributed_avel.report import svg
 from distributed_avel.report.contents import Figure, Spread
 from distributed_avel.report.figures import WIDTH
@@ -26,8 +27,8 @@ from distributed_avel.tasks.parsing import PARSING_LOSS
 
 _DRAWN = ("accuracy", "non_ave_f1", "segment_av", "event_av")
 
-BySeed = Mapping[int, Mapping[str, float]]
-"""Figures of one row in percent, by seed and metric."""
+BySeed = Mapping[int, Metrics]
+"""Figures of one row in percent, by seed and metric; None where one is undefined (0/0)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +47,25 @@ class Measured:
     notes: tuple[str, ...] = ()
 
     def figure(self, metric: str) -> Figure | None:
-        """Mean over the seeds, with its spread if there are several; None if nothing was measured.
+        """Mean over the seeds, with its spread if there are several.
 
-        The standard deviation is that of a sample, with n - 1.
+        None if nothing was measured, or if it is undefined for every seed. Where it is for some
+        of them, the mean is that of the others, and says so. The standard deviation is that of a
+        sample, with n - 1.
         """
-        values = [figures[metric] for figures in self.by_seed.values() if metric in figures]
+        values = self.values(metric)
+        undefined = sum(metric in figures for figures in self.by_seed.values()) - len(values)
         if not values:
             return None
-        if len(values) == 1 or not self.varies:
+        if not self.varies or len(values) + undefined == 1:
             return values[0]
-        return Spread(fmean(values), stdev(values), len(values))
+        sd = stdev(values) if len(values) > 1 else None
+        return Spread(fmean(values), sd, len(values), undefined)
+
+    def values(self, metric: str) -> list[float]:
+        """The figure of each seed for which it is defined."""
+        figures = [found.get(metric) for found in self.by_seed.values()]
+        return [figure for figure in figures if figure is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,18 +254,18 @@ def table_figures(found: Reproduction, table: MeasuredTable) -> list[str]:
     every seed, and the paper's figure if it is one of these videos."""
     drawn = [metric for metric in _DRAWN if metric in table.paper.metrics]
     with_paper = found.is_comparable(table.paper)
-    measured = [row for row in table.rows if row.by_seed]
-    return [_dots(measured, metric, with_paper) for metric in drawn] if measured else []
+    rows = {m: [row for row in table.rows if row.values(m)] for m in drawn}
+    return [_dots(rows[metric], metric, with_paper) for metric in drawn if rows[metric]]
 
 
 def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
     left = 16 + svg.CHARACTER_WIDTH * max(len(measured.row.name) for measured in rows)
-    values = [figures[metric] for measured in rows for figures in measured.by_seed.values()]
+    values = [value for measured in rows for value in measured.values(metric)]
     if with_paper:
         values += [m.row.paper[metric] for m in rows if metric in m.row.paper]
     for measured in rows:
         if isinstance(figure := measured.figure(metric), Spread):
-            values += [figure.mean - figure.sd, figure.mean + figure.sd]
+            values += [figure.mean - (figure.sd or 0.0), figure.mean + (figure.sd or 0.0)]
     ticks = svg.nice_ticks(min(values), max(values))
     ticks = ticks if len(ticks) > 1 else [ticks[0] - 1, ticks[0] + 1]
     step, top = 22, 8
@@ -280,11 +290,14 @@ def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
         if mean is None:
             continue
         if isinstance(figure, Spread):
-            ends = {"x1": axes.x(mean - figure.sd), "x2": axes.x(mean + figure.sd)}
+            sd = figure.sd or 0.0
+            ends = {"x1": axes.x(mean - sd), "x2": axes.x(mean + sd)}
             parts.append(svg.element("line", **ends, y1=y, y2=y, class_="line s2"))
             for seed, figures in measured.by_seed.items():
-                said = svg.title(f"{measured.row.name}, seed {seed}: {figures[metric]:.2f}")
-                place = {"cx": axes.x(figures[metric]), "cy": y, "r": 2}
+                if (value := figures.get(metric)) is None:
+                    continue
+                said = svg.title(f"{measured.row.name}, seed {seed}: {value:.2f}")
+                place = {"cx": axes.x(value), "cy": y, "r": 2}
                 parts.append(svg.element("circle", said, **place, class_="dot s7"))
         said = svg.title(f"{measured.row.name}: {format_cell(figure)}")
         parts.append(svg.element("circle", said, cx=axes.x(mean), cy=y, r=4, class_="dot s2"))
@@ -312,7 +325,7 @@ def _cell(figures: Sequence[Figure | None]) -> str:
     first, *rest = figures
     shown = format_cell(first)
     means = [figure.mean if isinstance(figure, Spread) else figure for figure in rest]
-    if not means or None in means:
+    if not means or (first is None and set(means) == {None}):
         return shown
     return f"{shown} ({'/'.join(map(format_cell, means))})"
 

@@ -4,15 +4,24 @@ Every figure of the page is one of the validation split; the test split is the b
 report of the run that was chosen.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from distributed_avel.report.figures import standalone
-from distributed_avel.report.sweep_figures import Mark, cost, heat_map, marks, parallel, trade_off
-from distributed_avel.report.tables import heading
+from distributed_avel.report.sweep_figures import (
+    Mark,
+    cost,
+    defined,
+    heat_map,
+    marks,
+    parallel,
+    trade_off,
+)
+from distributed_avel.report.tables import format_cell, heading
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
 from distributed_avel.search.space import Windows, describe
@@ -54,7 +63,7 @@ class SweepReport:
     def finished(self) -> list[Trial]:
         """Trials of the search that have metrics, the best first."""
         found = [t for t in self.trials if t.metrics is not None and t.seed == self.seed]
-        return sorted(found, key=lambda t: (-self.value(t), describe(t.point)))
+        return sorted(found, key=lambda t: (-_number(self.value(t)), describe(t.point)))
 
     @property
     def failed(self) -> list[Trial]:
@@ -66,8 +75,8 @@ class SweepReport:
         """Trials that were stopped early."""
         return sum(t.metrics is None and not t.error for t in self.trials)
 
-    def value(self, trial: Trial) -> float:
-        """The criterion of a finished trial."""
+    def value(self, trial: Trial) -> float | None:
+        """The criterion of a finished trial; None where it is undefined."""
         assert trial.metrics is not None
         return criterion(trial.metrics, self.criterion)
 
@@ -93,7 +102,7 @@ class SweepReport:
 
 
 def sweep_figures(report: SweepReport) -> dict[str, str]:
-    """The figures as SVG files of their own, by name."""
+    """The figures as SVG files of their own, by name; none whose metrics no trial has."""
     return {name: standalone(figure) for name, figure in _figures(report).items()}
 
 
@@ -107,6 +116,7 @@ def render_sweep(report: SweepReport) -> str:
         figures=drawn,
         describe=describe,
         heading=heading,
+        format_cell=format_cell,
         metrics=report.metrics,
         rows=report.finished[:_MOST_ROWS],
         total_seconds=sum(count.seconds for count in report.counts),
@@ -115,13 +125,19 @@ def render_sweep(report: SweepReport) -> str:
     )
 
 
+def _number(value: float | None) -> float:
+    """The criterion for an order in which an undefined one is the last."""
+    return -math.inf if value is None else value
+
+
 def _figures(report: SweepReport) -> dict[str, str]:
-    found = report.marks
     shown = tuple(dict.fromkeys([*report.criterion, *report.trade_off]))
     others = tuple(metric for metric in report.metrics if metric not in shown)
-    return {
-        "parallel": parallel(found, shown),
-        "trade_off": trade_off(found, *report.trade_off),
-        **{f"cost_{metric}": cost(found, metric) for metric in shown},
-        **{metric: heat_map(found, metric) for metric in (*shown, *others)},
-    }
+    drawings: list[tuple[str, Callable[..., str], tuple[str, ...]]] = [
+        ("parallel", lambda found, *metrics: parallel(found, metrics), shown),
+        ("trade_off", trade_off, report.trade_off),
+        *((f"cost_{metric}", cost, (metric,)) for metric in shown),
+        *((metric, heat_map, (metric,)) for metric in (*shown, *others)),
+    ]
+    found = {name: defined(report.marks, *metrics) for name, _, metrics in drawings}
+    return {name: draw(found[name], *metrics) for name, draw, metrics in drawings if found[name]}

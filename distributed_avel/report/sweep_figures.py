@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from distributed_avel.metrics.segment import Metrics
 from distributed_avel.report import svg
 from distributed_avel.report.figures import WIDTH
 from distributed_avel.report.tables import heading
@@ -26,9 +27,15 @@ class Mark:
 
     point: Mapping[str, Any]
     seed: int
-    metrics: Mapping[str, float]
+    metrics: Metrics
     windows: Windows
     is_chosen: bool
+
+    def value(self, metric: str) -> float:
+        """A figure that is defined."""
+        value = self.metrics[metric]
+        assert value is not None
+        return value
 
     @property
     def said(self) -> str:
@@ -55,6 +62,11 @@ def marks(
     return sorted(found, key=lambda mark: mark.is_chosen)
 
 
+def defined(found: Sequence[Mark], *metrics: str) -> list[Mark]:
+    """The trials that have all of these figures; an undefined one (0/0) has no place to stand."""
+    return [mark for mark in found if all(mark.metrics[name] is not None for name in metrics)]
+
+
 def heat_map(found: Sequence[Mark], metric: str) -> str:
     """A metric over pairs of window and stride, and tau; the best trial of each cell.
 
@@ -67,9 +79,9 @@ def heat_map(found: Sequence[Mark], metric: str) -> str:
         tau = mark.point[THRESHOLD]
         column = next(i for i, (_, low, high) in enumerate(columns) if low <= tau <= high)
         held = best.get((mark.windows, column))
-        if held is None or held.metrics[metric] < mark.metrics[metric]:
+        if held is None or held.value(metric) < mark.value(metric):
             best[mark.windows, column] = mark
-    values = [mark.metrics[metric] for mark in best.values()]
+    values = [mark.value(metric) for mark in best.values()]
     low, high = min(values), max(values)
 
     left, top = 112, 34
@@ -90,7 +102,7 @@ def heat_map(found: Sequence[Mark], metric: str) -> str:
             mark = best.get((windows, column))
             if mark is None:
                 continue
-            value = mark.metrics[metric]
+            value = mark.value(metric)
             share = (value - low) / (high - low) if high > low else 0.5
             x, middle = left + width * column, left + width * (column + 0.5)
             box = {"x": x, "y": y, "width": width, "height": height, "class_": "heat"}
@@ -120,7 +132,7 @@ def _columns(thresholds: Sequence[float]) -> list[tuple[str, float, float]]:
 
 def trade_off(found: Sequence[Mark], x_metric: str, y_metric: str) -> str:
     """Two metrics against each other, with the trials that no other one beats in both."""
-    values = [(mark.metrics[x_metric], mark.metrics[y_metric]) for mark in found]
+    values = [(mark.value(x_metric), mark.value(y_metric)) for mark in found]
     front = pareto_front(values)
     axes = _axes([x for x, _ in values], [y for _, y in values])
     line = sorted(values[index] for index in front)
@@ -145,7 +157,7 @@ def cost(found: Sequence[Mark], metric: str) -> str:
 
     The line joins the best trials.
     """
-    values = [(float(mark.windows.num_windows), mark.metrics[metric]) for mark in found]
+    values = [(float(mark.windows.num_windows), mark.value(metric)) for mark in found]
     different = sorted({x for x, _ in values})
     axes = _axes([0.0, *different], [y for _, y in values])
     best = [max(y for x, y in values if x == at) for at in different]
@@ -169,18 +181,18 @@ def parallel(found: Sequence[Mark], metrics: Sequence[str]) -> str:
     """
     keys = list(dict.fromkeys(key for mark in found for key in mark.point))
     scales = [_Scale.of(key, [mark.point[key] for mark in found]) for key in keys]
-    scales += [_Scale.of(name, [mark.metrics[name] for mark in found]) for name in metrics]
+    scales += [_Scale.of(name, [mark.value(name) for mark in found]) for name in metrics]
     width, height, left, top = 2 * WIDTH, 190, 34, 40
     step = (width - 2 * left) / (len(scales) - 1)
     parts = []
     strength = scales[len(keys)]
     for mark in found:
-        values = [*(mark.point[key] for key in keys), *(mark.metrics[name] for name in metrics)]
+        values = [*(mark.point[key] for key in keys), *(mark.value(name) for name in metrics)]
         places = [
             f"{left + step * i:.1f},{top + height * (1 - scale.share(value)):.1f}"
             for i, (scale, value) in enumerate(zip(scales, values, strict=True))
         ]
-        share = strength.share(mark.metrics[metrics[0]])
+        share = strength.share(mark.value(metrics[0]))
         parts.append(
             svg.element(
                 "polyline",

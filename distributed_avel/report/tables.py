@@ -16,10 +16,10 @@ from rich.table import Table as RichTable
 from distributed_avel.arms import ARMS, ArmPlan, arm_label
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import model_names
-from distributed_avel.report.contents import Figure, Spread
+from distributed_avel.report.contents import Figures, Spread
 
 Cell = str | int | float | Spread | None
-"""None is a figure that this row does not have."""
+"""None is a figure that this row does not have, or that is undefined (0/0)."""
 
 _HEADINGS = {
     "total": "Loss",
@@ -65,7 +65,7 @@ class Table:
 
 
 def results_table(
-    arms: Mapping[str, Mapping[str, Figure]],
+    arms: Mapping[str, Figures],
     metrics: Sequence[str] | None = None,
     *,
     title: str = "Results on the test split, in percent",
@@ -154,8 +154,10 @@ def format_cell(cell: Cell) -> str:
     match cell:
         case None:
             return "–"
-        case Spread(mean=mean, sd=sd):
-            return f"{mean:.1f} ± {sd:.1f}"
+        case Spread(mean=mean, sd=sd, count=count, undefined=undefined):
+            spread = "" if sd is None else f" ± {sd:.1f}"
+            of = f" [{count} of {count + undefined} seeds]" if undefined else ""
+            return f"{mean:.1f}{spread}{of}"
         case float():
             return f"{cell:.1f}"
         case _:

@@ -50,10 +50,11 @@ class Run:
             tags = [RunTag(key, value) for key, value in values.items()]
             self._client.log_batch(self.run_id, tags=tags)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step."""
+    def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
+        """Log metrics of one step; one that is undefined is left out."""
         now_ms = int(time.time() * 1000)
-        self._log([Metric(_name(name), value, now_ms, step) for name, value in values.items()])
+        defined = {name: value for name, value in values.items() if value is not None}
+        self._log([Metric(_name(name), value, now_ms, step) for name, value in defined.items()])
 
     def curves(self, table: pa.Table) -> None:
         """Log learning curves of `schema.CURVES`."""

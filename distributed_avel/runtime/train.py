@@ -306,8 +306,12 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
         (out / WEIGHTS).write_bytes(weights_to_bytes(model))
 
 
-def kept_validation(out: Location, task: Task, keep: Literal["last", "best"]) -> dict[str, float]:
+def kept_validation(
+    out: Location, task: Task, keep: Literal["last", "best"]
+) -> dict[str, float | None]:
     """Metrics of the validation split with the weights that a training kept.
+
+    Curves hold no undefined figure, so a metric that an epoch lacks there is None.
 
     Args:
         out: Folder of the training.
@@ -321,13 +325,14 @@ def kept_validation(out: Location, task: Task, keep: Literal["last", "best"]) ->
             metric = row["metric"].removeprefix("val/")
             by_epoch.setdefault(row["epoch"], {})[metric] = row["value"]
     found = list(by_epoch.values())
-    if not found or any(name not in found[-1] for name in task.metrics):
+    if not found or task.best_epoch not in found[-1]:
         raise ArtifactError(
             f"{out / CURVES_FILE}: no figures of the validation split; remove {out} to train anew"
         )
-    if keep == "last":
-        return found[-1]
-    return max(reversed(found), key=lambda metrics: metrics[task.best_epoch])
+    kept = found[-1]
+    if keep == "best":
+        kept = max(reversed(found), key=lambda metrics: metrics[task.best_epoch])
+    return {name: kept.get(name) for name in task.metrics}
 
 
 def better(best: dict[str, Any] | None, model: BaseModel, value: float) -> dict[str, Any]:
@@ -353,4 +358,4 @@ def _validate(
 ) -> dict[str, float]:
     codes_VTD = segment_codes(model, *features, device=device)
     metrics = task.judge(truth_VTK, task.segment_prob(model, codes_VTD).cpu().numpy())
-    return {f"val/{name}": value for name, value in metrics.items()}
+    return {f"val/{name}": value for name, value in metrics.items() if value is not None}

@@ -25,6 +25,9 @@ from distributed_avel.search.space import Point, Space
 CRITERION, EPOCH, FINISHED = "criterion", "epoch", "finished"
 """What every report of a trial says: how good it is, after how many epochs, whether it is done."""
 
+UNDEFINED_CRITERION = -1.0
+"""For schedulers, which need a number: worse than any percentage."""
+
 _POINT = "point"
 _TASK_RETRIES = 3
 

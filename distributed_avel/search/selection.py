@@ -23,14 +23,15 @@ class Trial:
     """One point with one seed, and what came of it.
 
     Args:
-        metrics: On the validation split, in percent; None unless Step 3 was finished.
+        metrics: On the validation split, in percent; None unless Step 3 was finished. A metric
+            may be undefined, None, too.
         stages: What it needed of Steps 1 to 3; empty unless Step 3 was finished.
         error: Why it failed, if it did. A trial without either was stopped early.
     """
 
     point: Point
     seed: int
-    metrics: Mapping[str, float] | None = None
+    metrics: Mapping[str, float | None] | None = None
     stages: tuple[StageUse, ...] = ()
     error: str | None = None
 
@@ -42,7 +43,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A point and the criterion over its seeds."""
+    """A point and the criterion over its seeds, as far as it is defined."""
 
     point: Point
     values: tuple[float, ...]
@@ -71,22 +72,24 @@ def check_criterion(names: Sequence[str], metrics: Sequence[str]) -> None:
         )
 
 
-def criterion(metrics: Mapping[str, float], names: Sequence[str]) -> float:
-    """The mean of the metrics of these names: larger is better."""
-    return fmean(metrics[name] for name in names)
+def criterion(metrics: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    """The mean of the metrics of these names: larger is better; None if one is undefined."""
+    values = [value for name in names if (value := metrics[name]) is not None]
+    return fmean(values) if len(values) == len(names) else None
 
 
 def rank(trials: Iterable[Trial], names: Sequence[str]) -> list[Candidate]:
     """The points by the mean criterion over their seeds, the best first.
 
     Of equals, the one whose settings come first: the order does not depend on which trial
-    finished when.
+    finished when. A trial whose criterion is undefined does not compete.
     """
     values: dict[str, tuple[Point, list[tuple[int, float]]]] = {}
     for trial in trials:
-        if trial.metrics is not None:
+        value = None if trial.metrics is None else criterion(trial.metrics, names)
+        if value is not None:
             found = values.setdefault(_key(trial.point), (trial.point, []))
-            found[1].append((trial.seed, criterion(trial.metrics, names)))
+            found[1].append((trial.seed, value))
     candidates = {
         key: Candidate(point=point, values=tuple(value for _, value in sorted(by_seed)))
         for key, (point, by_seed) in values.items()

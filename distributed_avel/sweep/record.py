@@ -101,13 +101,19 @@ class Record:
         """The best point over its seeds.
 
         Raises:
-            AvelError: No trial finished; the message has the reasons.
+            AvelError: No trial finished with a criterion; the message has the reasons.
         """
         sweep = self.config.sweep
         candidates = choose(list(self.trials.values()), sweep.criterion, sweep.num_seeds)
         if not candidates:
             errors = sorted({trial.error for trial in self.trials.values() if trial.error})
-            raise AvelError("no trial of the sweep finished:\n  " + "\n  ".join(errors))
+            if not errors:
+                names = " and ".join(sweep.criterion)
+                errors = [
+                    f"{names} is undefined on the validation split for every trial; choose another "
+                    "sweep.criterion, or annotate validation videos with and without events"
+                ]
+            raise AvelError("no trial of the sweep can be chosen:\n  " + "\n  ".join(errors))
         return candidates[0]
 
     def chosen_config(self, chosen: Candidate) -> RunConfig:

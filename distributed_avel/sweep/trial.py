@@ -11,9 +11,16 @@ from distributed_avel.runtime.leases import LeaseHolder
 from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
-from distributed_avel.runtime.tune import CRITERION, EPOCH, FINISHED, ReportTrial
+from distributed_avel.runtime.tune import (
+    CRITERION,
+    EPOCH,
+    FINISHED,
+    UNDEFINED_CRITERION,
+    ReportTrial,
+)
 from distributed_avel.search.selection import criterion
 from distributed_avel.search.space import Point, with_values
+from distributed_avel.tasks import task_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,8 @@ class SweepTrial:
             found = {k.removeprefix("val/"): v for k, v in metrics.items() if k[:4] == "val/"}
             is_last = epoch + 1 == config.train.retrain_epochs
             if report and stage == "retrain" and found and not is_last:
-                report(self._report(found, epoch + 1, finished=False))
+                values = {name: found.get(name) for name in task_class(config.model.name).metrics}
+                report(self._report(values, epoch + 1, finished=False))
 
         place = Place(
             here=self.here,
@@ -78,7 +86,8 @@ class SweepTrial:
         report(final)
 
     def _report(
-        self, metrics: Mapping[str, float], epoch: int, *, finished: bool
+        self, metrics: Mapping[str, float | None], epoch: int, *, finished: bool
     ) -> dict[str, Any]:
         value = criterion(metrics, self.criterion)
+        value = UNDEFINED_CRITERION if value is None else value
         return {CRITERION: value, EPOCH: epoch, FINISHED: finished, "metrics": dict(metrics)}

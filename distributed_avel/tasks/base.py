@@ -115,8 +115,8 @@ class Task(ABC):
     @abstractmethod
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
-    ) -> dict[str, float]:
-        """All of `metrics`, in percent."""
+    ) -> Mapping[str, float | None]:
+        """All of `metrics`, in percent; None where one is undefined (0/0)."""
 
     @abstractmethod
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:

@@ -73,9 +73,9 @@ class Localization(Task):
         return prob_VTK.argmax(axis=-1)[..., None] == np.arange(prob_VTK.shape[-1])
 
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
-        """The most probable class of the video."""
+        """The most probable event of the video, and never background (Sec. 5.1)."""
         prob_BK = self.video_prob(model.score(codes_BTD))
-        return one_hot(prob_BK.argmax(dim=-1), prob_BK.shape[-1])
+        return one_hot(prob_BK[..., :-1].argmax(dim=-1), prob_BK.shape[-1])
 
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
         """Y; the background bit is set only where there is no event."""
@@ -87,7 +87,7 @@ class Localization(Task):
 
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """The metrics of the paper's tables on AVE."""
         class_VT = prob_VTK.argmax(axis=-1)
         truth_VT = one_label_per_segment(truth_VTK, class_VT)

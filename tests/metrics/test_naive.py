@@ -1,8 +1,12 @@
 """The strategy that repeats a video's class over its segments."""
 
 import numpy as np
+import pytest
+import torch
 
 from distributed_avel.metrics.naive import repeat
+from distributed_avel.tasks import Localization
+from tests.models.examples import features, small_model
 
 
 def test_every_segment_gets_the_class_of_its_video():
@@ -18,3 +22,20 @@ def test_columns_are_repeated_as_a_whole():
     repeated_VTK = repeat(columns_VK, num_segments=3)
     assert repeated_VTK.shape == (2, 3, 2)
     assert (repeated_VTK == columns_VK[:, None]).all()
+
+
+@pytest.mark.parametrize("background", [0.0, 50.0])
+def test_a_model_is_repeated_with_its_best_event_even_where_background_is_more_probable(background):
+    """Sec. 5.1, by a loop: the event with the highest video-level probability."""
+    model = small_model("ave", torch.float64, 0).eval()
+    with torch.no_grad():
+        last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+        last.bias[-1] = background
+        codes_BTD = model.encode(*features(6, dtype=torch.float64))
+        repeated_BK = Localization("max", "soft_margin").repeated(model, codes_BTD)
+        scores_BTK = model.score(codes_BTD)
+
+    num_classes = scores_BTK.shape[-1] - 1
+    for scores_TK, repeated_K in zip(scores_BTK, repeated_BK, strict=True):
+        best = max(range(num_classes), key=lambda k: max(float(row[k]) for row in scores_TK))
+        assert repeated_K.nonzero().flatten().tolist() == [best]

@@ -37,11 +37,14 @@ def dull_metrics(truth_VT, prediction_VT, num_classes):
     pairs = list(zip(truth_VT.ravel().tolist(), prediction_VT.ravel().tolist(), strict=True))
 
     def f1(recall, precision):
+        if recall is None and precision is None:
+            return None
+        recall, precision = recall or 0.0, precision or 0.0
         return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
 
     def share(of, among):
         among = [pair for pair in pairs if among(*pair)]
-        return sum(of(*pair) for pair in among) / len(among) if among else 0.0
+        return sum(of(*pair) for pair in among) / len(among) if among else None
 
     def right(truth, prediction):
         return truth == prediction
@@ -55,17 +58,18 @@ def dull_metrics(truth_VT, prediction_VT, num_classes):
         support = sum(truth == k for truth, _ in pairs)
         recall_k = share(right, lambda truth, prediction, k=k: truth == k)
         precision_k = share(right, lambda truth, prediction, k=k: prediction == k)
-        weighted += support * f1(recall_k, precision_k) / len(pairs)
-    return {
-        "accuracy": 100 * share(right, lambda truth, prediction: True),
-        "weighted_f1": 100 * weighted,
-        "non_ave_f1": 100 * f1(non_recall, non_precision),
-        "non_ave_recall": 100 * non_recall,
-        "non_ave_precision": 100 * non_precision,
-        "ave_f1": 100 * f1(recall, precision),
-        "ave_recall": 100 * recall,
-        "ave_precision": 100 * precision,
+        weighted += support * (f1(recall_k, precision_k) or 0.0) / len(pairs)
+    values = {
+        "accuracy": share(right, lambda truth, prediction: True),
+        "weighted_f1": weighted,
+        "non_ave_f1": f1(non_recall, non_precision),
+        "non_ave_recall": non_recall,
+        "non_ave_precision": non_precision,
+        "ave_f1": f1(recall, precision),
+        "ave_recall": recall,
+        "ave_precision": precision,
     }
+    return {name: None if value is None else 100 * value for name, value in values.items()}
 
 
 @given(seed=seeds)
@@ -91,20 +95,23 @@ def test_the_metrics_are_those_of_scikit_learn(seed):
             *flat,
             labels=labels,
             average=average,
-            zero_division=0,  # pyright: ignore[reportArgumentType]
+            zero_division=np.nan,  # pyright: ignore[reportArgumentType]
         )
         return 100 * f1, 100 * recall, 100 * precision
 
+    def ours(*names):  # NaN, which scikit-learn says of 0/0, in place of None
+        return [np.nan if metrics[name] is None else metrics[name] for name in names]
+
     assert metrics["accuracy"] == pytest.approx(100 * sklearn_metrics.accuracy_score(*flat))
     assert metrics["weighted_f1"] == pytest.approx(scores(every, "weighted")[0])
-    ave = [metrics[name] for name in ("ave_f1", "ave_recall", "ave_precision")]
-    assert ave == pytest.approx(scores(events, "micro"))
-    non_ave = [metrics[name] for name in ("non_ave_f1", "non_ave_recall", "non_ave_precision")]
-    assert non_ave == pytest.approx(scores([4], "micro"))
+    ave = ours("ave_f1", "ave_recall", "ave_precision")
+    assert ave == pytest.approx(scores(events, "micro"), nan_ok=True)
+    non_ave = ours("non_ave_f1", "non_ave_recall", "non_ave_precision")
+    assert non_ave == pytest.approx(scores([4], "micro"), nan_ok=True)
 
     confusion_KK = confusion_matrix(truth_VT, prediction_VT, 4)
     assert (confusion_KK == sklearn_metrics.confusion_matrix(*flat, labels=every)).all()
-    assert per_class_f1(confusion_KK) == pytest.approx(scores(every, None)[0])
+    assert per_class_f1(confusion_KK) == pytest.approx(scores(every, None)[0], nan_ok=True)
 
 
 @given(seed=seeds, parts=st.integers(1, 4))
@@ -135,8 +142,8 @@ def test_the_truth_scores_100_for_all_that_occurs(seed):
     truth_VT, _ = random_segments(seed)
     metrics = segment_metrics(truth_VT, truth_VT, 4)
     assert metrics["accuracy"] == metrics["weighted_f1"] == pytest.approx(100)
-    assert metrics["ave_f1"] == (100 if (truth_VT < 4).any() else 0)
-    assert metrics["non_ave_f1"] == (100 if (truth_VT == 4).any() else 0)
+    assert metrics["ave_f1"] == (100 if (truth_VT < 4).any() else None)
+    assert metrics["non_ave_f1"] == (100 if (truth_VT == 4).any() else None)
 
 
 def test_the_wrong_event_costs_ave_recall_and_precision_but_no_background():
@@ -150,12 +157,17 @@ def test_the_wrong_event_costs_ave_recall_and_precision_but_no_background():
     assert metrics["non_ave_precision"] == pytest.approx(100)
 
 
-def test_a_ratio_over_nothing_is_zero():
+def test_a_ratio_of_nothing_to_nothing_is_undefined():
+    """By hand: only events are there, and only background is predicted, or nothing at all."""
     background = np.full((1, 3), 2)
     metrics = segment_metrics(np.zeros((1, 3), int), background, num_classes=2)
-    assert set(metrics.values()) == {0.0}
+    undefined = {name for name, value in metrics.items() if value is None}
+    assert undefined == {"non_ave_recall", "ave_precision"}
+    assert {value for value in metrics.values() if value is not None} == {0.0}
     empty = segment_metrics(np.zeros((0, 3), int), np.zeros((0, 3), int), num_classes=2)
-    assert set(empty.values()) == {0.0}
+    assert set(empty.values()) == {None}
+    right = segment_metrics(np.zeros((1, 3), int), np.zeros((1, 3), int), num_classes=2)
+    assert [right[f"non_ave_{name}"] for name in ("f1", "recall", "precision")] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -212,7 +224,8 @@ def test_repeating_the_true_label_on_ave_gives_the_papers_figures():
     metrics = segment_metrics(truth_VT, repeat(video_class_V, 10), num_classes=28)
 
     assert round(metrics["accuracy"], 1) == 82.2
-    assert metrics["non_ave_f1"] == metrics["non_ave_recall"] == metrics["non_ave_precision"] == 0
+    assert metrics["non_ave_f1"] == metrics["non_ave_recall"] == 0
+    assert metrics["non_ave_precision"] is None  # background is never predicted
     assert metrics["ave_recall"] == 100
     assert metrics["ave_precision"] == metrics["accuracy"]
     assert round(metrics["ave_f1"], 1) == 90.2

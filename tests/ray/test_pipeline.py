@@ -58,7 +58,7 @@ def test_every_arm_is_evaluated_on_the_test_split(finished):
     assert sorted(results["arms"]) == sorted(ARMS)
     for metrics in results["arms"].values():
         assert sorted(metrics) == sorted(METRICS)
-        assert all(0 <= value <= 100 for value in metrics.values())
+        assert all(value is None or 0 <= value <= 100 for value in metrics.values())
     assert results["dataset"] == "demo"
     assert results["synthetic"] is True
     assert (results["threshold"], results["window"], results["stride"]) == (0.5, 4, 2)
@@ -82,7 +82,9 @@ def test_the_results_follow_from_the_stored_predictions(finished):
 def test_repeating_the_true_label_finds_no_background(finished):
     arms = json.loads((finished / "run" / "results.json").read_text())["arms"]
 
-    assert arms["GT-repeat"]["non_ave_f1"] == 0
+    for name in ("GT-repeat", "AVE-repeat"):  # neither ever names background
+        assert arms[name]["non_ave_f1"] == 0
+        assert arms[name]["non_ave_precision"] is None
     assert arms["GT-repeat"]["ave_recall"] == 100
 
 
@@ -108,6 +110,8 @@ def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(finished):
     assert parents[0].data.tags["git_commit"]
     assert parents[0].data.tags["data_fingerprint"]
     assert "AVE-A-LR/accuracy" in parents[0].data.metrics
+    assert "GT-repeat/accuracy" in parents[0].data.metrics
+    assert "GT-repeat/non_ave_precision" not in parents[0].data.metrics  # undefined
     assert {f.path for f in client.list_artifacts(parents[0].info.run_id)} >= {
         "config.json",
         "report.html",

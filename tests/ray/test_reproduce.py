@@ -66,8 +66,6 @@ def test_what_tables_and_rows_share_is_computed_once(finished):
     assert stages["base"] == 2 * (1 + 4)  # alone, and with the auxiliary loss of 4 pairs of N, s
     assert stages["refine"] == 2 * (3 + 4)  # PL, LR_alone, LR, and A+LR with 4 pairs
     assert stages["retrain"] == 2 * (4 + 4 + 4)  # 4 without A; A+LR with 4 pairs and 4 more tau
-        4 + 4 + 4
-    )  # PL, LR_alone, LR_dummy, LR; A+LR with 4 pairs; 4 more tau
 
 
 def test_each_figure_is_the_mean_over_the_seeds_of_what_was_evaluated(finished):

@@ -181,3 +181,12 @@ def test_attributes_and_words_cannot_break_out():
     figure = svg.figure(10, 10, svg.text(1, 2, "<&>", class_='"><script>'), label="a < b")
     (text,) = [element for element in parse(figure) if element.tag == "text"]
     assert (text.text, text.get("class")) == ("<&>", '"><script>')
+
+
+def test_an_undefined_f1_has_no_dot():
+    f1_by_arm = {"AVE": np.array([50.0, np.nan, 0.0]), "AVE+LR": np.array([60.0, np.nan, np.nan])}
+    figure = figures.f1_figure(f1_by_arm, ["dog", "bell", "background"], {"AVE": 1, "AVE+LR": 2})
+
+    assert "nan" not in figure
+    assert "bell: AVE –, AVE+LR –" in figure
+    assert "background: AVE 0.0, AVE+LR –" in figure

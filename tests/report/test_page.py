@@ -9,6 +9,7 @@ import pytest
 
 from distributed_avel.report.contents import Failure, Spread
 from distributed_avel.report.page import render_page
+from distributed_avel.report.tables import format_cell
 from tests.report.samples import CLASSES, jpeg, make_report
 
 VOID = {"meta", "img", "br", "link"}
@@ -134,7 +135,7 @@ def test_whether_data_are_synthetic_is_said_wherever_a_figure_stands(synthetic):
 def test_results_stand_in_the_table_and_the_change_above_it(report, page):
     for figures in report.results.values():
         for figure in figures.values():
-            assert f"{figure:.1f}" in page.text
+            assert format_cell(figure) in page.text  # a dash where it is undefined
     before, after = (report.results[arm]["non_ave_f1"] for arm in ("AVE", "AVE+A+LR"))
     assert f"Non-AVE F1 {before:.1f} → {after:.1f}" in page.text
     assert "the true video-level label, repeated over all segments" in page.text

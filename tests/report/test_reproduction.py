@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -90,6 +91,30 @@ def test_an_arm_that_was_not_measured_stays_empty_beside_the_figure_of_the_paper
     assert rows["AVE+LR"][1:3] == ("–", "69.1")
     assert rows["AVE+LR"][5:7] == ("–", "30.7 (25.3/39.1)")
     assert "AVE+LR: not computed: <b>why</b>" in table.notes
+
+
+def test_the_mean_is_that_of_the_seeds_for_which_a_figure_is_defined_and_says_so():
+    by_seed = {seed: {"non_ave_precision": value} for seed, value in enumerate((None, 40.0, 50.0))}
+    some = Measured(row=ABLATION.rows[0], by_seed=by_seed)
+    none = Measured(row=ABLATION.rows[0], by_seed={0: by_seed[0]})
+
+    assert some.figure("non_ave_precision") == Spread(45.0, pytest.approx(50**0.5), 2, 1)
+    assert none.figure("non_ave_precision") is None
+
+
+def test_an_undefined_figure_is_a_dash_null_and_an_empty_cell():
+    undefined = {**metrics_of(50.0), "non_ave_precision": None}
+    table = measured(ABLATION, {"AVE": {0: undefined, 1: undefined}})
+    found = reproduction(table)
+
+    assert shown_table(found, table).rows[0][5] == "52.0 ± 0.0 (53.0/–)"
+    row = json.loads(json.dumps(found.to_json(), allow_nan=False))["tables"][0]["rows"][0]
+    assert row["measured"]["non_ave_precision"] is None
+    assert row["by_seed"]["0"]["non_ave_precision"] is None
+    cells = next(csv.DictReader(io.StringIO(table_csv(found, table))))
+    assert cells["Non-AVE P"] == cells["Non-AVE P sd"] == ""
+    assert len(table_figures(found, table)) == 2
+    render_reproduction(found)
 
 
 def test_figures_stand_as_the_paper_prints_them_each_beside_the_papers(table):

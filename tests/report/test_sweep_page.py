@@ -1,6 +1,7 @@
 """The page and the figures of a sweep."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -116,3 +117,19 @@ def test_all_of_it_is_json():
     assert values["split"] == "val"
     assert values["chosen"]["mean"] == 61.0
     assert len(values["trials"]) == 6
+
+
+def test_undefined_figures_are_dashes_and_null_and_leave_their_trials_out_of_the_figures():
+    first, *others = trials((0.05, 0.5))
+    undefined = replace(first, metrics={**dict.fromkeys(METRICS, 90.0), "non_ave_precision": None})
+    without = replace(first, metrics=dict.fromkeys(METRICS, None))
+
+    some, all_of_them = report((undefined, *others)), report((without, without))
+
+    assert "90.00" not in sweep_figures(some)["non_ave_precision"]
+    assert "90.00" in sweep_figures(some)["accuracy"]
+    assert "<td>–</td>" in render_sweep(some)
+    text = json.dumps(some.to_json(), allow_nan=False)
+    assert json.loads(text)["trials"][0]["metrics"]["non_ave_precision"] is None
+    assert sweep_figures(all_of_them) == {}
+    assert "<td>–</td>" in render_sweep(all_of_them)  # the criterion too

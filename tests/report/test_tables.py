@@ -113,7 +113,15 @@ def test_every_arm_of_every_model_has_a_note_that_names_its_step_1(model):
 
 @pytest.mark.parametrize(
     ("cell", "words"),
-    [(None, "–"), (3, "3"), (0.05, "0.1"), ("AVE", "AVE"), (Spread(1.26, 0.34, 5), "1.3 ± 0.3")],
+    [
+        (None, "–"),
+        (3, "3"),
+        (0.05, "0.1"),
+        ("AVE", "AVE"),
+        (Spread(1.26, 0.34, 5), "1.3 ± 0.3"),
+        (Spread(1.26, 0.34, 3, 2), "1.3 ± 0.3 [3 of 5 seeds]"),
+        (Spread(1.26, None, 1, 4), "1.3 [1 of 5 seeds]"),
+    ],
 )
 def test_a_cell_reads_as_a_person_would_write_it(cell, words):
     assert format_cell(cell) == words

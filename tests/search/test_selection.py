@@ -55,6 +55,16 @@ def test_failed_and_stopped_trials_do_not_compete():
     assert choose([failed, stopped], BOTH, 3) == []
 
 
+def test_a_trial_whose_criterion_is_undefined_neither_wins_nor_stops_the_choice():
+    undefined = Trial(
+        point={"refine.threshold": 0.9}, seed=0, metrics={"accuracy": 100.0, "non_ave_f1": None}
+    )
+    assert criterion(undefined.metrics, BOTH) is None
+    for trials in ([undefined, trial(0.1, 0, 0)], [trial(0.1, 0, 0), undefined]):
+        assert [c.point["refine.threshold"] for c in choose(trials, BOTH, 3)] == [0.1]
+    assert choose([undefined], BOTH, 3) == []
+
+
 def test_one_lucky_seed_does_not_win_against_three():
     lucky = trial(0.9, 100, 100)
     steady = [trial(0.1, 80, 80 + seed, seed) for seed in range(3)]
