@@ -8,6 +8,7 @@ import os
 
 for _library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")  # read when the library is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests with two threads spin on a busy machine
 
 # Of a stand-in for S3. The processes of Ray take the environment of the moment they start.
 os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")

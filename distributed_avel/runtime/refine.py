@@ -100,14 +100,19 @@ class RefineWorker:
             return self._task.segment_prob(self._model, codes_BTD)
         return self._task.window_prob(self._model.score(codes_BTD), self._mask_WT)
 
-    def _encode(self, video_ids: Sequence[str]) -> Tensor:
+    def _encode(self, video_ids: Sequence[str], batch_size: int = 16) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)
-        return segment_codes(self._model, audio_BTD, visual_BTRD, device=self._device)
+        return segment_codes(
+            self._model, audio_BTD, visual_BTRD, device=self._device, batch_size=batch_size
+        )
 
     def _encode_partners(self, partners: Sequence[str]) -> Tensor:
         new = sorted(set(partners) - self._partner_codes.keys())
         if new:
-            self._partner_codes.update(zip(new, self._encode(new), strict=True))
+            # One at a time: how codes are rounded depends on the size of the batch, and which
+            # partners are new depends on the units that this actor happened to get before.
+            codes_PTD = self._encode(new, batch_size=1)
+            self._partner_codes.update(zip(new, codes_PTD, strict=True))
         codes = torch.stack([self._partner_codes[partner] for partner in partners])
         while len(self._partner_codes) > _KEPT_PARTNERS:
             self._partner_codes.popitem(last=False)

@@ -33,7 +33,7 @@ from distributed_avel.schema import CURVES, tensor_column, training_targets_sche
 from distributed_avel.tasks import Task
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
-from distributed_avel.train.loop import train_epoch
+from distributed_avel.train.loop import deterministic_algorithms, train_epoch
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
 
@@ -278,7 +278,8 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
             dtype=torch.get_default_dtype(),
         )
         model.train()
-        sums = train_epoch(wrapped, batches, optimizer, team.device)
+        with deterministic_algorithms(team.device):
+            sums = train_epoch(wrapped, batches, optimizer, team.device)
         total = all_reduce_sums(sums, team.device)
         metrics = {f"train/{name}": value for name, value in total.means().items()}
         due = (epoch + 1) % job.config.report_every == 0 or epoch + 1 == job.num_epochs

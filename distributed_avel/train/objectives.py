@@ -62,7 +62,8 @@ class Objective(nn.Module):
             scores = self.model.score(codes_BTD)
             losses = {"mil": self._losses.mil_loss(scores, batch.labels_BK)}
         else:
-            partner_codes_BTD = codes_NTD[batch.num_videos :][batch.partner_B]
+            # Not an index: its backward pass adds atomically, in another order every time.
+            partner_codes_BTD = codes_NTD[batch.num_videos :].index_select(0, batch.partner_B)
             mixed_BWTD = mix_codes(codes_BTD, partner_codes_BTD, self.mask_WT)
             scores, scores_of_windows = self._score_together(codes_BTD, mixed_BWTD)
             losses = {

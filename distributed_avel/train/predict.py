@@ -32,7 +32,8 @@ def segment_codes(
     codes = []
     for start in range(0, len(audio_VTD), batch_size):
         rows = slice(start, start + batch_size)
-        audio = torch.from_numpy(audio_VTD[rows]).to(device, dtype)
-        visual = torch.from_numpy(visual_VTRD[rows]).to(device, dtype)
+        # Copies lie at aligned addresses; elsewhere, some matrix products round differently.
+        audio = torch.from_numpy(audio_VTD[rows]).to(device, dtype, copy=True)
+        visual = torch.from_numpy(visual_VTRD[rows]).to(device, dtype, copy=True)
         codes.append(model.encode(audio, visual))
     return torch.cat(codes)
