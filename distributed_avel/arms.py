@@ -32,6 +32,11 @@ class ArmPlan:
         """What its Step 2 scores, if it has one."""
         return None if self.windows == "dummy" else self.windows
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the labels of its Step 3 are thresholded at tau."""
+        return self.windows not in (None, "dummy", "segments")
+
 
 ARMS: dict[Arm, ArmPlan] = {
     "base": ArmPlan(),
@@ -43,6 +48,11 @@ ARMS: dict[Arm, ArmPlan] = {
     "A+LR": ArmPlan(auxiliary=True, windows="refined"),
     "MA": ArmPlan(windows="exchanged"),
 }
+"""The arms by their names. MA is the modality-aware exchange of Wu and Yang (2021) without the
+contrastive loss that they train with beside it."""
+
+WITHOUT_CONTRASTIVE_LOSS = "without the contrastive loss of Wu and Yang (2021)"
+"""What MA lacks, wherever its figures are shown: it has their modality-aware exchange alone."""
 
 PARSING_ARMS: frozenset[Arm] = frozenset({"MA"})
 """Arms that tell what is heard from what is seen; the model has to do so too."""

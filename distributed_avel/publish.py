@@ -6,7 +6,9 @@ from typing import Any
 from distributed_avel.arms import ARMS, arm_label, refined_arm
 from distributed_avel.artifacts import Stage
 from distributed_avel.datasets import feature_source
+from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.pipeline import Pipeline
+from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS
 from distributed_avel.runtime.extract import FAILURES_FILE
@@ -61,9 +63,22 @@ def results(pipeline: Pipeline, evaluated: Stage) -> dict[str, Any]:
         "window": config.refine.window,
         "stride": config.refine.stride,
         "loss": pipeline.task.loss_name,
+        "conditions": conditions(pipeline),
         "num_test_videos": num_usable,
         "num_test_videos_lost": len(pipeline.videos.split("test")) - num_usable,
     }
+
+
+def conditions(pipeline: Pipeline) -> dict[str, str]:
+    """What the figures of a run depend on; see `report.tables.Table`."""
+    config = pipeline.config
+    found = {
+        "g": pipeline.task.loss_name,
+        "tau": threshold_rule(config.refine.threshold, config.refine.labels),
+    }
+    if not is_verified(config.model.name):
+        found[config.model.name] = UNVERIFIED
+    return found
 
 
 def _sources(pipeline: Pipeline, evaluated: Stage) -> ReportSources:

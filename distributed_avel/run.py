@@ -121,7 +121,8 @@ def _summarize(pipeline: Pipeline) -> None:
     results = (pipeline.run_dir / RESULTS).read_json()
     synthetic = ", synthetic" if results["synthetic"] else ""
     title = f"{results['dataset']}{synthetic}: {results['num_test_videos']} test videos"
-    print(to_terminal(results_table(results["arms"], title=title)))  # noqa: T201
+    table = results_table(results["arms"], title=title, conditions=results["conditions"])
+    print(to_terminal(table))  # noqa: T201
     for name in (RESULTS, PREDICTIONS, REPORT):
         say(f"{name}: {pipeline.run_dir / name}")
     if pipeline.config.tracking.enabled:

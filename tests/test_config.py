@@ -155,3 +155,19 @@ def test_results_go_below_the_name_of_the_data_set():
     assert RunConfig().resolved_run_dir == "runs/demo"
     assert validate({"data": {"dataset": "ave"}}, "").resolved_run_dir == "runs/ave"
     assert validate({"run_dir": "s3://bucket/x"}, "").resolved_run_dir == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("name", ["ave", "ave_features"])
+def test_the_configurations_of_ave_have_the_papers_settings(name):
+    """Sec. 5.1."""
+    config = validate(load_values(CONFIGS / f"{name}.yaml"), "test")
+
+    train, refine = config.train, config.refine
+    assert (train.loss, refine.threshold, refine.window, refine.stride) == (
+        "soft_margin",
+        0.05,
+        4,
+        2,
+    )
+    assert (train.learning_rate, train.batch_size) == (0.001, 64)
+    assert (train.base_epochs, train.retrain_epochs, config.model.hidden_size) == (200, 100, 128)

@@ -42,7 +42,8 @@ class RunConfig(Config):
     """What to train: the base model; with the auxiliary loss (A); with refined labels (LR); fully
     supervised by what the base model predicts for each training segment (PL); with labels of
     windows of the original videos (LR_alone); with the video-level label in every window
-    (LR_dummy); for parsing also with labels of each modality (MA)."""
+    (LR_dummy); for parsing also with labels of each modality (MA: the exchange of Wu and Yang
+    2021, without their contrastive loss)."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()

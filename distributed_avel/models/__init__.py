@@ -12,8 +12,10 @@ from distributed_avel.models import (
     psp,
 )
 from distributed_avel.models.base import (
+    UNVERIFIED,
     BaseModel,
     create,
+    is_verified,
     model_class,
     model_names,
     register_model,
@@ -21,6 +23,7 @@ from distributed_avel.models.base import (
 from distributed_avel.models.reference import load_reference
 
 __all__ = [
+    "UNVERIFIED",
     "BaseModel",
     "ave",
     "avfb",
@@ -31,6 +34,7 @@ __all__ = [
     "cmran",
     "create",
     "han",
+    "is_verified",
     "load_reference",
     "model_class",
     "model_names",

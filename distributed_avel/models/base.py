@@ -81,6 +81,9 @@ class PublishedModel(BaseModel):
         """Constructor arguments that give a model the shapes of the authors' parameters."""
 
 
+UNVERIFIED = "reimplemented from descriptions, unverified"
+"""The mark of a model without authors' code to hold it against, wherever its figures are shown."""
+
 ModelClass = TypeVar("ModelClass", bound=type[BaseModel])
 
 _MODELS: dict[str, type[BaseModel]] = {}
@@ -110,6 +113,11 @@ def model_class(name: str) -> type[BaseModel]:
     except KeyError:
         known = ", ".join(model_names())
         raise ConfigError(f"model.name: no base model {name!r}; there are: {known}") from None
+
+
+def is_verified(name: str) -> bool:
+    """Whether the base model of that name is held to its authors' code; else it is `UNVERIFIED`."""
+    return issubclass(model_class(name), PublishedModel)
 
 
 def create(

@@ -20,11 +20,29 @@ Threshold = float | Mapping[str, float]
 """tau; where modalities are labelled apart, one for each by its name."""
 
 
+THRESHOLD_RULES = {
+    "validation": "chosen on validation, by Youden's index of the window labels",
+}
+"""What each name that `refine.threshold` takes stands for."""
+
+
 def threshold_text(threshold: Threshold) -> str:
     """tau for people: 0.05, or 0.2 heard and 0.7 seen."""
     if isinstance(threshold, Mapping):
         return " and ".join(f"{value:.4g} {part}" for part, value in threshold.items())
     return f"{threshold:.4g}"
+
+
+def threshold_rule(threshold: float | str, labels: str = "hard") -> str:
+    """How tau is found, for tables.
+
+    Args:
+        threshold: `refine.threshold`.
+        labels: `refine.labels`; soft ones have no tau.
+    """
+    if labels == "soft":
+        return "none, as window labels are soft"
+    return THRESHOLD_RULES[threshold] if isinstance(threshold, str) else f"{threshold:g}, given"
 
 
 def filter_scores(

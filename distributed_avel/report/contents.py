@@ -152,6 +152,7 @@ class Report(ABC):
         timeline: Segments of a video.
         results: Figures of the test split in percent, by arm, then by metric; in the order in
             which the table shows them. None is undefined, 0/0.
+        conditions: What the figures depend on, such as g and the rule for tau.
         settings: The configuration of the run, which may be nested.
         provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
         warnings: What a reader must know before the figures, such as a collapse to background.
@@ -173,6 +174,7 @@ class Report(ABC):
     classes: tuple[str, ...]
     timeline: Timeline
     results: Mapping[str, Figures]
+    conditions: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ def _context(report: Report) -> dict[str, Any]:
     num_failures = len(report.failures) if report.num_failures is None else report.num_failures
     context: dict[str, Any] = {
         "view": view,
-        "results": tables.results_table(report.results),
+        "results": tables.results_table(report.results, conditions=report.conditions),
         "arm_notes": tables.arm_notes(report.results, view.repeated_over),
         "tiles": _tiles(report, view.tiles),
         "panels": view.panels(),

@@ -15,12 +15,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distributed_avel.arms import ARMS
 from distributed_avel.metrics import parsing
 from distributed_avel.metrics.segment import Metrics
+from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report import svg
 from distributed_avel.report.contents import Figure, Spread
 from distributed_avel.report.figures import WIDTH
-from distributed_avel.report.paper import COMPARABLE, SETTINGS, PaperTable, Row
+from distributed_avel.report.paper import COMPARABLE, PAPER_LOSS, SETTINGS, PaperTable, Row, System
 from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.tasks.parsing import PARSING_LOSS
@@ -45,6 +47,11 @@ class Measured:
     by_seed: BySeed
     varies: bool = True
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the row, with a dagger where its model is not verified."""
+        return f"{self.row.name} †" if self.row.mark else self.row.name
 
     def figure(self, metric: str) -> Figure | None:
         """Mean over the seeds, with its spread if there are several.
@@ -112,12 +119,18 @@ class Reproduction:
     provenance: Mapping[str, Any]
 
     def is_comparable(self, table: PaperTable) -> bool:
-        """Whether the figures of the paper are those of the videos that were used here."""
-        return self.dataset in COMPARABLE[table.data]
+        """Whether the paper's figures are those of the same videos and the same g."""
+        return self.dataset in COMPARABLE[table.data] and self.has_papers_loss(table)
+
+    def has_papers_loss(self, table: PaperTable) -> bool:
+        """Whether the models of a table were trained with the paper's g."""
+        return self.loss_of(table) in (PAPER_LOSS, PARSING_LOSS)
 
     def paper_heading(self, table: PaperTable) -> str:
         """Heading of the paper's figures."""
-        return "paper" if self.is_comparable(table) else f"paper (on {table.data}, not comparable)"
+        differences = [] if self.dataset in COMPARABLE[table.data] else [f"on {table.data}"]
+        differences += [] if self.has_papers_loss(table) else [f"with g {PAPER_LOSS}"]
+        return f"paper ({', '.join(differences)}, not comparable)" if differences else "paper"
 
     @property
     def data(self) -> str:
@@ -131,13 +144,18 @@ class Reproduction:
     def context(self, table: PaperTable) -> list[str]:
         """What a table was measured on, and what the paper used, one fact a line."""
         train, refine = self.settings["train"], self.settings["refine"]
+        tau = threshold_rule(refine["threshold"], refine["labels"])
+        variant = (
+            "" if self.has_papers_loss(table) else f" (a variant; the paper's is {PAPER_LOSS})"
+        )
         return [
             f"data: {self.data}, features: {self.features}",
             _seeds(self.seeds),
-            f"g: {self.loss_of(table)}; epochs: {train['base_epochs']} in Step 1 and "
-            f"{train['retrain_epochs']} in Step 3; batches of {train['batch_size']}, Adam "
-            f"{train['learning_rate']:g}, tau {_tau(refine['threshold'])}, N {refine['window']}, "
-            f"s {refine['stride']} where the table does not say otherwise",
+            f"g: {self.loss_of(table)}{variant}",
+            f"tau: {tau}, where a row does not say otherwise",
+            f"epochs: {train['base_epochs']} in Step 1 and {train['retrain_epochs']} in Step 3; "
+            f"batches of {train['batch_size']}, Adam {train['learning_rate']:g}, N "
+            f"{refine['window']}, s {refine['stride']} where the table does not say otherwise",
             f"commit: {self.provenance['commit']}",
             SETTINGS[table.data],
         ]
@@ -154,18 +172,30 @@ class Reproduction:
             "provenance": dict(self.provenance),
         }
 
+    def threshold_rule_of(self, row: Row) -> str:
+        """The rule for tau of a row; empty where it has none."""
+        if not isinstance(row.source, System) or not ARMS[row.source.arm].has_threshold:
+            return ""
+        refine = self.settings["refine"]
+        if row.source.threshold is not None:
+            return threshold_rule(row.source.threshold, refine["labels"])
+        return threshold_rule(refine["threshold"], refine["labels"])
+
     def _table_json(self, table: MeasuredTable) -> dict[str, Any]:
         metrics = table.paper.metrics
         return {
             "number": table.paper.number,
             "title": table.paper.title,
             "context": self.context(table.paper),
+            "g": self.loss_of(table.paper),
             "paper_is_comparable": self.is_comparable(table.paper),
             "rows": [
                 {
                     "name": measured.row.name,
                     "measured": {metric: _json(measured.figure(metric)) for metric in metrics},
                     "by_seed": {str(s): dict(found) for s, found in measured.by_seed.items()},
+                    "tau": self.threshold_rule_of(measured.row),
+                    "mark": measured.row.mark,
                     "paper": dict(measured.row.paper),
                     "notes": [note for note in (measured.row.note, *measured.notes) if note],
                 }
@@ -188,7 +218,10 @@ def shown_table(found: Reproduction, table: MeasuredTable) -> Table:
         columns += [paper] if beside else []
     rows = []
     for measured in table.rows:
-        cells = [measured.row.name]
+        if measured.row.mark and not any(row[0] == f"{measured.row.mark}:" for row in rows):
+            width = len(columns) + (0 if beside else 1)
+            rows.append([f"{measured.row.mark}:", *[""] * (width - 1)])
+        cells = [measured.name]
         for group in groups:
             cells.append(_cell([measured.figure(metric) for metric in group]))
             cells += [_paper_cell(measured.row, group)] if beside else []
@@ -215,18 +248,20 @@ def table_csv(found: Reproduction, table: MeasuredTable) -> str:
     header = [table.paper.rows_are]
     for metric in table.paper.metrics:
         header += [heading(metric), f"{heading(metric)} sd", f"{heading(metric)} {paper}"]
-    header += ["data set", "synthetic", "seeds", "g", "commit", "paper's settings", "notes"]
+    header += ["mark", "data set", "synthetic", "seeds", "g", "tau", "commit"]
+    header += ["paper's settings", "notes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for measured in table.rows:
-        cells: list[Any] = [measured.row.name]
+        cells: list[Any] = [measured.name]
         for metric in table.paper.metrics:
             figure = measured.figure(metric)
             mean, sd = (figure.mean, figure.sd) if isinstance(figure, Spread) else (figure, None)
             cells += [mean, sd, measured.row.paper.get(metric)]
-        cells += [found.dataset, found.synthetic, " ".join(map(str, found.seeds))]
-        cells.append(found.loss_of(table.paper))
+        cells += [measured.row.mark, found.dataset, found.synthetic]
+        cells += [" ".join(map(str, found.seeds)), found.loss_of(table.paper)]
+        cells.append(found.threshold_rule_of(measured.row))
         notes = "; ".join(note for note in (measured.row.note, *measured.notes) if note)
         writer.writerow([*cells, commit, SETTINGS[table.paper.data], notes])
     return text.getvalue()
@@ -259,7 +294,7 @@ def table_figures(found: Reproduction, table: MeasuredTable) -> list[str]:
 
 
 def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
-    left = 16 + svg.CHARACTER_WIDTH * max(len(measured.row.name) for measured in rows)
+    left = 16 + svg.CHARACTER_WIDTH * max(len(measured.name) for measured in rows)
     values = [value for measured in rows for value in measured.values(metric)]
     if with_paper:
         values += [m.row.paper[metric] for m in rows if metric in m.row.paper]
@@ -285,7 +320,7 @@ def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
         parts.append(svg.text(x, bottom + 14, f"{tick:g}", anchor="middle", class_="tick"))
     for number, measured in enumerate(rows):
         y, figure = top + step * (number + 0.5), measured.figure(metric)
-        parts.append(svg.text(left - 8, y + 4, measured.row.name, anchor="end", class_="name"))
+        parts.append(svg.text(left - 8, y + 4, measured.name, anchor="end", class_="name"))
         mean = figure.mean if isinstance(figure, Spread) else figure
         if mean is None:
             continue
@@ -343,10 +378,6 @@ def _paper_cell(row: Row, group: Sequence[str]) -> str:
 def _paper_cells(row: Row, groups: Sequence[Sequence[str]]) -> str:
     """All figures of a row, as papers write them: 70.2 / 68.6 / 32.3 (25.5/43.9)."""
     return " / ".join(_paper_cell(row, group) for group in groups) if row.paper else "–"
-
-
-def _tau(threshold: float | str) -> str:
-    return "chosen on validation" if threshold == "validation" else f"{threshold:g}"
 
 
 def _json(figure: Figure | None) -> Any:

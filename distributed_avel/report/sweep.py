@@ -6,7 +6,7 @@ report of the run that was chosen.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from markupsafe import Markup
@@ -44,6 +44,7 @@ class SweepReport:
         finalists: Points with more than one seed, the best first.
         counts: Stages that the trials of the search shared.
         settings: The configuration of the sweep, which may be nested.
+        conditions: What the figures depend on: g, and the rule for tau.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class SweepReport:
     finalists: tuple[Candidate, ...]
     counts: tuple[StageCount, ...]
     settings: Mapping[str, Any]
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[Trial]:
@@ -91,6 +93,7 @@ class SweepReport:
             "dataset": self.dataset,
             "synthetic": self.synthetic,
             "split": "val",
+            "conditions": dict(self.conditions),
             "criterion": list(self.criterion),
             "seed": self.seed,
             "chosen": {**asdict(self.chosen), "mean": self.chosen.mean, "sd": self.chosen.sd},

@@ -7,15 +7,15 @@ decimal.
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from distributed_avel.arms import ARMS, ArmPlan, arm_label
+from distributed_avel.arms import ARMS, WITHOUT_CONTRASTIVE_LOSS, ArmPlan, arm_label
 from distributed_avel.metrics import parsing, segment
-from distributed_avel.models import model_names
+from distributed_avel.models import UNVERIFIED, is_verified, model_names
 from distributed_avel.report.contents import Figures, Spread
 
 Cell = str | int | float | Spread | None
@@ -42,11 +42,21 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table with a name for each row in its first column."""
+    """A table with a name for each row in its first column.
+
+    `conditions` are what its figures depend on, such as g and the rule for tau; every form of the
+    table says them.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def conditions_text(self) -> str:
+        """The conditions in one line."""
+        return "; ".join(f"{name}: {value}" for name, value in self.conditions.items())
 
     def __post_init__(self) -> None:
         """Refuse a ragged table."""
@@ -69,12 +79,14 @@ def results_table(
     metrics: Sequence[str] | None = None,
     *,
     title: str = "Results on the test split, in percent",
+    conditions: Mapping[str, str] | None = None,
 ) -> Table:
     """Arms in rows, naive strategies first; metrics in columns.
 
     Args:
         arms: Figures by arm, then by metric, such as `results["arms"]` of `results.json`.
         metrics: Which, in this order; by default all there are, in the order of the papers.
+        conditions: See `Table`.
     """
     there = {metric: None for figures in arms.values() for metric in figures}
     if metrics is None:
@@ -84,6 +96,7 @@ def results_table(
         title=title,
         columns=("", *(heading(metric) for metric in metrics)),
         rows=tuple((arm, *(arms[arm].get(m) for m in metrics)) for arm in naive_first(arms)),
+        conditions=conditions or {},
     )
 
 
@@ -108,6 +121,8 @@ def arm_notes(arms: Iterable[str], repeated_over: str = "all segments") -> dict[
             f"the video-level prediction of {base}, repeated over {repeated_over}"
         )
         notes |= {arm_label(model, arm): _arm_note(model, plan) for arm, plan in ARMS.items()}
+        if not is_verified(model):
+            notes[base] += f"; {UNVERIFIED}"
     return {arm: notes[arm] for arm in naive_first(arms) if arm in notes}
 
 
@@ -135,7 +150,7 @@ def _arm_note(model: str, plan: ArmPlan) -> str:
         case "exchanged":
             return (
                 f"retrained on labels of whole modalities, from {step_1} and the exchange of one "
-                "with that of a video of other events"
+                f"with that of a video of other events; {WITHOUT_CONTRASTIVE_LOSS}"
             )
 
 
@@ -174,24 +189,28 @@ def to_markdown(table: Table) -> str:
     for index, row in enumerate(table.rows):
         cells = [_markdown(format_cell(cell)) for cell in row]
         lines.append([f"**{c}**" if index in best[i] else c for i, c in enumerate(cells)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return f"{text}\n{_markdown(table.conditions_text)}\n" if table.conditions else text
 
 
 def to_csv(table: Table) -> str:
-    """CSV with all digits; a column with spreads has its standard deviation in the next one."""
+    """CSV with all digits; a column with spreads has its standard deviation in the next one.
+
+    The conditions of the table are columns at its end, the same in each row.
+    """
     spreads = [any(isinstance(row[c], Spread) for row in table.rows) for c in _range(table)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = []
     for name, spread in zip(table.columns, spreads, strict=True):
         header += [name, f"{name} sd"] if spread else [name]
-    writer.writerow(header)
+    writer.writerow([*header, *table.conditions])
     for row in table.rows:
         cells = []
         for cell, spread in zip(row, spreads, strict=True):
             mean, sd = (cell.mean, cell.sd) if isinstance(cell, Spread) else (cell, None)
             cells += [mean, sd] if spread else [mean]
-        writer.writerow(cells)
+        writer.writerow([*cells, *table.conditions.values()])
     return text.getvalue()
 
 
@@ -213,6 +232,8 @@ def to_terminal(table: Table, *, width: int = 100, color: bool = False) -> str:
     )
     with console.capture() as capture:
         console.print(drawn)
+        if table.conditions:
+            console.print(_literal(table.conditions_text))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
 
 

@@ -87,6 +87,7 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
         sources.num_timelines,
         partial(_frames, sources),
         results=sources.results["arms"],
+        conditions=sources.results["conditions"],
         settings=sources.settings,
         provenance=dict(flatten(sources.provenance)),
         warnings=tuple(sources.warnings),
@@ -106,7 +107,7 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
 
 def _alone(report: Report) -> Iterator[tuple[str, str]]:
     """The table and the figures of the page as files of their own."""
-    yield "results.csv", to_csv(results_table(report.results))
+    yield "results.csv", to_csv(results_table(report.results, conditions=report.conditions))
     view = view_of(report)
     for name, figure in view.files():
         yield name, standalone(figure)

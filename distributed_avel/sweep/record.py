@@ -11,6 +11,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig, TuneConfig
 from distributed_avel.datasets import VideoSet
 from distributed_avel.errors import AvelError
+from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.report.sweep import SweepReport, render_sweep, sweep_figures
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.tracking import Tracker
@@ -26,7 +27,7 @@ from distributed_avel.search.selection import (
     rank,
 )
 from distributed_avel.search.space import Point, Windows, describe, with_values
-from distributed_avel.tasks import task_class
+from distributed_avel.tasks import task_class, task_of
 
 BEST = "best.yaml"
 TRIALS = "sweep.json"
@@ -163,7 +164,21 @@ class Record:
             finalists=tuple(c for c in self.ranked() if len(c.values) > 1),
             counts=tuple(count_stages(self._searched())),
             settings=self.config.model_dump(mode="json"),
+            conditions=self._conditions(),
         )
+
+    def _conditions(self) -> dict[str, str]:
+        """What the figures depend on: g, the rule for tau, and whether the model is verified."""
+        config, sweep = self.config, self.config.sweep
+        tau = "given" if sweep.thresholds else "between the ends that validation windows allow"
+        models = {
+            trial.point.get("model.name", config.model.name) for trial in self.trials.values()
+        }
+        return {
+            "g": task_of(config.model, config.train).loss_name,
+            "tau": f"{tau}, then the best Step 3 on validation",
+            **{name: UNVERIFIED for name in sorted(models) if not is_verified(name)},
+        }
 
     def _searched(self) -> list[Trial]:
         """Trials of the search, without those for more seeds."""

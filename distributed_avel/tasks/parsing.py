@@ -104,7 +104,9 @@ class Parsing(Task):
         The other modality is that of a partner video, so whatever the model finds of the
         events of this one, in either modality, comes from the one that was kept. Wu and Yang
         (2021) ask whether both probabilities are low, which is what the larger one tells;
-        they also divide by the error rate of the class, for which tau stands here.
+        they also divide by the error rate of the class, for which tau stands here. Their
+        contrastive loss between modalities and events is not implemented, so the arm MA is
+        their exchange alone.
         """
         mixed_BMTD = exchange_modality(codes_BTD, partner_codes_BTD)
         scores = model.score(mixed_BMTD.flatten(0, 1)).unflatten(0, mixed_BMTD.shape[:2])

@@ -4,7 +4,7 @@ import pytest
 
 from distributed_avel.arms import ARMS
 from distributed_avel.metrics import parsing, segment
-from distributed_avel.models import model_class
+from distributed_avel.models import UNVERIFIED, model_class
 from distributed_avel.models.base import PublishedModel
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.report.paper import TABLES, System
@@ -66,7 +66,8 @@ def test_rows_of_models_that_follow_text_say_so():
         for row in table.rows:
             if isinstance(row.source, System):
                 follows_text = not issubclass(model_class(row.source.model), PublishedModel)
-                assert ("reimplemented from the text" in row.note) == follows_text, row.name
+                assert (row.mark == UNVERIFIED) == follows_text, row.name
+                assert (UNVERIFIED in row.note) == follows_text, row.name
 
 
 def test_the_number_of_windows_in_a_name_is_that_of_its_pair():

@@ -39,18 +39,20 @@ def measured(table: PaperTable, by_name: dict[str, dict], **notes: str) -> Measu
     return MeasuredTable(paper=table, rows=tuple(rows))
 
 
-def reproduction(table: MeasuredTable, dataset="ave_features", seeds=(0, 1)) -> Reproduction:
+def reproduction(
+    table: MeasuredTable, dataset="ave_features", seeds=(0, 1), loss="soft_margin"
+) -> Reproduction:
     train = {"base_epochs": 200, "retrain_epochs": 100, "batch_size": 64, "learning_rate": 1e-3}
     return Reproduction(
         dataset=dataset,
         synthetic=dataset == "synthetic",
         features="of the data set",
         seeds=seeds,
-        loss="soft_margin",
+        loss=loss,
         tables=(table,),
         settings={
             "train": train,
-            "refine": {"threshold": "validation", "window": 4, "stride": 2},
+            "refine": {"threshold": "validation", "labels": "hard", "window": 4, "stride": 2},
         },
         provenance={"commit": "0123abc"},
     )
@@ -150,6 +152,55 @@ def test_markdown_says_what_it_was_measured_on_and_what_the_paper_used(table):
     ):
         assert words in text
     assert "no spread" in table_markdown(reproduction(table, seeds=(3,)), table)
+
+
+def test_with_another_g_a_table_says_that_it_is_a_variant_and_the_papers_figures_stand_apart(table):
+    found = reproduction(table, loss="cross_entropy")
+
+    assert "g: cross_entropy (a variant; the paper's is soft_margin)" in found.context(table.paper)
+    paper = "paper (with g soft_margin, not comparable)"
+    assert shown_table(found, table).columns.count(paper) == 1
+    assert found.to_json()["tables"][0]["paper_is_comparable"] is False
+    both = reproduction(table, "synthetic", loss="cross_entropy")
+    assert both.paper_heading(table.paper) == "paper (on AVE, with g soft_margin, not comparable)"
+
+
+def test_every_form_of_a_table_names_its_g_and_its_rule_for_tau(table):
+    found = reproduction(table)
+    rule = "chosen on validation, by Youden's index of the window labels"
+    by_row = {
+        "AVE": "", "AVE+PL": "", "AVE+LR_dummy": "", "AVE+A": "",
+        "AVE+LR": rule, "AVE+A+LR": rule, "AVE+LR_alone": rule,
+    }  # fmt: skip
+
+    assert "- g: soft_margin\n" in table_markdown(found, table)
+    assert f"- tau: {rule}" in table_markdown(found, table)
+    assert f"tau: {rule.replace(chr(39), '&#39;')}" in render_reproduction(found)
+    rows = list(csv.DictReader(io.StringIO(table_csv(found, table))))
+    assert {row["System"]: row["tau"] for row in rows} == by_row
+    assert {row["g"] for row in rows} == {"soft_margin"}
+    shown = found.to_json()["tables"][0]
+    assert shown["g"] == "soft_margin"
+    assert {row["name"]: row["tau"] for row in shown["rows"]} == by_row
+
+
+def test_models_that_are_not_verified_stand_apart_under_their_mark_in_every_form():
+    models = next(table for table in TABLES if table.number == 2)
+    table = measured(models, {row.name: {0: metrics_of(50.0)} for row in models.rows})
+    found, mark = reproduction(table, seeds=(0,)), "reimplemented from descriptions, unverified"
+
+    names = [row[0] for row in shown_table(found, table).rows]
+    assert names == [
+        "AVE", "AVSDN", "CMRA", "PSP", "AVE+A+LR",
+        f"{mark}:", "CMAN †", "AVFB †", "AVIN †", "AVT †",
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(table_csv(found, table))))
+    shown = found.to_json()["tables"][0]["rows"]
+    marked = {"CMAN", "AVFB", "AVIN", "AVT"}
+    assert {r["System"].removesuffix(" †") for r in rows if r["mark"] == mark} == marked
+    assert {row["name"] for row in shown if row["mark"] == mark} == marked
+    assert f'<th scope="row">{mark}:</th>' in render_reproduction(found)
+    assert all("CMAN †" in figure for figure in table_figures(found, table))
 
 
 def test_csv_has_all_digits_the_spread_and_the_paper_of_every_metric(table):

@@ -8,7 +8,7 @@ import pytest
 from distributed_avel import arms
 from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
 from distributed_avel.metrics.segment import METRICS
-from distributed_avel.models import model_names
+from distributed_avel.models import UNVERIFIED, model_names
 from distributed_avel.report.contents import Spread
 from distributed_avel.report.tables import (
     Table,
@@ -105,7 +105,8 @@ def test_every_arm_of_every_model_has_a_note_that_names_its_step_1(model):
         plan = arms.ARMS[arm]
         step_1 = f"{model.upper()}+A" if plan.auxiliary else model.upper()
         assert (plan.scored is None) or f"{step_1} " in notes[label]
-    assert notes[model.upper()] == "the base model, trained on video-level labels (Step 1)"
+    words = "the base model, trained on video-level labels (Step 1)"
+    assert notes[model.upper()].removesuffix(f"; {UNVERIFIED}") == words
     assert notes[f"{model.upper()}+A+LR"] == (
         f"retrained on the refined labels of {model.upper()}+A (Step 3)"
     )
@@ -130,3 +131,22 @@ def test_a_cell_reads_as_a_person_would_write_it(cell, words):
 def test_a_ragged_table_is_refused():
     with pytest.raises(ValueError, match="not one a column"):
         Table(title="t", columns=("", "a"), rows=(("x",),))
+
+
+def test_every_form_of_a_table_says_its_conditions():
+    table = results_table(ARMS, conditions={"g": "soft_margin", "tau": "0.05, given"})
+
+    for text in (to_terminal(table), to_markdown(table)):
+        assert "g: soft_margin; tau: 0.05, given" in text
+    header, *rows = to_csv(table).splitlines()
+    assert header.endswith(",g,tau")
+    assert all(row.endswith(',soft_margin,"0.05, given"') for row in rows)
+    assert "g:" not in to_terminal(results_table(ARMS)) + to_markdown(results_table(ARMS))
+
+
+def test_notes_say_what_an_arm_lacks_and_which_model_is_not_verified():
+    notes = arm_notes(["HAN+MA", "CMAN", "AVE"])
+
+    assert "without the contrastive loss of Wu and Yang" in notes["HAN+MA"]
+    assert "reimplemented from descriptions, unverified" in notes["CMAN"]
+    assert "unverified" not in notes["AVE"]
