@@ -16,14 +16,16 @@ Whether the mp4 files are there is for extraction to find out.
 """
 
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.names import check_names, first_places, nearest
 from distributed_avel.datasets.problems import Problems
+from distributed_avel.datasets.text import parse_seconds, read_lines
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.timeline import Timeline
 
@@ -68,7 +70,9 @@ SPLIT_FILES: dict[Split, str] = {
 EVENT_FREE = "eventFreeSet.txt"
 MEDIA_FOLDER = "AVE"
 
-# With this many of AVE's classes a folder is AVE, and one that AVE does not have is a slip.
+_NO_EVENT = f"list a training video without an event in {EVENT_FREE}"
+
+# A folder with this many of AVE's classes is AVE; a category that AVE lacks is then a mistake.
 _SURELY_AVE = 14
 
 
@@ -103,6 +107,7 @@ def read_layout(
             seen.add(video_id)
             with problems.collect():
                 videos.append(_video(video_id, video_id, "train", (), (), root, where))
+                problems.places[video_id] = where
     return VideoSet(
         name=name,
         classes=classes,
@@ -132,6 +137,7 @@ def videos_of(
         with problems.collect():
             video = _video(row.item_id, row.video_id, split, (label,), spans, root, row.where)
             videos.append(video)
+            problems.places[row.item_id] = row.where
     return videos
 
 
@@ -161,18 +167,20 @@ def class_list(rows: list[Row], annotations: Location, problems: Problems) -> tu
 
     Many of AVE's categories and one that it does not have is an error, and so is no row at all.
     """
-    categories = {row.category for row in rows}
+    places = first_places((row.category, row.where) for row in rows)
+    categories = {*places}
     unknown = categories.difference(AVE_CLASSES)
     if not unknown:
         if not rows:
             problems.error(f"{annotations}: no annotation in the file")
         return AVE_CLASSES
     if len(categories) - len(unknown) < _SURELY_AVE:
+        check_names(places, problems, can_be_empty=_NO_EVENT)
         return tuple(sorted(categories))
     for row in rows:
         if row.category in unknown:
-            near = get_close_matches(row.category, AVE_CLASSES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(row.category, AVE_CLASSES)
+            hint = f"; did you mean {near!r}?" if near else ""
             problems.error(
                 f"{row.where}: unknown category {row.category!r}, not one of AVE's 28{hint}"
             )
@@ -215,7 +223,15 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
                     chosen[row.item_id] = (row, split)
         if not lines or (len(chosen) == num_before and not problems.errors):
             problems.error(f"{root / name}: names no video; every split needs one")
+    note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
     return list(chosen.values())
+
+
+def note_unused(rows: list[Row], used_ids: set[str], problems: Problems) -> None:
+    """Note the annotations that no split uses."""
+    for row in rows:
+        if row.item_id not in used_ids:
+            problems.oddity("video in no split", row.where, f"{row.item_id}: {row.category}")
 
 
 def _named(
@@ -269,23 +285,22 @@ def _lines(file: Location) -> list[tuple[str, list[str]]]:
             f"{file}: no such file; data.root must be the folder that holds {ANNOTATIONS}, "
             f"{', '.join(SPLIT_FILES.values())} and {MEDIA_FOLDER}/"
         )
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
     lines = [
         (f"{file}:{number}", [field.strip() for field in line.split("&")])
-        for number, line in enumerate(text.splitlines(), start=1)
+        for number, line in enumerate(read_lines(file), start=1)
         if line.strip()
     ]
     return lines[1:] if lines and _is_header(lines[0][1]) else lines
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether the first line names columns: no digit where the times stand, or "video id"."""
+    """Whether the first line names columns: "video id", or words in place of the times."""
     if len(fields) == 1:
         return fields[0].lower().replace(" ", "").replace("_", "") == "videoid"
-    return len(fields) == 5 and not any(c.isdigit() for field in fields[3:] for c in field)
+    times = [re.sub(r"[\W_]", "", field) for field in fields[3:]]
+    return len(fields) == 5 and all(
+        time.isalpha() and time.lower() not in ("nan", "inf") for time in times
+    )
 
 
 def _parse(where: str, fields: list[str]) -> tuple[str, str, float, float]:
@@ -298,12 +313,13 @@ def _parse(where: str, fields: list[str]) -> tuple[str, str, float, float]:
     if not category or not video_id:
         raise DatasetError(f"{where}: the {'video id' if category else 'category'} is empty")
     try:
-        start_s, end_s = map(float, times)
+        start_s, end_s = map(parse_seconds, times)
     except ValueError:
+        hint = "; decimals need a point" if any("," in time for time in times) else ""
         raise DatasetError(
-            f"{where}: start and end must be numbers of seconds, got {'&'.join(times)!r}"
+            f"{where}: start and end must be numbers of seconds, got {'&'.join(times)!r}{hint}"
         ) from None
-    if not (math.isfinite(end_s) and 0 <= start_s <= end_s):
+    if not 0 <= start_s <= end_s < math.inf:
         raise DatasetError(
             f"{where}: start must lie between 0 and end, got start {times[0]} and end {times[1]}"
         )

@@ -32,6 +32,7 @@ from distributed_avel.datasets.ave import (
     Row,
     annotated_rows,
     class_list,
+    note_unused,
     videos_of,
 )
 from distributed_avel.datasets.base import (
@@ -65,7 +66,7 @@ _FETCH = "fetch the published file again"
 
 @register_dataset("ave_features")
 def load_ave_features(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The rows of the published features as videos, held against all label files there are.
+    """Return the rows of the published features as videos, compared with all label files there are.
 
     Raises:
         DatasetError: A file is missing or is not HDF5; names it and the remedy.
@@ -154,14 +155,19 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
     """The rows that the order files name, each with its split, in the order of those files."""
     by_number = {row.number: row for row in rows}
     chosen: dict[int, tuple[Row, Split]] = {}
+    orders: dict[Split, list[int]] = {}
     for split, name in ORDERS.items():
-        file = root / name
-        with _array(file, ORDER) as order:
-            numbers = np.asarray(order)
-        if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not len(numbers):
-            problems.error(f"{file}: expected a list of row numbers in {ORDER!r}; {_FETCH}")
-            continue
-        for number in numbers.tolist():
+        with problems.collect():
+            orders[split] = _row_numbers(root / name)
+    if _start_at_one(orders, num_rows=max(by_number, default=-1) + 1):
+        problems.error(
+            f"{root}: {', '.join(ORDERS.values())} count the rows from 1, as MATLAB does: no file "
+            f"has row 0, and one has row {len(rows)}; subtract 1 from every number in them"
+        )
+        return []
+    for split, numbers in orders.items():
+        file = root / ORDERS[split]
+        for number in numbers:
             if number in chosen:
                 problems.error(
                     f"{file}: row {number} is in {ORDERS[chosen[number][1]]} already; a row "
@@ -172,9 +178,48 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
             else:
                 problems.error(
                     f"{file}: there is no row {number}: {ANNOTATIONS} has {len(rows)} that can "
-                    f"be used; take both files from the same release"
+                    f"be used, counted from 0; take both files from the same release"
                 )
+    note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
     return list(chosen.values())
+
+
+def _row_numbers(file: Location) -> list[int]:
+    """Read the row numbers of one split.
+
+    Whole numbers stored as floats, and a single row or column, are what pandas and MATLAB write;
+    they can mean nothing else, so they are read.
+
+    Raises:
+        DatasetError: The array is not a list of row numbers; names file, array and remedy.
+    """
+    with _array(file, ORDER) as order:
+        dtype, shape = order.dtype, order.shape
+        numbers = np.asarray(order).reshape(-1) if dtype.kind in "iuf" and shape else np.zeros(0)
+    remedy = (
+        f"write {ORDER!r} as a list of row numbers of {ANNOTATIONS}, counted from 0, or {_FETCH}"
+    )
+    if dtype.kind not in "iuf" or not shape or len(numbers) != max(shape):
+        raise DatasetError(
+            f"{file}: expected a list of row numbers in {ORDER!r}, got values of type "
+            f"{'text' if dtype.kind in 'OSU' else dtype} in shape {shape}; {remedy}"
+        )
+    if not len(numbers):
+        raise DatasetError(f"{file}: {ORDER!r} is empty; every split needs a row; {remedy}")
+    broken = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.floor(numbers)))
+    if len(broken):
+        at = int(broken[0])
+        raise DatasetError(
+            f"{file}: {ORDER!r} has {numbers[at]:g} at position {at}, which is not a row number; "
+            f"{remedy}"
+        )
+    return [int(number) for number in numbers]
+
+
+def _start_at_one(orders: dict[Split, list[int]], num_rows: int) -> bool:
+    """Whether rows are counted from 1: none is 0, and the last is one behind the end."""
+    numbers = {number for of_split in orders.values() for number in of_split}
+    return 0 not in numbers and max(numbers, default=0) == num_rows
 
 
 def _noisy(root: Location, problems: Problems) -> list[Video]:
@@ -252,8 +297,15 @@ def _check_labels(
         if not _check_shape(file, (num_labels, *segments, num_columns), problems):
             continue
         with _array(file) as array:
+            if array.dtype.kind not in "biuf":
+                problems.error(
+                    f"{file}: expected 0 and 1 in {ARRAY!r}, got values of type {array.dtype}; "
+                    f"{_FETCH}"
+                )
+                continue
             labels = np.asarray(array)[which]
-        equal = (labels == truth_of()).reshape(len(which), -1).all(axis=1)
+        # One column a row, also where no row is left: reshape cannot infer the size of that.
+        equal = (labels == truth_of()).all(axis=tuple(range(1, labels.ndim)))
         for number in np.array(which)[~equal].tolist():
             problems.error(f"{file}: row {number}: {says}")
 
@@ -278,6 +330,12 @@ def _array(file: Location, name: str = ARRAY) -> Iterator[h5py.Dataset]:
             raise DatasetError(f"{file}: not a whole HDF5 file ({error}); {_FETCH}") from None
         with opened:
             array = opened.get(name)
+            if isinstance(array, h5py.Group):
+                raise DatasetError(
+                    f"{file}: {name!r} is a group of arrays, as pandas writes "
+                    f"({', '.join(array)}), not an array; write it with h5py: "
+                    f"file.create_dataset({name!r}, data=values)"
+                )
             if not isinstance(array, h5py.Dataset):
                 there = ", ".join(opened) or "nothing"
                 raise DatasetError(f"{file}: has no array {name!r}, but {there}; {_FETCH}")

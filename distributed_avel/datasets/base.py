@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.problems import Problems
+from distributed_avel.datasets.text import read_lines
 from distributed_avel.errors import DatasetError
 from distributed_avel.schema import VIDEOS
 from distributed_avel.timeline import Timeline
@@ -333,7 +334,7 @@ def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet
                 f"{file}: no such file; data.split must be a folder with train.txt, val.txt "
                 f"and test.txt, an id a line"
             )
-        lines = enumerate(file.read_bytes().decode("utf-8-sig").splitlines(), start=1)
+        lines = enumerate(read_lines(file), start=1)
         for number, video_id in ((number, line.strip()) for number, line in lines):
             if not video_id:
                 continue

@@ -21,20 +21,20 @@ labels of the table, sorted. A video has `data.num_segments` segments of `data.s
 lies behind them in the file is not used.
 """
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+import posixpath
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from pathlib import PureWindowsPath
 from typing import Any, TypeVar, get_args
-
-import pyarrow as pa
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.names import check_names, first_places, has_times, nearest
 from distributed_avel.datasets.problems import Problems
+from distributed_avel.datasets.table import read_table
+from distributed_avel.datasets.text import parse_seconds, read_lines
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.timeline import Timeline
 
@@ -44,6 +44,13 @@ REQUIRED = ("uri", "split", "labels")
 OPTIONAL = ("spans", "video_id")
 
 _ROUNDING_S = 1e-6
+_SPLIT_OF: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""What other data sets call the splits, for a hint."""
+_NO_EVENT = "a video without an event has an empty cell in labels"
 
 _Value = TypeVar("_Value")
 
@@ -76,22 +83,19 @@ def load_folder(config: DataConfig, root: Location, problems: Problems) -> Video
     """
     timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
     file = _table_file(root)
-    rows = []
-    ids: dict[str, str] = {}
-    for where, values in _read(file, problems):
+    rows: dict[str, _Row] = {}
+    table = read_table(file, problems, required=REQUIRED, optional=OPTIONAL, is_row=_is_row)
+    for where, values in table:
         row = _row(where, values, root, timeline, problems)
         if row is None:
             continue
-        if row.video_id in ids:
-            problems.error(
-                f"{where}: {row.video_id!r} is the name of {ids[row.video_id]} too; give rows "
-                f"of one file different names in a column video_id"
-            )
+        if row.video_id in rows:
+            problems.error(_repeated(row, rows[row.video_id]))
             continue
-        ids[row.video_id] = where
-        rows.append(row)
-    classes = _classes(root / CLASSES_FILE, rows, problems)
-    known = [row for row in rows if _is_known(row, classes, problems)]
+        rows[row.video_id] = row
+        problems.places[row.video_id] = where
+    classes = _classes(root / CLASSES_FILE, list(rows.values()), problems)
+    known = [row for row in rows.values() if _is_known(row, classes, problems)]
     for split in get_args(Split):
         if not problems.errors and not any(row.split == split for row in known):
             problems.error(
@@ -103,6 +107,21 @@ def load_folder(config: DataConfig, root: Location, problems: Problems) -> Video
         timeline=timeline,
         videos=tuple(_video(row, classes) for row in known),
         synthetic=False,
+    )
+
+
+def _repeated(row: _Row, first: _Row) -> str:
+    """Say why two rows cannot have one video id."""
+    if row.uri == first.uri and row.split != first.split:
+        return (
+            f"{row.where}: {row.uri!r} is in {first.split} already ({first.where}); a video in two "
+            f"splits is tested on what it was trained on: remove one of the rows"
+        )
+    if (row.uri, row.labels, row.spans) == (first.uri, first.labels, first.spans):
+        return f"{row.where}: repeats {first.where}; remove one of the two rows"
+    return (
+        f"{row.where}: {row.video_id!r} is the name of {first.where} too; give rows of one file "
+        f"different names in a column video_id"
     )
 
 
@@ -131,49 +150,8 @@ def _table_file(root: Location) -> Location:
     return found[0]
 
 
-def _read(file: Location, problems: Problems) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of the table, each with where it stands."""
-    if file.name.endswith(".parquet"):
-        try:
-            table = file.read_table()
-        except pa.ArrowInvalid as error:
-            raise DatasetError(f"{file}: not a Parquet file: {error}") from None
-        _check_columns(file, table.column_names)
-        for number, row in enumerate(table.to_pylist(), start=1):
-            yield f"{file}, row {number}", row
-        return
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    lines = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(lines, [])]
-    _check_columns(file, header)
-    for fields in lines:
-        where, surplus = f"{file}:{lines.line_num}", len(fields) - len(header)
-        if surplus and any(field.strip() for field in fields):
-            problems.error(
-                f"{where}: {abs(surplus)} field(s) {'more' if surplus > 0 else 'less'} than the "
-                f'header; a value with a comma needs quotes: "a, b.mp4"'
-            )
-        elif not surplus and any(field.strip() for field in fields):
-            yield where, dict(zip(header, fields, strict=True))
-
-
-def _check_columns(file: Location, names: list[str]) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        raise DatasetError(
-            f"{file}: no column {missing[0]!r} in the header; it has {', '.join(names) or 'none'}, "
-            f"and needs {', '.join(REQUIRED)}"
-        )
-    for name in names:
-        if names.count(name) > 1 and name in (*REQUIRED, *OPTIONAL):
-            raise DatasetError(f"{file}: column {name!r} stands twice in the header; remove one")
-        if name not in (*REQUIRED, *OPTIONAL):
-            near = get_close_matches(name, [n for n in OPTIONAL if n not in names], n=1)
-            if near:
-                raise DatasetError(f"{file}: column {name!r}: perhaps {near[0]!r}? rename it")
+def _is_row(values: Mapping[str, str]) -> bool:
+    return values.get("split", "").strip() in get_args(Split)
 
 
 def _row(
@@ -200,6 +178,12 @@ def _row(
     video_id = column("video_id", lambda value: _text(value) or uri)
     if len(problems.errors) > num_errors or not (uri and split and video_id):
         return None
+    if spans and not labels:
+        problems.error(
+            f"{where}, column labels: is empty, but spans has {spans[0].name!r}; list each event "
+            f"in labels, or the video counts as one without an event"
+        )
+        return None
     if spans is None and not labels:
         spans = []  # without an event there is nothing to annotate
     if spans is None and split != "train":
@@ -222,16 +206,24 @@ def _text(value: Any) -> str:
 
 
 def _uri(value: Any, root: Location) -> str:
+    """Return a path below the root, in its shortest form: one file has one uri."""
     uri = _text(value)
     if not uri:
         raise DatasetError("is empty; say where the file lies below the root")
+    windows = PureWindowsPath(uri)
+    if "\\" in uri and not windows.is_absolute() and ".." not in windows.parts:
+        raise DatasetError(f"{uri!r} has backslashes; write {windows.as_posix()!r}")
     try:
         _ = root / uri
     except ArtifactError:
+        outside = True
+    else:
+        outside = windows.is_absolute()
+    if outside:
         raise DatasetError(
             f"{uri!r} does not lie below {root}; move the file there and name it from there"
-        ) from None
-    return uri
+        )
+    return posixpath.normpath(uri)
 
 
 def _split(value: Any) -> Split:
@@ -239,7 +231,9 @@ def _split(value: Any) -> Split:
     for split in get_args(Split):
         if name == split:
             return split
-    raise DatasetError(f"expected train, val or test, got {name!r}")
+    near = _SPLIT_OF.get(name.lower())
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise DatasetError(f"expected train, val or test, got {name!r}{hint}")
 
 
 def _labels(value: Any) -> list[str]:
@@ -270,9 +264,15 @@ def _parsed(part: str) -> _NamedSpan:
     name, _, times = part.rpartition(":")
     start, _, end = times.partition("-")
     try:
-        return _NamedSpan(name.strip(), float(start), float(end))
+        span = _NamedSpan(name.strip(), parse_seconds(start), parse_seconds(end))
     except ValueError:
-        raise DatasetError(f"expected label:start-end in seconds, got {part!r}") from None
+        span = None
+    if span is None or has_times(name):
+        raise DatasetError(
+            f"expected label:start-end in seconds, got {part!r}; decimals need a point, and "
+            f"several spans a ; between them"
+        )
+    return span
 
 
 def _checked(span: _NamedSpan, shown: str, timeline: Timeline) -> _NamedSpan:
@@ -288,40 +288,42 @@ def _checked(span: _NamedSpan, shown: str, timeline: Timeline) -> _NamedSpan:
     return span
 
 
-def _names(row: _Row) -> list[str]:
-    return [*row.labels, *(span.name for span in row.spans or [])]
+def _names(row: _Row) -> dict[str, list[str]]:
+    """Names of the events of a row, by column."""
+    return {"labels": row.labels, "spans": [span.name for span in row.spans or []]}
 
 
 def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str, ...]:
     """The classes that the user lists, or else all that the table names, sorted."""
     if not file.exists():
-        found = {name for row in rows for name in _names(row)}
+        places = first_places(
+            (name, f"{row.where}, column {column}")
+            for row in rows
+            for column, names in _names(row).items()
+            for name in names
+        )
+        check_names(places, problems, can_be_empty=_NO_EVENT)
+        found = {*places}
         if not found and not problems.errors:
             problems.error(f"{file}: no such file, and no row has a label: nothing to learn")
         return tuple(sorted(found))
-    try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    classes: list[str] = []
-    for number, name in enumerate((line.strip() for line in lines), start=1):
-        if name in classes:
+    places = {}
+    for number, name in enumerate((line.strip() for line in read_lines(file)), start=1):
+        if name in places:
             problems.error(f"{file}:{number}: {name!r} stands twice; remove one of the lines")
         elif name:
-            classes.append(name)
-    return tuple(classes)
+            places[name] = f"{file}:{number}"
+    check_names(places, problems, can_be_empty=_NO_EVENT)
+    return tuple(places)
 
 
 def _is_known(row: _Row, classes: tuple[str, ...], problems: Problems) -> bool:
     known = True
-    for column, names in (
-        ("labels", row.labels),
-        ("spans", [span.name for span in row.spans or []]),
-    ):
+    for column, names in _names(row).items():
         for name in names:
             if name not in classes:
-                near = get_close_matches(name, classes, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "add it there, or take it out"
+                near = nearest(name, classes)
+                hint = f"did you mean {near!r}?" if near else "add it there, or take it out"
                 problems.error(
                     f"{row.where}, column {column}: {name!r} is not in {CLASSES_FILE}; {hint}"
                 )

@@ -24,12 +24,13 @@ reader takes them for nothing, and reports them to `jobs/check_data.py`.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
+from distributed_avel.datasets.names import nearest
 from distributed_avel.datasets.problems import Problems
+from distributed_avel.datasets.text import parse_seconds, read_lines
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.timeline import Timeline
 
@@ -101,6 +102,7 @@ def read_llp(
         except ArtifactError:
             problems.error(f"{where}: {name!r} cannot be the name of a file")
             continue
+        problems.places[name] = where
         annotated = split != "train" or name in heard or name in seen
         audio, visual = tuple(heard[name]), tuple(seen[name])
         videos.append(
@@ -193,8 +195,8 @@ def _labels(where: str, names: str, problems: Problems) -> tuple[int, ...]:
 
 def _label(where: str, name: str) -> int:
     if name not in LLP_CLASSES:
-        near = get_close_matches(name, LLP_CLASSES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(name, LLP_CLASSES)
+        hint = f"; did you mean {near!r}?" if near else ""
         raise DatasetError(f"{where}: unknown event {name!r}, not one of LLP's 25{hint}")
     return LLP_CLASSES.index(name)
 
@@ -223,7 +225,7 @@ def _events(
 
 def _times(where: str, onset: str, offset: str) -> tuple[float, float]:
     try:
-        start_s, end_s = float(onset), float(offset)
+        start_s, end_s = parse_seconds(onset), parse_seconds(offset)
     except ValueError:
         start_s = end_s = math.nan
     if not (0 <= start_s < math.inf and 0 <= end_s < math.inf):
@@ -241,11 +243,7 @@ def _rows(file: Location, num_fields: int, problems: Problems) -> Iterator[tuple
             f"{file}: no such file; data.root must be the folder that holds "
             f"{', '.join([*SPLIT_FILES.values(), AUDIO_EVENTS, VISUAL_EVENTS])}"
         )
-    try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         fields = [field.strip() for field in line.split("\t")]
         if not line.strip() or (number == 1 and fields[0] == "filename"):
             continue

@@ -5,7 +5,7 @@ import pytest
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
-from distributed_avel.datasets import VideoSet, load_dataset
+from distributed_avel.datasets import Problems, VideoSet, inspect_dataset, load_dataset
 from distributed_avel.datasets.ave import AVE_CLASSES
 from distributed_avel.errors import DatasetError
 
@@ -166,8 +166,13 @@ def test_other_categories_are_the_classes_sorted(tmp_path):
     [
         ({"Annotations": [*LINES, "Bark&eee&good&5&2"]}, r"Annotations\.txt:6: start must lie"),
         ({"Annotations": [*LINES, "Bark&eee&good&-1&2"]}, r"Annotations\.txt:6: start must lie"),
-        ({"Annotations": [*LINES, "Bark&eee&good&0&inf"]}, r"Annotations\.txt:6: start must lie"),
+        (
+            {"Annotations": [*LINES, "Bark&eee&good&0&inf"]},
+            r"Annotations\.txt:6: .* numbers of sec",
+        ),
         ({"Annotations": [*LINES, "Bark&eee&good&0&x"]}, r"Annotations\.txt:6: .* numbers of sec"),
+        ({"Annotations": [*LINES, "Bark&eee&good&0&1,5"]}, r"txt:6: .*decimals need a point"),
+        ({"Annotations": ["Bark&eee&good&&", *LINES]}, r"Annotations\.txt:1: .* numbers"),
         ({"Annotations": ["Bark&eee&good&0&ten", *LINES]}, r"Annotations\.txt:1: .* numbers"),
         ({"Annotations": [*LINES, "Bark&eee&0&5"]}, r"Annotations\.txt:6: expected category&vid"),
         ({"Annotations": [*LINES, "&eee&good&0&5"]}, r"Annotations\.txt:6: the category is empty"),
@@ -180,6 +185,8 @@ def test_other_categories_are_the_classes_sorted(tmp_path):
         ({"testSet": ["aaa"]}, r"testSet\.txt:1: 'aaa' is in trainSet\.txt already"),
         ({"valSet": ["", ""]}, r"valSet\.txt: names no video"),
         ({"eventFreeSet": ["aaa"]}, r"eventFreeSet\.txt:1: 'aaa' has an event in Annotations"),
+        ({"Annotations": [*LINES, "bark&eee&good&0&5"]}, r"txt:6: 'bark' .*upper and lower case"),
+        ({"Annotations": [*LINES, "Background&e&good&0&5"]}, r"6: 'Background' cannot be a class"),
         ({"eventFreeSet": [LINES[0]]}, r"eventFreeSet\.txt:1: expected a video id alone"),
     ],
 )
@@ -201,6 +208,15 @@ def test_a_slip_in_a_category_of_ave_is_found(tmp_path):
     lines[3] = lines[3].replace("Fixed-wing", "Fixed wing")
     with pytest.raises(DatasetError, match=r"Annotations\.txt:4: .*did you mean 'Fixed-wing air"):
         load(small(tmp_path, Annotations=lines))
+
+
+def test_annotations_that_no_split_uses_are_an_oddity(tmp_path):
+    problems = Problems()
+    root = small(tmp_path, Annotations=[*LINES, "Goat&unused&good&0&5"])
+    inspect_dataset(DataConfig(dataset="ave"), root, problems)
+
+    (oddity,) = [o for o in problems.oddities if o.kind == "video in no split"]
+    assert oddity.where.endswith("Annotations.txt:6")
 
 
 def test_bytes_that_are_not_text_are_refused(tmp_path):

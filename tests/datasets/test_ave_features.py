@@ -8,7 +8,13 @@ import pytest
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
-from distributed_avel.datasets import VideoSet, feature_source, load_dataset
+from distributed_avel.datasets import (
+    Problems,
+    VideoSet,
+    feature_source,
+    inspect_dataset,
+    load_dataset,
+)
 from distributed_avel.datasets.base import FeatureChunk
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
@@ -245,3 +251,100 @@ def test_the_timeline_must_be_that_of_the_features(tmp_path):
     config = DataConfig(dataset="ave_features", num_segments=8)
     with pytest.raises(DatasetError, match=r"expected an array of shape \(70, 8, 7, 7, 512\)"):
         load_dataset(config, Location.at(tmp_path))
+
+
+def orders(root: Path) -> dict[str, np.ndarray]:
+    made = {}
+    for split in ("train", "val", "test"):
+        with h5py.File(root / f"{split}_order.h5") as opened:
+            made[split] = opened["order"][:]
+    return made
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda numbers: numbers.astype(np.float64),
+        lambda numbers: numbers.astype(np.float32),
+        lambda numbers: numbers.astype(np.uint16),
+        lambda numbers: numbers.astype(np.float64)[:, None],
+        lambda numbers: numbers[None],
+    ],
+)
+def test_row_numbers_as_pandas_and_matlab_write_them_are_read(root, tmp_path, form):
+    write(tmp_path)
+    for split, numbers in orders(tmp_path).items():
+        save(tmp_path / f"{split}_order.h5", form(numbers), "order")
+    assert load(tmp_path).to_table() == load(root).to_table()
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (lambda numbers: numbers + 0.5, r"has [\d.]+ at position 0, which is not a row number"),
+        (lambda numbers: np.append(numbers, np.nan), "has nan at position 10, which is not a row"),
+        (lambda numbers: numbers.astype("S"), r"got values of type text in shape \(10,\)"),
+        (lambda numbers: numbers > 9, r"got values of type bool in shape \(10,\)"),
+        (lambda numbers: np.stack([numbers, numbers]), r"in shape \(2, 10\)"),
+        (lambda numbers: numbers[0], r"in shape \(\)"),
+        (lambda numbers: numbers[:0], "'order' is empty; every split needs a row"),
+        (
+            lambda numbers: numbers.astype(float) * 100,
+            r"there is no row \d+00: Annotations\.txt has",
+        ),
+        (lambda numbers: np.append(numbers, numbers[0]), r"row \d+ is in val_order\.h5 already"),
+    ],
+)
+def test_what_is_no_list_of_row_numbers_names_file_and_remedy(tmp_path, form, says):
+    write(tmp_path)
+    save(tmp_path / "val_order.h5", form(orders(tmp_path)["val"]), "order")
+    with pytest.raises(DatasetError, match=rf"val_order\.h5: .*{says}"):
+        load(tmp_path)
+
+
+def test_orders_that_all_cannot_be_read_are_told_together(tmp_path):
+    write(tmp_path)
+    for split, numbers in orders(tmp_path).items():
+        save(tmp_path / f"{split}_order.h5", numbers + 0.5, "order")
+    with pytest.raises(DatasetError, match=r"3 problem\(s\)"):
+        load(tmp_path)
+
+
+def test_rows_counted_from_one_are_told(tmp_path):
+    write(tmp_path)
+    for split, numbers in orders(tmp_path).items():
+        save(tmp_path / f"{split}_order.h5", (numbers + 1.0)[None], "order")
+    with pytest.raises(DatasetError, match=r"count the rows from 1, as MATLAB does.* subtract 1"):
+        load(tmp_path)
+
+
+def test_rows_that_no_split_uses_are_an_oddity(tmp_path):
+    write(tmp_path, noisy=False)
+    order = orders(tmp_path)["train"]
+    save(tmp_path / "train_order.h5", order[1:], "order")
+    problems = Problems()
+    inspect_dataset(CONFIG, Location.at(tmp_path), problems)
+
+    oddities = [o for o in problems.oddities if o.kind == "video in no split"]
+    assert [o.where for o in oddities] == [f"{tmp_path}/Annotations.txt:{order[0] + 1}"]
+
+
+def test_an_array_that_pandas_wrote_as_a_group_is_told(tmp_path):
+    write(tmp_path)
+    with h5py.File(tmp_path / "val_order.h5", "w") as opened:
+        opened["order/block0_values"] = np.arange(10)
+    with pytest.raises(DatasetError, match=r"val_order\.h5: 'order' is a group .*as pandas writes"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mil_labels.h5", "labels.h5", "labels_noisy.h5"])
+def test_labels_may_be_any_numbers_but_not_text(root, tmp_path, name):
+    write(tmp_path)
+    with h5py.File(tmp_path / name) as opened:
+        labels = opened["avadataset"][:]
+    for dtype in (np.int8, np.float64, bool):
+        save(tmp_path / name, labels.astype(dtype))
+        assert load(tmp_path).to_table() == load(root).to_table()
+    save(tmp_path / name, labels.astype("S1"))
+    with pytest.raises(DatasetError, match=rf"{name}: expected 0 and 1 .* got values of type \|S1"):
+        load(tmp_path)

@@ -10,14 +10,12 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset, load_dataset
 from distributed_avel.datasets.checks import (
-    MEANING,
-    Report,
     check,
-    render,
     survey,
     without_leaks,
     write_split,
 )
+from distributed_avel.datasets.findings import MEANING, Report, render
 from distributed_avel.errors import DatasetError
 from jobs.check_data import main
 from tests.datasets.examples import EXAMPLES, FACTS, write_lines, write_published_ave
@@ -47,7 +45,7 @@ def test_the_published_ave_has_exactly_these_anomalies(ave):
         "file in two splits": 18,
         "file twice": 28,
         "empty span": 1,
-        "label without truth": 1,
+        "label without ground truth": 1,
     }
     shared = Counter(
         " and ".join(part.split(" ")[0] for part in finding.message.split(" and "))
@@ -56,7 +54,8 @@ def test_the_published_ave_has_exactly_these_anomalies(ave):
     )
     assert shared == {"train and val": 10, "train and test": 8}
     assert places(report, "empty span")[0].endswith("Annotations.txt:27")  # row 26, from 0
-    assert places(report, "label without truth") == ["VWi2ENBuTbw"]
+    (where,) = places(report, "label without ground truth")
+    assert where.endswith("Annotations.txt:27")
 
 
 def test_the_facts_of_the_published_ave_are_these(ave):
@@ -76,10 +75,11 @@ def test_the_published_llp_has_exactly_these_anomalies():
         "empty span": 4,
         "offset before onset": 1,
         "event twice": 8,
+        "overlapping spans": 15,
         "label twice": 1,
         "unknown video": 25,
-        "label without truth": 38,
-        "truth outside labels": 65,
+        "label without ground truth": 38,
+        "ground truth outside the labels": 65,
     }
     assert report.num_files == 11_849
     assert report.splits["train"].num_annotated == 0
@@ -174,11 +174,12 @@ def test_truth_outside_labels_and_the_video_and_classes_without_training_are_fou
     write_lines(other / "videos.csv", rows)
     report = report_of(DataConfig(dataset="folder"), other)
     assert report.counts() == {
-        "label without truth": 2,
-        "truth outside labels": 1,
+        "label without ground truth": 2,
+        "ground truth outside the labels": 1,
         "class without training videos": 1,
     }
-    assert places(report, "label without truth") == ["a", "c"]  # 0.2 s is no segment
+    found = places(report, "label without ground truth")
+    assert found == [f"{other}/videos.csv:2", f"{other}/videos.csv:4"]  # 0.2 s is no segment
 
 
 def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
@@ -196,7 +197,9 @@ def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
 def test_the_text_shows_some_examples_of_each_kind_and_how_many_there_are(ave):
     text = render(report_of(DataConfig(dataset="ave"), ave), shown=2)
 
-    assert "file in two splits (18): " + MEANING["file in two splits"] in text
+    meaning = MEANING["file in two splits"]
+    assert f"file in two splits (18)\n  consequence: {meaning.consequence}\n" in text
+    assert f"  remedy: {meaning.remedy}\n" in text
     assert "... and 16 more, with --json" in text
     assert "17.8 %" in text
     assert "48 finding(s)" in text
@@ -225,6 +228,44 @@ def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, ca
         file.write("a,train,x,\nb,val,x,x:0-1\nc,test,x,x:0-1\n")
     status, out, _ = job(capsys, "--data.dataset", "folder", "--data.root", root, "--no-files")
     assert (status, "Nothing wrong was found." in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "status_of_pipeline"),
+    [
+        (["a,train,dog,", "b,train,Dog,"], "unusable", 2),
+        (["a,train,dog,", "b,train,background,"], "unusable", 2),
+        (["a,train,dog,", 'b,train,"dog,bell",'], "several labels in one", 0),
+        (["a,train,dog,", "b,train,dog|bell,"], "several labels in one", 0),
+        (["a,train,dog bark,", "b,train,dog_bark,"], "similar labels", 0),
+        (["a,train,dog;ca\u200bt,"], "unusual characters", 0),
+        (["a,train,dog,dog:0-3;dog:2-4"], "overlapping spans", 0),
+        (["a,train,dog,", "v,val,cat,cat:0-3"], "class without training videos", 0),
+        (["a,train,dog,", "t,test,cat,cat:0-3"], "class without training videos", 0),
+        (["a,train,dog,", "v,val,dog,cat:0-3"], "ground truth outside the labels", 0),
+        (["a,train,dog,", '"b,train,dog,'], "unusable", 2),
+    ],
+)
+def test_a_mistake_in_a_table_is_shown_with_its_row_consequence_and_remedy(
+    tmp_path, capsys, rows, kind, status_of_pipeline
+):
+    sound = ["y,val,dog,dog:0-3", "z,test,dog,dog:0-3"]
+    write_lines(tmp_path / "videos.csv", ["uri,split,labels,spans", *sound, *rows])
+    options = ("--data.dataset", "folder", "--data.root", tmp_path, "--no-files")
+
+    status, out, _ = job(capsys, *options)
+
+    assert status == 1
+    shown = out[out.index(f"\n{kind} (1)\n") :].split("\n\n")[0]
+    assert f"consequence: {MEANING[kind].consequence}\n" in shown
+    assert f"remedy: {MEANING[kind].remedy}\n" in shown
+    assert f"videos.csv:{len(rows) + 3}" in shown
+    config = DataConfig(dataset="folder")
+    if status_of_pipeline == 0:
+        assert load_dataset(config, Location.at(tmp_path)).videos
+    else:
+        with pytest.raises(DatasetError, match=rf"videos\.csv:{len(rows) + 3}"):
+            load_dataset(config, Location.at(tmp_path))
 
 
 def test_the_job_reports_a_data_set_that_cannot_be_read(tmp_path, capsys):

@@ -1,5 +1,10 @@
 """A user's own videos: one table, and a message for every slip in it."""
 
+import csv
+import io
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +114,36 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("f,train,dog,:2-3,", r"csv:6, column spans: ':2-3': says no label"),
         ("f,train,dog,dog:3-3,", r"csv:6, column spans: .* end behind its start"),
         ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end behind its start"),
-        ("f,train,dog,dog:0-nan,", r"csv:6, column spans: .* end behind its start"),
+        ("f,train,dog,dog:0-nan,", r"csv:6, column spans: expected label:start-end"),
         ("f,train,dog,dog:8-11,", r"csv:6, column spans: .* ends behind the 10 s of data\.num_seg"),
         ("f,val,dog,,", r"csv:6, column spans: a video of the split 'val' needs .* dog:0-10"),
         (
             "clips/a.mp4,train,dog,,",
             r"csv:6: 'clips/a\.mp4' is the name of .*csv:2 too; .*video_id",
+        ),
+        (
+            "clips\\f.mp4,train,dog,,",
+            r"csv:6, column uri: .* has backslashes; write 'clips/f\.mp4'",
+        ),
+        ("C:\\clips\\f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("C:/clips/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("clips\\..\\..\\f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("f,Train,dog,,", r"csv:6, column split: .* got 'Train'; did you mean 'train'\?"),
+        ("f,validation,dog,,", r"csv:6, column split: .* did you mean 'val'\?"),
+        ("f,train,Dog,,", r"csv:6, column labels: 'Dog' and 'dog' \(.*csv:2, .* upper and lower"),
+        ("f,train,dog,Dog:0-3,", r"csv:6, column spans: 'Dog' and 'dog' .* upper and lower"),
+        ("f,train,Background,,", r"csv:6, column labels: 'Background' cannot be a class: .* empty"),
+        ("f,train,dog:2-5,,", r"csv:6, column labels: 'dog:2-5' is a label with times"),
+        ("f,train,,dog:2-5,", r"csv:6, column labels: is empty, but spans has 'dog'"),
+        ('f,train,dog,"dog:0,5-3",', r"csv:6, column spans: .* decimals need a point"),
+        ('f,train,dog,"dog:0-3,bell:1-2",', r"csv:6, column spans: .* several spans a ; between"),
+        ("f,train,dog,dog:0-3|bell:1-2,", r"csv:6, column spans: .* several spans a ; between"),
+        ("f,train,dog,dog:1_0-3,", r"csv:6, column spans: expected label:start-end"),
+        ("clips/a.mp4,train,dog;bell,,", r"csv:6: repeats .*csv:2; remove one"),
+        ("./clips//a.mp4,train,dog;bell,,", r"csv:6: repeats .*csv:2; remove one"),
+        (
+            "clips/a.mp4,test,dog,dog:0-3,",
+            r"csv:6: 'clips/a\.mp4' is in train already \(.*csv:2\); .* tested on what it was",
         ),
         ("f,train,dog", r"csv:6: 2 field\(s\) less than the header"),
         ("f, g,train,dog,,", r"csv:6: 1 field\(s\) more than the header; .* needs quotes"),
@@ -196,3 +225,123 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
     (tmp_path / "videos.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match=r"videos\.csv: not UTF-8"):
         load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
+
+
+def test_utf16_is_named_with_a_command_that_converts_it(tmp_path):
+    text = "\n".join([HEADER, *ROWS])
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "videos.csv").write_bytes(text.encode(encoding))
+        with pytest.raises(DatasetError, match=r"videos\.csv: not UTF-8: .*iconv -f UTF-16"):
+            load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
+
+
+def test_another_encoding_is_named_with_the_line(tmp_path):
+    text = "\n".join([HEADER, *ROWS, "f,train,caf\u00e9,,"])
+    (tmp_path / "videos.csv").write_bytes(text.encode("windows-1252"))
+    with pytest.raises(DatasetError, match=r"videos\.csv:6: not UTF-8 .*iconv -f WINDOWS-1252"):
+        load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path, end, mark):
+    plain = load(tmp_path, ROWS)
+    other = tmp_path / "other"
+    other.mkdir()
+    text = mark + end.join([HEADER, *ROWS, ""])
+    (other / "videos.csv").write_bytes(text.encode())
+
+    read = load_dataset(DataConfig(dataset="folder"), Location.at(other))
+    assert read.to_table() == plain.to_table()
+
+    (other / "videos.csv").write_bytes((text + f"f,nowhere,dog,,{end}").encode())
+    with pytest.raises(DatasetError, match=r"videos\.csv:6, column split"):
+        load_dataset(DataConfig(dataset="folder"), Location.at(other))
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
+)
+def test_another_delimiter_is_named_with_a_command_that_converts_it(tmp_path, delimiter, name):
+    rows = io.StringIO()
+    fields = csv.reader([HEADER, *ROWS])
+    csv.writer(rows, delimiter=delimiter).writerows(fields)
+    lines = rows.getvalue().splitlines()
+
+    with pytest.raises(DatasetError, match=f"{name} separate the columns, but commas") as caught:
+        load(tmp_path, lines[1:], header=lines[0])
+    command = re.findall(r"python -c .*", str(caught.value))[0]
+    command = command.replace("python", sys.executable, 1)
+    command = command.replace("< OLD > NEW", "< videos.csv > new.csv")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    (tmp_path / "new.csv").rename(tmp_path / "videos.csv")
+    converted = load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
+    assert converted.to_table() == load(tmp_path, ROWS).to_table()
+
+
+def test_the_delimiter_line_of_a_spreadsheet_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"videos\.csv:1: 'sep=;' is for Excel alone"):
+        load(tmp_path, [HEADER, *ROWS], header="sep=;")
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        ('"clips/f.mp4,train,dog,,', 4),  # closed by the quote of the next quoted row, or never
+        ('clips/f.mp4,train,"dog,,', 4),
+        ('clips/f.mp4,train,dog,,"', 4),
+        ('clips/f.mp4,train,"dog"x,,', 4),
+    ],
+)
+@pytest.mark.parametrize("num_below", [0, 1, 3, 5000])
+@pytest.mark.parametrize("quoted_below", [False, True])
+def test_a_stray_quote_names_its_own_row_and_hides_no_other(
+    tmp_path, broken, line, num_below, quoted_below
+):
+    below = [f"clips/{i}.mp4,train,dog,," for i in range(num_below)]
+    if quoted_below:
+        below += ['"clips/g, h.mp4",train,"dog;bell",,']
+    rows = [ROWS[2], ROWS[3], broken, *below, "z.mp4,nowhere,dog,,"]
+
+    with pytest.raises(DatasetError, match=r"2 problem\(s\)") as caught:
+        load(tmp_path, rows)
+    _, quote, split = str(caught.value).splitlines()
+    assert f"videos.csv:{line}: a quote" in quote
+    assert f"videos.csv:{len(rows) + 1}, column split" in split
+
+
+def test_two_stray_quotes_that_match_by_chance_are_found(tmp_path):
+    rows = [*ROWS, 'f.mp4,train,dog,,"x', "g.mp4,train,dog,,", 'h.mp4,train,dog,,y"']
+    with pytest.raises(DatasetError, match=r"videos\.csv:6: a quote"):
+        load(tmp_path, rows)
+
+
+def test_a_line_break_in_a_column_of_notes_is_read(tmp_path):
+    header = "uri,split,labels,spans,note"
+    rows = ['a,train,dog,,"first line\nsecond, line, with, three, commas"', "b,val,dog,dog:0-3,"]
+    rows += ["c,test,dog,dog:0-3,", "d,nowhere,dog,,"]
+    assert len(load(tmp_path, rows[:-1], header=header).videos) == 3
+    with pytest.raises(DatasetError, match=r"videos\.csv:6, column split"):
+        load(tmp_path, rows, header=header)
+
+
+def test_a_header_in_capitals_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="column 'SPANS': perhaps 'spans'"):
+        load(tmp_path, ["a,train,dog,x"], header="uri,split,labels,SPANS")
+
+
+def test_spellings_in_the_list_of_classes_are_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\nbell\nDog\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"classes\.txt:3: 'Dog' and 'dog' \(.*classes\.txt:1\)"):
+        load(tmp_path, ROWS)
+    (tmp_path / "classes.txt").write_text("dog\nbell\nbackground\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"classes\.txt:3: 'background' cannot be a class"):
+        load(tmp_path, ROWS)
+
+
+def test_one_file_has_one_uri(tmp_path):
+    rows = [*ROWS, "./clips//a.mp4,train,dog,,other"]
+    videos = load(tmp_path, rows)
+    assert {v.uri for v in videos.videos if v.video_id in ("other", "clips/a.mp4")} == {
+        "clips/a.mp4"
+    }

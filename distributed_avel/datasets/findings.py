@@ -1,0 +1,176 @@
+"""Findings of a data check: their kinds, the report that holds them, and its text."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distributed_avel.datasets.names import MERGED, SIMILAR, UNUSUAL
+
+UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What findings of one kind do to the results, and what to do about them."""
+
+    consequence: str
+    remedy: str
+
+
+MEANING: dict[str, Meaning] = {
+    UNUSABLE: Meaning(
+        "the pipeline refuses the data set", "fix these first; each message says how"
+    ),
+    "missing file": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "add the file, or remove its rows",
+    ),
+    "empty file": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "fetch the file again, or remove its rows",
+    ),
+    "file in two splits": Meaning(
+        "the model is tested on what it was trained on",
+        "write a split that shares no file with --write-split DIR",
+    ),
+    "same content": Meaning(
+        "files of equal bytes under two names are one file in two videos", "remove one of them"
+    ),
+    "file twice": Meaning(
+        "a file is several videos of one split", "none for AVE, which annotates 45 files twice"
+    ),
+    MERGED: Meaning(
+        "a video of both classes counts as one of a third class",
+        "separate labels with ; if the name stands for several",
+    ),
+    SIMILAR: Meaning(
+        "one class may be counted as two", "write both the same if they mean the same"
+    ),
+    UNUSUAL: Meaning(
+        "a name that looks the same can be another class", "type the name again, in all its rows"
+    ),
+    "empty span": Meaning("an event that lasts no time is in no segment", "correct its times"),
+    "offset before onset": Meaning(
+        "an event that ends before it begins is in no segment", "exchange its times"
+    ),
+    "event outside the video": Meaning(
+        "only the time within data.num_segments x data.segment_s counts",
+        "correct the times, or raise data.num_segments",
+    ),
+    "event twice": Meaning("it counts once", "remove one of the rows"),
+    "overlapping spans": Meaning(
+        "segments that several spans of one class cover count once", "join the spans"
+    ),
+    "label twice": Meaning("it counts once", "remove one of them"),
+    "unknown video": Meaning(
+        "these events belong to no video of the splits and are not used",
+        "correct the name of the video, or remove the row",
+    ),
+    "video in no split": Meaning(
+        "these annotated videos are not used", "list them in the file of a split, if they should be"
+    ),
+    "label without ground truth": Meaning(
+        "the video-level label names an event that no segment has: segment metrics never count it",
+        "add the times of the event, or remove the label",
+    ),
+    "ground truth outside the labels": Meaning(
+        "a segment has an event that the video-level label lacks: training is told that the video "
+        "does not have it",
+        "add the event to the labels of the video",
+    ),
+    "class without training videos": Meaning(
+        "the class cannot be learned, and lowers the scores of validation and test",
+        "move some of its videos to train, or remove the label",
+    ),
+    "event-free videos left out": Meaning(
+        "Step 2 has worse partner videos without them", "fetch the missing file"
+    ),
+}
+"""Kinds of findings, in the order of a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that looks wrong; `where` names a file, a file and line, or a video."""
+
+    kind: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitFacts:
+    """Counts of one split.
+
+    `background_share` is the fraction of segments without an audio-visual event, 0..1, over the
+    `num_annotated` videos that have segment-level labels.
+    """
+
+    num_videos: int
+    num_event_free: int
+    num_annotated: int
+    background_share: float | None
+    class_counts: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Counts and findings of a data set; `splits` is empty where it cannot be read."""
+
+    dataset: str
+    num_files: int
+    splits: dict[str, SplitFacts]
+    findings: list[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+    def counts(self) -> dict[str, int]:
+        """Count the findings of each kind, in the order of `MEANING`."""
+        counts = Counter(finding.kind for finding in self.findings)
+        return {kind: counts[kind] for kind in MEANING if counts[kind]}
+
+
+def render(report: Report, shown: int = 5) -> str:
+    """Format the report for a terminal, with the first `shown` findings of each kind."""
+    lines = [report.dataset]
+    if report.splits:
+        lines += ["", *_table(report)]
+    counts = report.counts()
+    lines += ["", f"{sum(counts.values())} finding(s)" if counts else "Nothing wrong was found."]
+    for kind, count in counts.items():
+        of_kind = [finding for finding in report.findings if finding.kind == kind]
+        lines += ["", f"{kind} ({count})"]
+        lines += [f"  consequence: {MEANING[kind].consequence}"]
+        lines += [f"  remedy: {MEANING[kind].remedy}"]
+        for finding in of_kind[:shown]:
+            where = f"{finding.where}: " if finding.where else ""
+            lines.append(f"    {where}{finding.message}")
+        if count > shown:
+            lines.append(f"    ... and {count - shown} more, with --json")
+    return "\n".join(lines)
+
+
+def _table(report: Report) -> list[str]:
+    splits = report.splits
+    rows: list[tuple[str, list[str]]] = [
+        ("", list(splits)),
+        ("videos", [str(facts.num_videos) for facts in splits.values()]),
+        ("  without an event", [str(facts.num_event_free) for facts in splits.values()]),
+        ("  segments annotated", [str(facts.num_annotated) for facts in splits.values()]),
+        (
+            "background segments",
+            [
+                "-" if facts.background_share is None else f"{100 * facts.background_share:.1f} %"
+                for facts in splits.values()
+            ],
+        ),
+    ]
+    names = next(iter(splits.values())).class_counts
+    rows += [(name, [str(facts.class_counts[name]) for facts in splits.values()]) for name in names]
+    width = max(len(name) for name, _ in rows)
+    return [
+        *(f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells) for name, cells in rows),
+        f"{report.num_files} files",
+    ]
