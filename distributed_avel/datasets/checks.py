@@ -98,7 +98,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Repo
     splits = {split: _facts(videos, videos.split(split)) for split in get_args(Split)}
     for name in videos.classes:
         held_out: tuple[Split, ...] = ("val", "test")
-        wanted = [split for split in held_out if splits[split].class_counts[name]]
+        wanted: list[Split] = [split for split in held_out if splits[split].class_counts[name]]
         if wanted and not splits["train"].class_counts[name]:
             first = next(
                 v for v in videos.split(wanted[0]) if videos.classes.index(name) in v.labels
