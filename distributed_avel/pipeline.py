@@ -60,7 +60,7 @@ from distributed_avel.tasks import Task, task_of
 
 _REVISIONS = {
     "data": 1,
-    "extract": 1,
+    "extract": 2,
     "base": 3,
     "refine": 3,
     "retrain": 3,

@@ -11,6 +11,7 @@ from distributed_avel.config.loading import explain as explain
 from distributed_avel.config.loading import load_values as load_values
 from distributed_avel.config.loading import validate as validate
 from distributed_avel.config.runs import Arm as Arm
+from distributed_avel.config.runs import InspectConfig as InspectConfig
 from distributed_avel.config.runs import ReproduceConfig as ReproduceConfig
 from distributed_avel.config.runs import RunConfig as RunConfig
 from distributed_avel.config.runs import SweepConfig as SweepConfig
@@ -23,8 +24,10 @@ from distributed_avel.config.sections import ExtractConfig as ExtractConfig
 from distributed_avel.config.sections import ModelConfig as ModelConfig
 from distributed_avel.config.sections import Precision as Precision
 from distributed_avel.config.sections import Preprocessing as Preprocessing
+from distributed_avel.config.sections import ReaderName as ReaderName
 from distributed_avel.config.sections import RefineConfig as RefineConfig
 from distributed_avel.config.sections import ReportConfig as ReportConfig
+from distributed_avel.config.sections import Sampling as Sampling
 from distributed_avel.config.sections import SyntheticConfig as SyntheticConfig
 from distributed_avel.config.sections import SyntheticLlpConfig as SyntheticLlpConfig
 from distributed_avel.config.sections import TrackingConfig as TrackingConfig

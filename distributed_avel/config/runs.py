@@ -80,6 +80,15 @@ class RunConfig(Config):
         return self.run_dir or f"runs/{self.data.dataset}"
 
 
+class InspectConfig(RunConfig):
+    """The settings of a run for looking at one file: windows need not fit its length."""
+
+    @field_validator("refine")
+    @classmethod
+    def _windows_fit_the_video(cls, refine: RefineConfig, info: ValidationInfo) -> RefineConfig:
+        return refine
+
+
 class SweepConfig(Config):
     """What a sweep tries, and how the best of it is chosen."""
 

@@ -15,6 +15,8 @@ from pydantic import (
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Preprocessing = Literal["keras_caffe", "torchvision"]
+Sampling = Literal["time", "published"]
+ReaderName = Literal["auto", "decord", "pyav"]
 
 
 class Config(BaseModel):
@@ -126,6 +128,15 @@ class ExtractConfig(Config):
     frames_per_segment: PositiveInt | None = None
     """Frames sampled in a segment; their features are averaged. By default the number of the
     published features: 16, and 8 for the networks of LLP."""
+
+    sampling: Sampling = "time"
+    """Which frames are sampled: `time`, those on display at equal distances in time; or
+    `published`, those that AVE's features were made of, by frame count, which drifts from the
+    sound wherever the frame rate is not a whole number."""
+
+    reader: ReaderName = "auto"
+    """What decodes pictures: `pyav`; `decord`, which refuses files of which it may give other
+    frames; or `auto`, decord where it gives the same frames and PyAV everywhere else."""
 
     weights: dict[str, str] = {}
     """Weights of a network, by its name: a path, a URI, the name of published weights, or

@@ -47,6 +47,12 @@ class Extractor(ABC):
     default_frames_per_segment: ClassVar[int] = 16
     """What `extract.frames_per_segment` is where the user does not set it."""
 
+    picture_size: ClassVar[tuple[int, int] | int]
+    """Size of the pictures that it takes, as `sample_frames` has it."""
+
+    sample_rate_hz: ClassVar[int]
+    """Sample rate of the sound that it takes."""
+
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         networks = self.networks(config)
         unknown = sorted(config.weights.keys() - networks.keys())

@@ -40,6 +40,9 @@ _FLUTTER = (0.6, 0.3)
 class Descriptors(Extractor):
     """Colour, texture, edges and motion on a 7 x 7 grid; mean and spread of 64 log-mel bands."""
 
+    picture_size = (_SIDE, _SIDE)
+    sample_rate_hz = _LOG_MEL.sample_rate_hz
+
     @property
     def shapes(self) -> FeatureShapes:
         """Audio (T, 128), visual (T, 49, 16)."""
@@ -51,8 +54,15 @@ class Descriptors(Extractor):
 
     def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Decode and describe a media file: audio (T, 128), visual (T, 49, 16)."""
-        wave_N = read_audio(media, self.timeline, _LOG_MEL.sample_rate_hz)
-        sampled = sample_frames(media, self.timeline, self.frames_per_segment, (_SIDE, _SIDE))
+        wave_N = read_audio(media, self.timeline, self.sample_rate_hz)
+        sampled = sample_frames(
+            media,
+            self.timeline,
+            self.frames_per_segment,
+            self.picture_size,
+            sampling=self.config.sampling,
+            reader=self.config.reader,
+        )
         visual_TRD = np.stack(
             [
                 describe_frames(sampled.frames_FHW3[frames_F], counts_F)
@@ -61,7 +71,7 @@ class Descriptors(Extractor):
                 )
             ]
         )
-        waves_TN = segments_of_audio(wave_N, self.timeline, _LOG_MEL.sample_rate_hz)
+        waves_TN = segments_of_audio(wave_N, self.timeline, self.sample_rate_hz)
         return describe_audio(waves_TN), visual_TRD.astype(np.float16)
 
     def embed(

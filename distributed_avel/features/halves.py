@@ -17,6 +17,7 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import WeightsError
 from distributed_avel.features.base import Extractor, Features, FeatureShapes
 from distributed_avel.features.weights import RANDOM, RANDOM_SEED, WeightsFile, find_weights
+from distributed_avel.media.video import SampledFrames, sample_frames
 from distributed_avel.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ Weights = Mapping[str, WeightsFile | None]
 
 class Half(ABC):
     """Turns the pictures, or the sound, of media files into features with frozen networks."""
+
+    picture_size: ClassVar[tuple[int, int] | int]
+    """Size of the pictures that it takes; of a half for pictures only."""
+
+    sample_rate_hz: ClassVar[int]
+    """Sample rate of the sound that it takes; of a half for sound only."""
 
     def __init__(self, timeline: Timeline, config: ExtractConfig, frames_per_segment: int) -> None:
         self.timeline = timeline
@@ -55,6 +62,17 @@ class Half(ABC):
     def prepare(self, media: bytes) -> Any:
         """As `Extractor.prepare`, for this half. It must not import torch."""
 
+    def sample(self, media: bytes) -> SampledFrames:
+        """Sample the frames that this half takes, as the settings say."""
+        return sample_frames(
+            media,
+            self.timeline,
+            self.frames_per_segment,
+            self.picture_size,
+            sampling=self.config.sampling,
+            reader=self.config.reader,
+        )
+
     @abstractmethod
     def load(self, weights: Weights) -> None:
         """Load the networks."""
@@ -69,6 +87,10 @@ class PairedExtractor(Extractor):
 
     visual_half: ClassVar[type[Half]]
     audio_half: ClassVar[type[Half]]
+
+    def __init_subclass__(cls) -> None:
+        cls.picture_size = cls.visual_half.picture_size
+        cls.sample_rate_hz = cls.audio_half.sample_rate_hz
 
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         super().__init__(timeline, config)

@@ -21,7 +21,6 @@ from PIL import Image
 from distributed_avel.config import ExtractConfig
 from distributed_avel.features.halves import Half, Weights, loaded
 from distributed_avel.features.vgg19 import mean_over_samples
-from distributed_avel.media.video import sample_frames
 
 _SHORTER_SIDE = 256
 _CROP = 224
@@ -40,6 +39,7 @@ class FramesAndClips(NamedTuple):
 class ResNetAndR2Plus1d(Half):
     """Mean frame features and motion features of each segment, side by side."""
 
+    picture_size = _SHORTER_SIDE
     _run_frames = None
     _run_clips = None
 
@@ -55,7 +55,7 @@ class ResNetAndR2Plus1d(Half):
 
     def prepare(self, media: bytes) -> FramesAndClips:
         """Each distinct frame once for either network: 15 MB for ten seconds."""
-        sampled = sample_frames(media, self.timeline, self.frames_per_segment, _SHORTER_SIDE)
+        sampled = self.sample(media)
         return FramesAndClips(
             centre_crop(sampled.frames_FHW3),
             np.stack([_small(picture_HW3) for picture_HW3 in sampled.frames_FHW3]),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.features.halves import Half, Weights, loaded
-from distributed_avel.media.video import SampledFrames, sample_frames
+from distributed_avel.media.video import SampledFrames
 
 _SIDE = 224
 _REGIONS = 49
@@ -26,6 +26,7 @@ _DIM = 512
 class Vgg19(Half):
     """Means over the frames of a segment of VGG-19's last pooling layer."""
 
+    picture_size = (_SIDE, _SIDE)
     _run = None
 
     @classmethod
@@ -46,7 +47,7 @@ class Vgg19(Half):
 
     def prepare(self, media: bytes) -> SampledFrames:
         """Each distinct frame once, at 224 x 224: at most 24 MB for ten seconds."""
-        return sample_frames(media, self.timeline, self.frames_per_segment, (_SIDE, _SIDE))
+        return self.sample(media)
 
     def load(self, weights: Weights) -> None:
         """Load VGG-19 up to its last pooling layer."""

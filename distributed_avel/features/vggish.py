@@ -29,6 +29,7 @@ _DIM = 128
 class Vggish(Half):
     """VGGish embeddings after the last ReLU, without PCA."""
 
+    sample_rate_hz = _LOG_MEL.sample_rate_hz
     _run = None
 
     def __init__(self, timeline: Timeline, config: ExtractConfig, frames_per_segment: int) -> None:

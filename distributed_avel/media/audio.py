@@ -1,4 +1,4 @@
-"""The sound of a media file: one channel, on the clock of the file, at a rate of choice.
+"""The sound of a media file: the default track, mono, on the presentation timeline.
 
 PyAV decodes (decord's audio reader loses memory and lags behind). Channels are averaged
 here: FFmpeg's own downmix weighs each by 0.707 and so may exceed full scale. soxr, through
@@ -16,36 +16,32 @@ from functools import cache
 import av
 import librosa
 import numpy as np
-from av.container import InputContainer
 from numpy.typing import NDArray
 
 from distributed_avel.errors import MediaError
-from distributed_avel.media.container import open_media
+from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS, Media, open_media
 from distributed_avel.timeline import Timeline
-
-# What may lack at the end of a track, in segments; it becomes silence (see media/video.py).
-MAX_MISSING_SEGMENTS = 0.5
 
 # Time stamps of real tracks jitter by some samples; a difference above this is a gap.
 _GAP_S = 0.05
 
-# Below half a step of 16-bit sound: a track that is there, and says nothing.
+# Half a step of 16-bit sound: a track below it is digital silence.
 _SILENCE = 2.0**-16
 
 
 def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray[np.float32]:
-    """The waveform of the timeline, shape (N,), float32 in [-1, 1], one channel.
+    """Decode the waveform of the timeline, shape (N,), float32 in [-1, 1], mono.
 
-    N is exactly `duration_s * sample_rate_hz`; up to half a segment that the track lacks is
-    filled with silence. A track of digital silence is refused: nothing in it can be heard, so
-    whatever the labels say about it is a mistake, and it would train the network to ignore
-    sound. A video that is silent in parts is welcome.
+    N is exactly `duration_s * sample_rate_hz`; up to half a segment that is missing from the
+    track is filled with silence. A track of digital silence is refused: nothing in it can be
+    heard, so its labels are a mistake, and it would train the network to ignore sound. A video
+    that is silent in parts is accepted.
 
     Raises:
         MediaError: The track is missing, damaged, too short, or silent throughout; says which.
     """
-    with open_media(media) as container:
-        wave_N, rate_hz = _decode(container, timeline)
+    with open_media(media) as opened:
+        wave_N, rate_hz = _decode(opened, timeline)
     if not np.isfinite(wave_N).all():
         raise MediaError("damaged: the sound holds values that are not numbers")
     if np.abs(wave_N).max(initial=0.0) < _SILENCE:
@@ -133,46 +129,62 @@ def _mel_bands(log_mel: LogMel, n_fft: int) -> NDArray[np.float32]:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _decode(container: InputContainer, timeline: Timeline) -> tuple[NDArray[np.float32], int]:
-    """The first `duration_s` of the first audio stream at its own rate, and that rate."""
-    wave_N = np.zeros(0, dtype=np.float32)
-    rate_hz, position, gaps = 0, 0, 0
-    for start_s, samples_N, frame_rate_hz in _frames(container):
+def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]:
+    """Decode `duration_s` of the audio track at its own rate, and return that rate too.
+
+    A block goes where its time stamp says when that is more than `_GAP_S` from the end of the
+    block before it: a later start leaves silence, an earlier one replaces what overlaps.
+    """
+    wave_N, present_N = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=bool)
+    rate_hz, position = 0, 0
+    for start_s, samples_N, frame_rate_hz in _blocks(media):
         if not rate_hz:
             rate_hz = frame_rate_hz
             wave_N = np.zeros(round(timeline.duration_s * rate_hz), dtype=np.float32)
+            present_N = np.zeros(len(wave_N), dtype=bool)
+            position = round((start_s or 0.0) * rate_hz)
         elif rate_hz != frame_rate_hz:
             raise MediaError(
-                f"damaged: the sample rate changes from {rate_hz} to {frame_rate_hz} Hz"
+                f"the sample rate changes from {rate_hz} to {frame_rate_hz} Hz; "
+                f"convert the file: {CONVERT}"
             )
-        start = position
-        if start_s is not None and start_s - position / rate_hz > _GAP_S:
-            start = min(round(start_s * rate_hz), len(wave_N))
-            gaps += start - position
-        kept_N = samples_N[: len(wave_N) - start]
-        wave_N[start : start + len(kept_N)] = kept_N
-        position = start + len(kept_N)
-        if position == len(wave_N):
+        if start_s is not None and abs(start_s - position / rate_hz) > _GAP_S:
+            position = round(start_s * rate_hz)
+        first, last = max(position, 0), min(position + len(samples_N), len(wave_N))
+        if first < last:
+            wave_N[first:last] = samples_N[first - position : last - position]
+            present_N[first:last] = True
+        position += len(samples_N)
+        if position >= len(wave_N):
             break
-    missing = gaps + len(wave_N) - position
-    if not rate_hz or missing > MAX_MISSING_SEGMENTS * timeline.segment_s * rate_hz:
-        heard_s = (len(wave_N) - missing) / rate_hz if rate_hz else 0.0
-        raise MediaError(
-            f"too short: {heard_s:.2f} s of sound, but {timeline.duration_s:g} s are needed"
-        )
+    _refuse_missing(present_N, rate_hz, timeline)
     return wave_N, rate_hz
 
 
-def _frames(
-    container: InputContainer,
-) -> Iterator[tuple[float | None, NDArray[np.float32], int]]:
-    """Blocks of decoded sound: when each starts, its samples in one channel, its rate."""
-    for frame in container.decode(container.streams.audio[0]):
-        start_s, samples_N = frame.time, _one_channel(frame)
-        if start_s is not None and start_s < 0:
-            samples_N = samples_N[round(-start_s * frame.sample_rate) :]
+def _refuse_missing(present_N: NDArray[np.bool_], rate_hz: int, timeline: Timeline) -> None:
+    """Refuse a track that lacks more than half a segment of the timeline.
+
+    Raises:
+        MediaError: The message has the longest part that is missing, in seconds.
+    """
+    heard_s = float(present_N.sum()) / rate_hz if rate_hz else 0.0
+    if timeline.duration_s - heard_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
+        return
+    edges = np.flatnonzero(np.diff(present_N, prepend=True, append=True)) / max(rate_hz, 1)
+    gaps = edges.reshape(-1, 2)
+    longest = gaps[np.diff(gaps, axis=1).argmax()] if len(gaps) else (0.0, timeline.duration_s)
+    raise MediaError(
+        f"too short: {heard_s:.2f} s of sound, but {timeline.duration_s:g} s are needed; there is "
+        f"none from {longest[0]:.2f} s to {longest[1]:.2f} s"
+    )
+
+
+def _blocks(media: Media) -> Iterator[tuple[float | None, NDArray[np.float32], int]]:
+    """Yield blocks of sound: start on the presentation timeline, mono samples, rate in Hz."""
+    for frame in media.container.decode(media.audio):
         if frame.sample_rate > 0:
-            yield start_s, samples_N, frame.sample_rate
+            start_s = None if frame.time is None else frame.time - media.start_s
+            yield start_s, _one_channel(frame), frame.sample_rate
 
 
 def _one_channel(frame: av.AudioFrame) -> NDArray[np.float32]:

@@ -1,43 +1,55 @@
-"""The pictures of a media file, sampled segment by segment as AVE's features were made.
+"""The pictures of a media file, sampled segment by segment.
 
-decord decodes, because it seeks exactly and scales while it decodes: a picture in its
-original size is never held. It works on one thread; whoever wants more cores decodes more
-files at once.
+Sample i of segment l is the frame on display at (l + i / S) segments on the presentation
+timeline, S samples a segment. AVE's features were published with another rule, by frame count;
+`sampling="published"` follows it, see `Timeline.frame_indices`. It drifts wherever the frame
+rate is no multiple of the segment rate, so it serves to reproduce those features and nothing
+else.
+
+Decoding is in order and on one thread; whoever wants more cores decodes more files at once.
 
 Shape suffixes used in this file:
     F = distinct sampled frames    T = segments    S = samples per segment
-    H, W = height and width of a picture    3 = red, green, blue
-    N = all frames of the file
+    H, W = height and width of a picture    3 = red, green, blue    N = all frames of the file
 """
 
-import io
-import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import decord
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.config import ReaderName, Sampling
 from distributed_avel.errors import MediaError
-from distributed_avel.media.container import open_media
+from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS, open_media
+from distributed_avel.media.decord_reader import DecordReader, FramesDifferError, why_not
+from distributed_avel.media.facts import PictureFacts, picture_facts
+from distributed_avel.media.readers import Frame, FrameReader, PyavReader
 from distributed_avel.timeline import Timeline
 
-decord.logging.set_level(decord.logging.FATAL)  # what matters is in the exception
+_TICK_S = 1e-4
+"""Two times closer than this are equal: containers round to microseconds and coarser."""
 
-# What may lack at the end of a stream, in segments. Containers round durations, and a cut
-# at a packet loses a little; more than that would leave a segment without evidence.
-MAX_MISSING_SEGMENTS = 0.5
+# In these a gap between two frames is a loss, as broadcasts have a constant rate. Elsewhere a
+# frame is on display until the next one, however long that takes.
+_CONSTANT_RATE = {"mpegts", "mpeg"}
 
 
 @dataclass(frozen=True, slots=True)
 class SampledFrames:
     """The sampled frames of a video, each distinct frame held once.
 
-    `index_TS[t, s]` is the place in `frames_FHW3` (uint8) of sample s of segment t.
+    Args:
+        frames_FHW3: The pictures, uint8.
+        index_TS: Index into `frames_FHW3` of sample s of segment t.
+        times_F: Presentation time of each frame in seconds, ascending.
+        reader: Name of the reader that decoded them.
     """
 
     frames_FHW3: NDArray[np.uint8]
     index_TS: NDArray[np.intp]
+    times_F: NDArray[np.float64]
+    reader: str
 
     def segment(self, segment: int) -> NDArray[np.uint8]:
         """All samples of one segment, shape (S, H, W, 3)."""
@@ -49,98 +61,153 @@ def sample_frames(
     timeline: Timeline,
     per_segment: int,
     size_hw: tuple[int, int] | int | None = None,
+    *,
+    sampling: Sampling = "time",
+    reader: ReaderName = "auto",
 ) -> SampledFrames:
     """Decode `per_segment` frames of each segment of the timeline.
 
     Args:
         size_hw: Height and width to which pictures are scaled, without a crop. One number is
             the length of the shorter side, and pictures keep their shape; None keeps them.
+        sampling: By presentation time, or by frame count as AVE's features were published.
+        reader: "auto" takes decord where it provably gives the same frames as PyAV.
 
     Raises:
         MediaError: The file has no usable pictures for the whole timeline; says why.
     """
-    with open_media(media):
-        pass
-    try:
-        height, width = _size(media, size_hw) if isinstance(size_hw, int) else size_hw or (-1, -1)
-        reader = decord.VideoReader(
-            io.BytesIO(media), ctx=decord.cpu(0), width=width, height=height, num_threads=1
-        )
-        num_frames = len(reader)
-        times_N = reader.get_frame_timestamp(range(num_frames)) if num_frames else np.zeros((0, 2))
-        index_TS = sample_indices(times_N[:, 0], times_N[:, 1], timeline, per_segment)
-        wanted_F, place = np.unique(index_TS, return_inverse=True)
-        frames_FHW3 = reader.get_batch(wanted_F).asnumpy()
-    except (decord.DECORDError, RuntimeError) as error:
-        raise MediaError(f"damaged: pictures cannot be decoded ({_reason(error)})") from None
-    return SampledFrames(frames_FHW3, place.reshape(index_TS.shape))
-
-
-def sample_indices(
-    start_s_N: NDArray[np.floating],
-    end_s_N: NDArray[np.floating],
-    timeline: Timeline,
-    per_segment: int,
-) -> NDArray[np.intp]:
-    """Which frames of a file are sampled, shape (T, S).
-
-    Only frames that start within the timeline count: a minute-long file gives its
-    beginning. Where frames follow each other evenly, sample i of segment l is frame
-    int(l k + i / S k) with k frames a segment, as AVE's features were made. Where they do not
-    (telephones, screen recordings), counting frames would tear picture and sound apart, and
-    the sample is the frame on show at (l + i / S) segments.
-
-    Args:
-        start_s_N: When each frame appears, in seconds, ascending.
-        end_s_N: When each frame disappears.
-
-    Raises:
-        MediaError: The frames do not cover the timeline, or there are too few.
-    """
-    if not (np.isfinite(start_s_N).all() and np.isfinite(end_s_N).all()):
-        raise MediaError("damaged: frames without a time; fetch the file again")
-    within = np.flatnonzero((start_s_N >= 0) & (start_s_N < timeline.duration_s))
-    if len(within) < timeline.num_segments:
-        raise MediaError(
-            f"{len(within)} frame(s) in the first {timeline.duration_s:g} s; at least "
-            f"{timeline.num_segments} are needed, one a segment"
-        )
-    start_s, end_s = start_s_N[within], end_s_N[within]
-    missing_s = start_s[0] + timeline.duration_s - end_s[-1]
-    if missing_s > MAX_MISSING_SEGMENTS * timeline.segment_s:
-        raise MediaError(
-            f"too short: pictures from {start_s[0]:.2f} s to {end_s[-1]:.2f} s, but "
-            f"{timeline.duration_s:g} s are needed"
-        )
-    if _is_even(start_s, timeline):
-        index = [
-            timeline.frame_indices(segment, len(within), per_segment)
+    with open_media(media) as opened:
+        facts = picture_facts(opened, timeline.duration_s)
+    frames = open_reader(media, facts, _size(facts, size_hw), reader)
+    if sampling == "published":
+        num_frames = sum(1 for _ in _covering(frames.frames(), timeline, facts.container))
+        index_TS = [
+            timeline.frame_indices(segment, num_frames, per_segment)
             for segment in range(timeline.num_segments)
         ]
-        return within[np.array(index)]
-    steps_TS = np.arange(timeline.num_segments * per_segment) / per_segment * timeline.segment_s
-    on_show = np.searchsorted(start_s, steps_TS, side="right") - 1
-    return within[np.maximum(on_show, 0).reshape(timeline.num_segments, per_segment)]
+        wanted_N, place = np.unique(np.array(index_TS), return_inverse=True)
+        wanted = {*wanted_N.tolist()}
+        covering = enumerate(_covering(frames.frames(), timeline, facts.container))
+        kept = [(frame.start_s, frame.picture()) for n, frame in covering if n in wanted]
+    else:
+        steps_s = sample_times(timeline, per_segment).ravel()
+        place, kept = [], []
+        for frame, count in on_display(
+            _covering(frames.frames(), timeline, facts.container), steps_s
+        ):
+            place += [len(kept)] * count
+            kept.append((frame.start_s, frame.picture()))
+    return SampledFrames(
+        np.stack([picture_HW3 for _, picture_HW3 in kept]),
+        np.reshape(place, (timeline.num_segments, per_segment)).astype(np.intp),
+        np.array([start_s for start_s, _ in kept]),
+        frames.name,
+    )
 
 
-def _size(media: bytes, shorter_side: int) -> tuple[int, int]:
-    """Height and width of the pictures, turned as they are shown, when scaled to that side."""
-    reader = decord.VideoReader(io.BytesIO(media), ctx=decord.cpu(0), num_threads=1)
-    if not len(reader):
-        return shorter_side, shorter_side
-    height, width, _ = reader[0].shape
-    scale = shorter_side / min(height, width)
-    return max(shorter_side, int(height * scale)), max(shorter_side, int(width * scale))
+def sample_times(timeline: Timeline, per_segment: int) -> NDArray[np.float64]:
+    """Times of the samples on the presentation timeline, in seconds, shape (T, S)."""
+    steps = np.arange(timeline.num_segments * per_segment) / per_segment * timeline.segment_s
+    return steps.reshape(timeline.num_segments, per_segment)
 
 
-def _is_even(start_s: NDArray[np.floating], timeline: Timeline) -> bool:
-    """Whether counting frames finds the right moment to within half a segment."""
-    even_s = np.linspace(start_s[0], start_s[-1], len(start_s))
-    return bool(np.abs(start_s - even_s).max() <= timeline.segment_s / 2)
+def on_display(
+    frames: Iterator[Frame], steps_s: Sequence[float] | NDArray[np.floating]
+) -> Iterator[tuple[Frame, int]]:
+    """Yield the frames on display at the steps, each with the number of its steps.
+
+    A frame is on display until the next one starts; the first one also before it starts, and
+    the last one after it ends.
+
+    Args:
+        frames: In the order of their times, at least one.
+        steps_s: Ascending times.
+    """
+    current, at = next(frames), 0
+    for following in frames:
+        first_at = at
+        while at < len(steps_s) and steps_s[at] < following.start_s - _TICK_S:
+            at += 1
+        if at > first_at:
+            yield current, at - first_at
+        current = following
+    if at < len(steps_s):
+        yield current, len(steps_s) - at
 
 
-def _reason(error: Exception) -> str:
-    """What decord says, without its time, source line and stack."""
-    text = str(error).split("Stack trace")[0]
-    said = re.sub(r"\[[\d:]+\] \S+?:\d+: ", "", text).split()
-    return " ".join(said)[:200] or type(error).__name__
+def open_reader(
+    media: bytes, facts: PictureFacts, size_hw: tuple[int, int], name: ReaderName
+) -> FrameReader:
+    """Choose the reader of a file.
+
+    Raises:
+        MediaError: decord is asked for and may give other frames; says why.
+    """
+    if name == "pyav":
+        return PyavReader(media, size_hw)
+    reason = why_not(facts)
+    if reason is None:
+        try:
+            return DecordReader(media, size_hw, facts)
+        except FramesDifferError as error:
+            reason = str(error)
+    if name == "decord":
+        raise MediaError(f"decord may give other frames: {reason}; set extract.reader to auto")
+    return PyavReader(media, size_hw)
+
+
+def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> Iterator[Frame]:
+    """Yield the frames that start within the timeline, and check that they cover it.
+
+    Raises:
+        MediaError: Pictures are missing for more than half a segment, or are too few.
+    """
+    missing_s = MAX_MISSING_SEGMENTS * timeline.segment_s
+    count, last, end_s = 0, None, 0.0
+    for frame in frames:
+        if last is not None and frame.start_s <= last.start_s:
+            if last.start_s - frame.start_s > missing_s:
+                raise MediaError(
+                    f"time stamps go back from {last.start_s:.2f} s to {frame.start_s:.2f} s; "
+                    f"the file was joined from several: {CONVERT}"
+                )
+            continue
+        if last is None and frame.start_s > missing_s:
+            raise _missing(0.0, min(frame.start_s, timeline.duration_s))
+        if last and container in _CONSTANT_RATE and frame.start_s - end_s > missing_s:
+            raise _missing(end_s, frame.start_s)
+        if frame.start_s >= timeline.duration_s - _TICK_S:
+            end_s = timeline.duration_s
+            break
+        count, last = count + 1, frame
+        end_s = frame.start_s + (frame.duration_s or 0.0)
+        yield frame
+    if count < timeline.num_segments:
+        raise MediaError(
+            f"{count} frame(s) in the first {timeline.duration_s:g} s; at least "
+            f"{timeline.num_segments} are needed, one a segment"
+        )
+    if timeline.duration_s - end_s > missing_s:
+        raise MediaError(
+            f"too short: pictures from 0.00 s to {end_s:.2f} s, but {timeline.duration_s:g} s are "
+            "needed; use a longer file or a smaller data.num_segments"
+        )
+
+
+def _missing(from_s: float, to_s: float) -> MediaError:
+    return MediaError(
+        f"no pictures from {from_s:.2f} s to {to_s:.2f} s of the file's timeline, while the sound "
+        "goes on; cut the clip again and encode it: "
+        "ffmpeg -ss START -i IN -t SECONDS -c:v libx264 -c:a aac OUT.mp4"
+    )
+
+
+def _size(facts: PictureFacts, size_hw: tuple[int, int] | int | None) -> tuple[int, int]:
+    """Height and width of the scaled pictures."""
+    height, width = facts.size_hw
+    if not height or not width:
+        raise MediaError("damaged: no picture can be decoded; fetch it again")
+    if isinstance(size_hw, int):
+        scale = size_hw / min(height, width)
+        return max(size_hw, int(height * scale)), max(size_hw, int(width * scale))
+    return size_hw or (height, width)

@@ -1,0 +1,189 @@
+"""What a media file is like before it is decoded: tracks, times, and what is unusual about it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from av.audio.stream import AudioStream
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from distributed_avel.media.container import (
+    Media,
+    audio_stream,
+    open_container,
+    start_s,
+    video_stream,
+)
+
+UPRIGHT = (1, 0, 0, 1)
+"""The display matrix of pictures that are shown as they are stored."""
+
+_PAST_THE_END_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackFacts:
+    """A track as the header describes it.
+
+    Args:
+        codec: Name of its decoder; None where there is none.
+        start_s: Start on the presentation timeline; None where the header does not say.
+        duration_s: Length; None where the header does not say.
+    """
+
+    codec: str | None
+    start_s: float | None
+    duration_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeaderFacts:
+    """A media file as its header describes it.
+
+    Args:
+        container: FFmpeg's names of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
+        duration_s: Length of the file; None where the header does not say.
+        video: The track that is used; None where there is none.
+        audio: The track that is used; None where there is none.
+    """
+
+    container: str
+    duration_s: float | None
+    video: TrackFacts | None
+    audio: TrackFacts | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureFacts:
+    """The pictures of a file, from its packets and its first frame.
+
+    Args:
+        container: FFmpeg's names of the format.
+        codec: FFmpeg's name of the codec.
+        times_s: Presentation times of the visible packets that have one, ascending.
+        end_s: When the last of them ends.
+        num_hidden: Packets that an edit list hides.
+        num_without_time: Packets without a presentation time.
+        starts_plainly: The first packet is a key frame, and no picture is shown before it.
+        is_whole: All packets were looked at, not only those of the timeline.
+        num_tracks: Video tracks; cover pictures do not count.
+        size_hw: Height and width of a picture as it is displayed, rotation applied.
+        pixel_format: FFmpeg's name, such as `yuv420p`.
+        orientation: Display matrix (a, b, c, d), see `display_matrix`.
+        interlaced: Whether the first frame consists of two fields.
+    """
+
+    container: str
+    codec: str
+    times_s: tuple[float, ...]
+    end_s: float
+    num_hidden: int
+    num_without_time: int
+    starts_plainly: bool
+    is_whole: bool
+    num_tracks: int
+    size_hw: tuple[int, int]
+    pixel_format: str
+    orientation: tuple[int, int, int, int]
+    interlaced: bool
+
+
+def read_header(media: bytes | IO[bytes]) -> HeaderFacts:
+    """Read what the header of a media file says: some milliseconds a file.
+
+    Args:
+        media: The whole file, or a seekable binary file.
+
+    Raises:
+        MediaError: The file is empty or not a media file.
+    """
+    with open_container(media) as container:
+        zero_s = start_s(container)
+        length = container.duration
+        return HeaderFacts(
+            container=container.format.name,
+            duration_s=None if length is None else length / 1e6,
+            video=_track(video_stream(container), zero_s),
+            audio=_track(audio_stream(container), zero_s),
+        )
+
+
+def picture_facts(media: Media, until_s: float) -> PictureFacts:
+    """Read the video packets of an open file, and decode the first frame.
+
+    Packets far beyond `until_s` of the presentation timeline are not looked at.
+    """
+    times_s: list[float] = []
+    end_s, num_hidden, num_without_time = 0.0, 0, 0
+    first: VideoFrame | None = None
+    first_is_key, is_whole = None, True
+    for packet in media.container.demux(media.video):
+        if first is None:  # the last packet is empty and drains the decoder
+            first = next(iter(packet.decode()), None)
+        if not packet.size:
+            continue
+        first_is_key = packet.is_keyframe if first_is_key is None else first_is_key
+        if packet.pts is None or packet.time_base is None:
+            num_without_time += 1
+        elif packet.is_discard:
+            num_hidden += 1
+        else:
+            times_s.append(float(packet.pts * packet.time_base) - media.start_s)
+            end_s = max(end_s, times_s[-1] + float((packet.duration or 0) * packet.time_base))
+            if times_s[-1] > until_s + _PAST_THE_END_S:
+                is_whole = False
+                break
+    orientation = display_matrix(first) if first else UPRIGHT
+    size_hw = (first.height, first.width) if first else (0, 0)
+    return PictureFacts(
+        container=media.container.format.name,
+        codec=media.video.codec_context.name,
+        times_s=tuple(sorted(times_s)),
+        end_s=end_s,
+        num_hidden=num_hidden,
+        num_without_time=num_without_time,
+        starts_plainly=bool(first_is_key) and min(times_s, default=0.0) == next(iter(times_s), 0.0),
+        is_whole=is_whole,
+        num_tracks=sum(1 for _ in _pictures(media)),
+        size_hw=size_hw if orientation[0] else size_hw[::-1],
+        pixel_format=first.format.name if first else "",
+        orientation=orientation,
+        interlaced=bool(first and first.interlaced_frame),
+    )
+
+
+def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """Signs (a, b, c, d) of a frame's display matrix: x' = a x + c y and y' = b x + d y.
+
+    x points right and y down. Angles other than multiples of 90 degrees, which no camera writes,
+    count as upright.
+    """
+    for data in frame.side_data:
+        if data.type == SideDataType.DISPLAYMATRIX:
+            values = memoryview(bytes(data)).cast("i")
+            a, b, c, d = (round(values[at] / 65536) for at in (0, 1, 3, 4))
+            if {abs(a), abs(b)} == {0, 1} and abs(a) == abs(d) and abs(b) == abs(c):
+                return a, b, c, d
+    return UPRIGHT
+
+
+def _pictures(media: Media) -> Iterator[VideoStream]:
+    for stream in media.container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            yield stream
+
+
+def _track(stream: VideoStream | AudioStream | None, zero_s: float) -> TrackFacts | None:
+    if stream is None:
+        return None
+    base, context = stream.time_base, stream.codec_context
+    has_start = stream.start_time is not None and base is not None
+    has_length = stream.duration is not None and base is not None
+    return TrackFacts(
+        codec=context.name if context else None,
+        start_s=float(stream.start_time * base) - zero_s if has_start else None,
+        duration_s=float(stream.duration * base) if has_length else None,
+    )
