@@ -62,7 +62,9 @@ def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
         video, audio = video_stream(container), audio_stream(container)
         for kind, stream in (("video", video), ("audio", audio)):
             if stream is None:
-                cover = " but a cover picture" if kind == "video" and container.streams.video else ""
+                cover = (
+                    " but a cover picture" if kind == "video" and container.streams.video else ""
+                )
                 raise MediaError(f"no {kind} stream{cover}; an event must be both seen and heard")
             if stream.codec_context is None:
                 raise no_decoder(kind, "an unknown codec")

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import IO
 
+import numpy as np
 from av.audio.stream import AudioStream
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -163,8 +165,9 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """
     for data in frame.side_data:
         if data.type == SideDataType.DISPLAYMATRIX:
-            values = memoryview(bytes(data)).cast("i")
-            a, b, c, d = (round(values[at] / 65536) for at in (0, 1, 3, 4))
+            # PyAV's stubs do not say that side data is a buffer.
+            values = np.frombuffer(data, dtype=np.int32)  # pyright: ignore
+            a, b, c, d = (round(int(values[at]) / 65536) for at in (0, 1, 3, 4))
             if {abs(a), abs(b)} == {0, 1} and abs(a) == abs(d) and abs(b) == abs(c):
                 return a, b, c, d
     return UPRIGHT
@@ -179,11 +182,14 @@ def _pictures(media: Media) -> Iterator[VideoStream]:
 def _track(stream: VideoStream | AudioStream | None, zero_s: float) -> TrackFacts | None:
     if stream is None:
         return None
-    base, context = stream.time_base, stream.codec_context
-    has_start = stream.start_time is not None and base is not None
-    has_length = stream.duration is not None and base is not None
+    context = stream.codec_context
+    start = _seconds(stream.start_time, stream.time_base)
     return TrackFacts(
         codec=context.name if context else None,
-        start_s=float(stream.start_time * base) - zero_s if has_start else None,
-        duration_s=float(stream.duration * base) if has_length else None,
+        start_s=None if start is None else start - zero_s,
+        duration_s=_seconds(stream.duration, stream.time_base),
     )
+
+
+def _seconds(ticks: int | None, base: Fraction | None) -> float | None:
+    return None if ticks is None or base is None else float(ticks * base)

@@ -72,8 +72,11 @@ class PyavReader(FrameReader):
         with open_media(self._media) as media:
             media.video.codec_context.thread_count = 1
             base = media.video.time_base
+            # AVI stores no presentation times: those that FFmpeg derives go back and forth where
+            # frames are reordered, so the decoding times, in the order of display, count.
+            has_times = media.container.format.name != "avi"
             for frame in media.container.decode(media.video):
-                stamp = frame.pts if frame.pts is not None else frame.dts
+                stamp = frame.pts if has_times and frame.pts is not None else frame.dts
                 if stamp is None or base is None:
                     continue
                 yield Frame(
@@ -104,7 +107,7 @@ class _Scale:
         self._graph.push(frame)
         scaled = self._graph.pull()
         assert isinstance(scaled, VideoFrame)
-        return turned(scaled.to_ndarray(), orientation)
+        return turned(np.asarray(scaled.to_ndarray(), dtype=np.uint8), orientation)
 
     def _make_graph(
         self, frame: VideoFrame, orientation: tuple[int, int, int, int]

@@ -1,3 +1,5 @@
+"""Sampling of frames: by presentation time, and by count as AVE's features were published."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,35 +7,45 @@ from hypothesis import strategies as st
 from media.clips import TIMELINE, clip, frame_numbers, grey_frames, tones
 
 from distributed_avel.errors import MediaError
-from distributed_avel.media.video import sample_frames, sample_indices
+from distributed_avel.media.readers import Frame, turned
+from distributed_avel.media.video import on_display, sample_frames
 from distributed_avel.media.write import write_mp4
 
 
-def even_times(num_frames: int, fps: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(num_frames) / fps, np.arange(1, num_frames + 1) / fps
+@settings(max_examples=100)
+@given(
+    gaps_s=st.lists(st.floats(0.01, 2.0), min_size=1, max_size=50),
+    steps_s=st.lists(st.floats(0.0, 20.0), min_size=1, max_size=60),
+)
+def test_the_frame_on_display_is_the_last_one_that_has_started(gaps_s, steps_s):
+    starts_s = np.cumsum([0.0, *gaps_s])
+    steps_s = np.sort(steps_s)
+    frames = [Frame(start_s, None, lambda at=at: at) for at, start_s in enumerate(starts_s)]
+
+    shown = [
+        frame.picture() for frame, count in on_display(iter(frames), steps_s) for _ in range(count)
+    ]
+
+    expected = [max(at for at, s in enumerate(starts_s) if s <= step + 1e-4) for step in steps_s]
+    assert shown == expected
 
 
-@settings(max_examples=50)
-@given(fps=st.floats(1.0, 120.0), per_segment=st.integers(1, 20))
-def test_at_an_even_rate_the_published_formula_holds(fps, per_segment):
-    num_frames = int(np.ceil(10 * fps))
-    per_second = num_frames // 10
-
-    index_TS = sample_indices(*even_times(num_frames, fps), TIMELINE, per_segment)
-
-    for segment in range(10):
-        for i in range(per_segment):
-            expected = int(segment * per_second + i / per_segment * per_second)
-            assert index_TS[segment, i] == expected
-
-
-def test_pictures_that_come_back_are_those_that_were_asked_for():
+def test_samples_are_the_frames_on_display():
     sampled = sample_frames(clip(fps=25), TIMELINE, 16)
 
-    frames_a_second = 25
     for segment in range(10):
-        expected = [int(segment * frames_a_second + i / 16 * frames_a_second) for i in range(16)]
-        assert frame_numbers(sampled.segment(segment)).tolist() == [i % 32 for i in expected]
+        expected = [int((segment + i / 16) * 25) % 32 for i in range(16)]
+        assert frame_numbers(sampled.segment(segment)).tolist() == expected
+
+
+def test_published_sampling_counts_frames():
+    # 176 of the 177 frames start before 10 s, so that k = 17, and the last second is 9 * 17
+    published = sample_frames(clip(seconds=10.05, fps=17.6), TIMELINE, 16, sampling="published")
+
+    expected = [int(9 * 17 + i / 16 * 17) % 32 for i in range(16)]
+    assert frame_numbers(published.segment(9)).tolist() == expected
+    by_time = sample_frames(clip(seconds=10.05, fps=17.6), TIMELINE, 16)
+    assert frame_numbers(by_time.segment(9))[0] == int(9 * 17.6) % 32
 
 
 def test_each_distinct_frame_is_held_once():
@@ -41,21 +53,16 @@ def test_each_distinct_frame_is_held_once():
 
     assert sampled.frames_FHW3.shape == (80, 48, 64, 3)
     assert sampled.index_TS[2].tolist() == [16 + i // 2 for i in range(16)]
+    np.testing.assert_allclose(sampled.times_F, np.arange(80) / 8, atol=1e-6)
 
 
-def test_a_minute_gives_its_first_ten_seconds():
-    minute = sample_frames(clip(seconds=60, fps=8), TIMELINE, 16)
-    ten = sample_frames(clip(seconds=10, fps=8), TIMELINE, 16)
+@pytest.mark.parametrize("sampling", ["time", "published"])
+def test_a_minute_gives_its_first_ten_seconds(sampling):
+    minute = sample_frames(clip(seconds=60, fps=8), TIMELINE, 16, sampling=sampling)
+    ten = sample_frames(clip(seconds=10, fps=8), TIMELINE, 16, sampling=sampling)
 
     assert np.array_equal(minute.index_TS, ten.index_TS)
     assert np.array_equal(frame_numbers(minute.frames_FHW3), frame_numbers(ten.frames_FHW3))
-
-
-def test_an_odd_rate_and_an_odd_length_work():
-    sampled = sample_frames(clip(seconds=10.05, fps=17.6), TIMELINE, 16)
-
-    # 176 of the 177 frames start before 10 s, so that k = 17
-    assert frame_numbers(sampled.segment(9))[0] == 9 * 17 % 32
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (34, 90), (360, 202), (2, 2)])
@@ -64,6 +71,13 @@ def test_pictures_are_scaled_while_they_are_decoded(height, width):
 
     assert sampled.frames_FHW3.shape[1:] == (20, 30, 3)
     assert frame_numbers(sampled.segment(3)).tolist() == [24, 26, 28, 30]
+
+
+@pytest.mark.parametrize(("height", "width", "scaled"), [(48, 64, (24, 32)), (64, 48, (32, 24))])
+def test_one_number_is_the_shorter_side(height, width, scaled):
+    sampled = sample_frames(clip(height=height, width=width), TIMELINE, 4, size_hw=24)
+
+    assert sampled.frames_FHW3.shape[1:3] == scaled
 
 
 def test_at_an_uneven_rate_the_clock_of_the_file_decides():
@@ -79,50 +93,34 @@ def test_at_an_uneven_rate_the_clock_of_the_file_decides():
     assert frame_numbers(sampled.segment(6))[0] == 40 % 32
 
 
-def test_counting_frames_of_an_uneven_file_would_show_another_moment():
-    times = np.concatenate([np.arange(20) / 4, 5 + np.arange(100) / 20])
-    ends = np.append(times[1:], 10.0)
-
-    index_TS = sample_indices(times, ends, TIMELINE, 16)
-
-    counted = [TIMELINE.frame_indices(t, 120, 16) for t in range(10)]
-    assert times[index_TS[4]].min() >= 4.0
-    assert times[counted[4]].min() > 5.0
-
-
-@given(
-    gaps=st.lists(st.floats(0.01, 0.3), min_size=40, max_size=200).filter(lambda g: sum(g) > 10),
-    per_segment=st.integers(1, 16),
-)
-def test_samples_never_leave_the_timeline_or_go_back(gaps, per_segment):
-    times = np.cumsum([0.0, *gaps[:-1]])
-    index_TS = sample_indices(times, times + gaps, TIMELINE, per_segment)
-
-    assert index_TS.shape == (10, per_segment)
-    assert (np.diff(index_TS.ravel()) >= 0).all()
-    assert times[index_TS].max() < 10.0
-
-
 @pytest.mark.parametrize(
     ("num_frames", "fps", "says"),
     [
         (5, 0.5, r"5 frame\(s\) in the first 10 s; at least 10"),
         (1, 8, r"1 frame\(s\)"),
-        (0, 8, r"0 frame\(s\)"),
         (75, 8, r"too short: pictures from 0.00 s to 9.38 s, but 10 s"),
     ],
 )
-def test_too_few_pictures_are_refused_with_what_there_is_and_what_is_needed(num_frames, fps, says):
+@pytest.mark.parametrize("reader", ["auto", "pyav"])
+def test_too_few_pictures_are_refused_with_what_there_is(num_frames, fps, says, reader):
+    media = write_mp4(grey_frames(num_frames), fps, tones(10, 16_000), 16_000)
     with pytest.raises(MediaError, match=says):
-        sample_indices(*even_times(num_frames, fps), TIMELINE, 16)
+        sample_frames(media, TIMELINE, 16, reader=reader)
 
 
-def test_half_a_segment_may_lack_at_the_end():
-    assert sample_indices(*even_times(76, 8), TIMELINE, 16).max() < 76
+def test_half_a_segment_may_be_missing_at_the_end():
+    media = write_mp4(grey_frames(76), 8, tones(10, 16_000), 16_000)
+
+    assert frame_numbers(sample_frames(media, TIMELINE, 16).segment(9))[-1] == 75 % 32
 
 
-def test_times_that_are_not_numbers_are_refused():
-    start, end = even_times(80, 8)
-    start[7] = np.nan
-    with pytest.raises(MediaError, match="without a time"):
-        sample_indices(start, end, TIMELINE, 16)
+def test_display_matrices_turn_and_mirror():
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    counter_clockwise, clockwise, half, mirrored = (
+        (0, -1, 1, 0), (0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1),
+    )  # fmt: skip
+
+    np.testing.assert_array_equal(turned(stored, counter_clockwise), np.rot90(stored))
+    np.testing.assert_array_equal(turned(stored, clockwise), np.rot90(stored, -1))
+    np.testing.assert_array_equal(turned(stored, half), np.rot90(stored, 2))
+    np.testing.assert_array_equal(turned(stored, mirrored), stored[:, ::-1])
