@@ -7,7 +7,6 @@ from typing import IO
 
 import numpy as np
 from av.audio.stream import AudioStream
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -139,7 +138,7 @@ def picture_facts(media: Media, until_s: float) -> PictureFacts:
                 is_whole = False
                 break
     orientation = display_matrix(first) if first else UPRIGHT
-    size_hw = (first.height, first.width) if first else (0, 0)
+    height, width = (first.height, first.width) if first else (0, 0)
     return PictureFacts(
         container=media.container.format.name,
         codec=media.video.codec_context.name,
@@ -150,7 +149,7 @@ def picture_facts(media: Media, until_s: float) -> PictureFacts:
         starts_plainly=bool(first_is_key) and min(times_s, default=0.0) == next(iter(times_s), 0.0),
         is_whole=is_whole,
         num_tracks=sum(1 for _ in _pictures(media)),
-        size_hw=size_hw if orientation[0] else size_hw[::-1],
+        size_hw=(height, width) if orientation[0] else (width, height),
         pixel_format=first.format.name if first else "",
         orientation=orientation,
         interlaced=bool(first and first.interlaced_frame),
@@ -163,13 +162,12 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     x points right and y down. Angles other than multiples of 90 degrees, which no camera writes,
     count as upright.
     """
-    for data in frame.side_data:
-        if data.type == SideDataType.DISPLAYMATRIX:
-            # PyAV's stubs do not say that side data is a buffer.
-            values = np.frombuffer(data, dtype=np.int32)  # pyright: ignore
-            a, b, c, d = (round(int(values[at]) / 65536) for at in (0, 1, 3, 4))
-            if {abs(a), abs(b)} == {0, 1} and abs(a) == abs(d) and abs(b) == abs(c):
-                return a, b, c, d
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is not None:
+        values = np.frombuffer(bytes(data), dtype=np.int32)
+        a, b, c, d = (round(int(values[at]) / 65536) for at in (0, 1, 3, 4))
+        if {abs(a), abs(b)} == {0, 1} and abs(a) == abs(d) and abs(b) == abs(c):
+            return a, b, c, d
     return UPRIGHT
 
 
