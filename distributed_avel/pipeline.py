@@ -5,12 +5,9 @@ reused, whoever made it. So a rerun goes on where the last one was killed, and a
 redoes exactly the stages that it affects.
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label
 from distributed_avel.artifacts import Location, Stage
@@ -19,7 +16,6 @@ from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.refine.pseudo_labels import Threshold, repeated_labels
-from distributed_avel.refine.windows import window_mask
 from distributed_avel.report.alarms import prediction_warnings
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, evaluate
@@ -33,17 +29,21 @@ from distributed_avel.runtime.imported import import_features
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.refine import (
     NO_FACTS,
+    LabelsAndFacts,
     labels_of_windows,
     score_windows,
     scoring_settings,
     tell_labels,
     window_settings,
+    windows_of,
 )
-from distributed_avel.runtime.stages import Place, StageMaker
+from distributed_avel.runtime.stages import REVISIONS, STAGES, Place, StageMaker
 from distributed_avel.runtime.thresholds import (
     THRESHOLDS_FILE,
+    best_by_step_3,
     choose_threshold,
     chosen_threshold,
+    screening_settings,
     threshold_metrics,
 )
 from distributed_avel.runtime.tracking import Run, Tracker
@@ -52,24 +52,13 @@ from distributed_avel.runtime.train import (
     WEIGHTS,
     ModelRecipe,
     TrainJob,
+    targets_of,
     train,
     train_here,
     training_settings,
 )
+from distributed_avel.search.space import THRESHOLD, with_values
 from distributed_avel.tasks import Task, task_of
-
-_REVISIONS = {
-    "data": 1,
-    "extract": 2,
-    "base": 3,
-    "refine": 3,
-    "retrain": 3,
-    "evaluate": 3,
-    "report": 2,
-}
-"""Of the code behind each stage. Raise it with a change that makes other results."""
-
-STAGES = tuple(_REVISIONS)
 
 
 class Pipeline:
@@ -87,7 +76,7 @@ class Pipeline:
         place: Place | None = None,
     ) -> None:
         self.config = config
-        self._place = place or Place()
+        self._place, self._may_run = place or Place(), may_run
         self.run_dir = Location.at(config.resolved_run_dir)
         self.tracker = tracker
         self.stages = StageMaker(self.run_dir, tracker, may_run, self._place)
@@ -177,7 +166,7 @@ class Pipeline:
 
         def compute(run: Run) -> dict[str, Any]:
             training, validation = self.usable("train"), self.usable("val")
-            mask_WT = self._windows(scored)
+            mask_WT = windows_of(scored, self.config)
             score_windows(
                 self.videos,
                 training if scored == "segments" else training + validation,
@@ -202,6 +191,25 @@ class Pipeline:
 
         return self.stages.ensure(stage, compute)
 
+    def screen_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
+        """The choice of tau by Step 3 on validation, whether it is done or not."""
+        settings = self._training_settings(self.config.train.retrain_epochs)
+        settings |= screening_settings(self.config.refine)
+        refined = self.refine_stage(auxiliary, scored)
+        return self.stage("screen", settings=settings, extract=self.extract, refine=refined)
+
+    def screen(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
+        """tau by the paper's rule: the best Step 3 on validation, of several (Sec. 5.3)."""
+        refined, stage = self.refine(auxiliary, scored), self.screen_stage(auxiliary, scored)
+
+        def compute(run: Run) -> dict[str, Any]:
+            retrain = partial(self._retrain_at, auxiliary, scored)
+            chosen = best_by_step_3(refined, self.config, self.task, retrain)
+            run.metrics(threshold_metrics(chosen["threshold"]))
+            return chosen
+
+        return self.stages.ensure(stage, compute)
+
     def retrain_stage(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
         """Step 3, whether it is done or not; a tau from validation needs Step 2."""
         settings = self._training_settings(self.config.train.retrain_epochs)
@@ -210,17 +218,15 @@ class Pipeline:
             del settings["partners"]
             return self.stage("retrain", settings=settings, data=self.data, extract=self.extract)
         refined = self.refine_stage(auxiliary, windows)
-        if windows == "segments":
-            settings["labels"] = "predicted"
-        else:
-            threshold = self._threshold(refined)
-            settings |= {"labels": "soft"} if threshold is None else {"threshold": threshold}
+        settings |= {"windows": windows, "threshold": self._threshold(auxiliary, windows)}
         return self.stage("retrain", settings=settings, extract=self.extract, refine=refined)
 
     def retrain(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
         """Step 3: a model trained from scratch on the labels of videos, windows or segments."""
         if windows != "dummy":
             self.refine(auxiliary, windows)
+        if windows not in ("dummy", "segments") and self.config.refine.is_screened:
+            self.screen(auxiliary, windows)
         stage = self.retrain_stage(auxiliary, windows)
 
         def compute(run: Run) -> dict[str, Any]:
@@ -228,27 +234,19 @@ class Pipeline:
             tell_labels(facts)
             if facts["windows"]:
                 run.metrics({"background_windows": facts["windows"]["background"]})
-            what: dict[str, Any] = {"window_labels_VWK": labels_VWK}
-            if windows == "exchanged":  # labels of whole videos
-                what = {"targets_VK": labels_VWK[:, 0]}
-            elif windows == "segments":
-                what |= {"mask_WT": self._windows(windows), "fully_supervised": True}
-            num_epochs = self.config.train.retrain_epochs
+            num_epochs, what = self.config.train.retrain_epochs, targets_of(labels_VWK, windows)
             return {**self._train(stage, run, "retrain", num_epochs, **what), **facts}
 
         return self.stages.ensure(stage, compute)
 
-    def _step_3_labels(
-        self, auxiliary: bool, windows: WindowLabels
-    ) -> tuple[NDArray[Any], Mapping[str, Any]]:
+    def _step_3_labels(self, auxiliary: bool, windows: WindowLabels) -> LabelsAndFacts:
         """Labels of the windows or segments of the training videos, and facts for the manifest."""
         training = self.usable("train")
         if windows == "dummy":  # what refinement adds is not in it
             targets_VK = self.task.targets(self.videos, training)
-            return repeated_labels(targets_VK, len(self._windows("refined"))), NO_FACTS
-        refined = self.refine_stage(auxiliary, windows)
-        threshold = None if windows == "segments" else self._threshold(refined)
-        out = refined.location
+            return repeated_labels(targets_VK, len(windows_of("refined", self.config))), NO_FACTS
+        out = self.refine_stage(auxiliary, windows).location
+        threshold = self._threshold(auxiliary, windows)
         return labels_of_windows(self.task, self.videos, training, out, threshold, windows)
 
     def evaluate_stage(self) -> Stage:
@@ -286,7 +284,7 @@ class Pipeline:
             depends: What its result depends on: settings, other stages, fingerprints.
         """
         plain = {k: v.fingerprint if isinstance(v, Stage) else v for k, v in depends.items()}
-        return Stage(self.run_dir, name, {"revision": _REVISIONS[name], **plain})
+        return Stage(self.run_dir, name, {"revision": REVISIONS[name], **plain})
 
     # What follows from them --------------------------------------------------------------
 
@@ -335,15 +333,6 @@ class Pipeline:
     def _store(self) -> FeatureStore:
         return FeatureStore(self.extract.location)
 
-    def _windows(self, scored: Scored) -> NDArray[np.bool_]:
-        """Which segments each window has: all of them for an exchanged modality, or one."""
-        num_segments, refine = self.videos.timeline.num_segments, self.config.refine
-        if scored == "exchanged":
-            return np.ones((1, num_segments), dtype=bool)
-        if scored == "segments":
-            return np.eye(num_segments, dtype=bool)
-        return window_mask(num_segments, refine.window, refine.stride)
-
     def recipe(self) -> ModelRecipe:
         """How a process builds the base model."""
         shapes = self.extract.manifest()
@@ -378,7 +367,7 @@ class Pipeline:
             config=self.config.train,
             **{
                 "targets_VK": self.task.targets(self.videos, training),
-                "mask_WT": self._windows("refined"),
+                "mask_WT": windows_of("refined", self.config),
                 **what,
             },
         )
@@ -391,10 +380,19 @@ class Pipeline:
         run.file(stage.location / WEIGHTS)
         return {"num_videos": len(training)}
 
-    def _threshold(self, refined: Stage) -> Threshold | None:
-        """tau of Step 3; None where its labels are soft."""
-        if self.config.refine.labels == "soft":
+    def _threshold(self, auxiliary: bool, scored: Scored) -> Threshold | None:
+        """tau of Step 3; None where its labels are soft, or are of segments."""
+        refine = self.config.refine
+        if refine.labels == "soft" or scored == "segments":
             return None
-        if self.config.refine.threshold != "validation":
-            return self.config.refine.threshold
-        return chosen_threshold(refined.manifest())
+        if not isinstance(refine.threshold, str):
+            return refine.threshold
+        stage_of = self.screen_stage if refine.is_screened else self.refine_stage
+        return chosen_threshold(stage_of(auxiliary, scored).manifest())
+
+    def _retrain_at(self, auxiliary: bool, scored: Scored, threshold: float) -> Location:
+        """Step 3 with a tau that is given."""
+        config = with_values(self.config, {THRESHOLD: threshold})
+        place = replace(self._place, made={"data": self.data, "extract": self.extract})
+        fixed = Pipeline(config, self.tracker, self._may_run, place)
+        return fixed.retrain(auxiliary, scored).location

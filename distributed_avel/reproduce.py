@@ -46,7 +46,7 @@ from distributed_avel.tasks import Parsing
 FOLDER = "tables"
 JSON, PAGE = "tables.json", "tables.html"
 
-Step = Literal["base", "refine", "retrain", "evaluate"]
+Step = Literal["base", "refine", "screen", "retrain", "evaluate"]
 
 _NO_MODALITIES = "nobody annotated what is heard and what is seen apart in {}"
 
@@ -110,6 +110,9 @@ class _Task:
         elif self.step == "refine":
             assert plan.scored
             pipeline.refine(plan.auxiliary, plan.scored)
+        elif self.step == "screen":
+            assert plan.scored
+            pipeline.screen(plan.auxiliary, plan.scored)
         elif self.step == "retrain":
             pipeline.arm(arm)
         else:
@@ -144,6 +147,7 @@ class Reproducing:
         ]
         self._step("base", [w for w in wants if ARMS[w.system.arm].windows != "dummy"])
         self._step("refine", [w for w in wants if ARMS[w.system.arm].scored])
+        self._step("screen", [w for w in wants if self._is_screened(w)])
         self._step("retrain", [w for w in wants if ARMS[w.system.arm].windows])
         self._step("evaluate", wants)
         for want, error in self._failed.items():
@@ -198,10 +202,16 @@ class Reproducing:
         stages: dict[Step, Callable[[], Stage]] = {
             "base": lambda: pipeline.base_stage(plan.auxiliary),
             "refine": lambda: pipeline.refine_stage(plan.auxiliary, plan.scored or "refined"),
+            "screen": lambda: pipeline.screen_stage(plan.auxiliary, plan.scored or "refined"),
             "retrain": lambda: pipeline.arm_stage(want.system.arm),
             "evaluate": pipeline.evaluate_stage,
         }
         return stages[step]()
+
+    def _is_screened(self, want: _Want) -> bool:
+        """Whether Step 3 is trained with several values of tau first, to choose one."""
+        is_screened = self._pipeline(want).config.refine.is_screened
+        return is_screened and ARMS[want.system.arm].has_threshold
 
     def _task(self, step: Step, want: _Want) -> _Task:
         return _Task(self._pipeline(want).config, want.system, step, self._place)
@@ -245,7 +255,7 @@ class Reproducing:
         taus = [manifest["threshold"] for manifest in manifests.values()]
         own = self.by_model.get(wants[0].system.model, {}) if wants else {}
         notes = [f"{key} {value}" for key, value in own.items()]
-        if taus and self._pipeline(wants[0]).config.refine.threshold == "validation":
+        if taus and isinstance(self._pipeline(wants[0]).config.refine.threshold, str):
             seeds = f"seed{'s' if len(taus) > 1 else ''} {', '.join(map(str, manifests))}"
             chosen = ", ".join(threshold_text(tau) for tau in taus if tau is not None)
             notes += [f"tau {chosen}, chosen on the validation split for {seeds}"] * bool(chosen)

@@ -50,7 +50,7 @@ def run_refine(config: RunConfig) -> None:
 
 def run_retrain(config: RunConfig) -> None:
     """Step 3."""
-    with open_pipeline(config, ("retrain",)) as pipeline:
+    with open_pipeline(config, ("screen", "retrain")) as pipeline:
         for arm in config.arms:
             if ARMS[arm].windows:
                 say(f"retrained model: {pipeline.arm(arm).location}")

@@ -75,7 +75,8 @@ def test_all_problems_are_told_at_once_each_with_its_key():
         "  train.batch_size: Input should be greater than 0",
         "  train.learning_rate: Input should be a valid number, unable to parse string as a number",
         "  train.loss: Input should be 'soft_margin' or 'cross_entropy'",
-        "  refine.threshold: Input should be less than 1, or: Input should be 'validation'",
+        "  refine.threshold: Input should be less than 1, or: "
+        "Input should be 'validation' or 'screened'",
         "  refine.windw: no such key; perhaps window",
         "  sed: no such key; perhaps seed",
     ]

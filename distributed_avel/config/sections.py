@@ -229,8 +229,19 @@ class RefineConfig(Config):
     stride: PositiveInt = 2
     """s, the distance between the starts of neighbouring windows, in segments."""
 
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation"] = "validation"
-    """tau: a class is present in a window when its probability reaches it."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation", "screened"] = (
+        "validation"
+    )
+    """tau: a class is present in a window when its probability reaches it. A number; `validation`
+    chooses by the window labels of the validation split; `screened` is the paper's rule: several
+    candidates that these labels allow, then the best Step 3 on the validation split."""
+
+    num_candidates: PositiveInt = 5
+    """Values of tau that `screened` trains Step 3 with, evenly spaced on the logit scale."""
+
+    screen_keep: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The candidates of `screened` lie where sensitivity + specificity - 1 of the window labels
+    reaches this part of its best; 0 allows all."""
 
     partners: Literal["event_free", "disjoint"] = "event_free"
     """Partner videos: those without any event if there are any, or any that share no label."""
@@ -249,6 +260,11 @@ class RefineConfig(Config):
 
     unit_size: PositiveInt = 64
     """Videos in a unit of work: what a kill can cost."""
+
+    @property
+    def is_screened(self) -> bool:
+        """Whether Step 3 is trained with several values of tau first, to choose one."""
+        return self.threshold == "screened" and self.labels == "hard"
 
 
 class ReportConfig(Config):

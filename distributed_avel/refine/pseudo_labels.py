@@ -22,6 +22,7 @@ Threshold = float | Mapping[str, float]
 
 THRESHOLD_RULES = {
     "validation": "chosen on validation, by Youden's index of the window labels",
+    "screened": "chosen on validation, by the best of several Steps 3 that the window labels allow",
 }
 """What each name that `refine.threshold` takes stands for."""
 

@@ -31,7 +31,7 @@ from distributed_avel.refine.pseudo_labels import (
     soft_labels,
     threshold_text,
 )
-from distributed_avel.refine.windows import score_synthetic
+from distributed_avel.refine.windows import score_synthetic, window_mask
 from distributed_avel.report.alarms import segments_text, window_warnings
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
@@ -41,6 +41,10 @@ from distributed_avel.tasks.parsing import modality_targets
 from distributed_avel.train.predict import segment_codes
 
 SCORES = "scores"
+LabelsAndFacts = tuple[NDArray[np.bool_] | NDArray[np.float32], Mapping[str, Any]]
+"""Labels of the windows or segments of the training videos, (V, W, K), and what the manifest of
+Step 3 says of them."""
+
 NO_FACTS: Mapping[str, Any] = {"threshold": None, "windows": None, "segments": None}
 """What the manifest of Step 3 says of labels of which there is nothing to say."""
 
@@ -134,6 +138,16 @@ class _MakeWorker:
 def window_settings(config: RefineConfig) -> dict[str, Any]:
     """The settings that say which windows there are, and beside which videos."""
     return config.model_dump(mode="json", include={"window", "stride", "partners"})
+
+
+def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
+    """Which segments each window has: all of them for an exchanged modality, or one, (W, T)."""
+    num_segments, refine = config.data.num_segments, config.refine
+    if scored == "exchanged":
+        return np.ones((1, num_segments), dtype=bool)
+    if scored == "segments":
+        return np.eye(num_segments, dtype=bool)
+    return window_mask(num_segments, refine.window, refine.stride)
 
 
 def scoring_settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
@@ -230,7 +244,7 @@ def labels_of_windows(
     out: Location,
     threshold: Threshold | None,
     scored: Scored,
-) -> tuple[NDArray[np.bool_] | NDArray[np.float32], Mapping[str, Any]]:
+) -> LabelsAndFacts:
     """What Step 3 learns of each window of the training videos, shape (V, W, K).
 
     Args:

@@ -13,11 +13,27 @@ from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.teams import Watch
 from distributed_avel.runtime.tracking import Run, Tracker
 
+REVISIONS = {
+    "data": 1,
+    "extract": 2,
+    "base": 3,
+    "refine": 3,
+    "screen": 1,
+    "retrain": 3,
+    "evaluate": 3,
+    "report": 2,
+}
+"""Of the code behind each stage. Raise it with a change that makes other results."""
+
+STAGES = tuple(REVISIONS)
+"""Names of the stages, in order."""
+
 _JOB_OF = {
     "data": "jobs/extract.py",
     "extract": "jobs/extract.py",
     "base": "jobs/train_base.py",
     "refine": "jobs/refine.py",
+    "screen": "jobs/retrain.py",
     "retrain": "jobs/retrain.py",
     "evaluate": "jobs/evaluate.py",
     "report": "jobs/evaluate.py",

@@ -1,6 +1,6 @@
 """tau, chosen on the validation split, with the curve that it was chosen by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
+from distributed_avel.artifacts import Location, Stage
+from distributed_avel.config import RefineConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import (
@@ -19,7 +20,11 @@ from distributed_avel.refine.pseudo_labels import (
     window_truth,
 )
 from distributed_avel.runtime.refine import read_window_scores
+from distributed_avel.runtime.train import kept_validation
 from distributed_avel.schema import THRESHOLDS
+from distributed_avel.search.screen import screened_thresholds
+from distributed_avel.search.selection import Trial, choose, criterion
+from distributed_avel.search.space import THRESHOLD
 from distributed_avel.tasks import Task
 
 THRESHOLDS_FILE = "thresholds.parquet"
@@ -76,6 +81,55 @@ def chosen_threshold(manifest: Mapping[str, Any]) -> Threshold:
     if manifest["threshold"] is None:
         raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
     return manifest["threshold"]
+
+
+def screening_settings(config: RefineConfig) -> dict[str, Any]:
+    """The settings that say which values of tau Step 3 is trained with."""
+    return config.model_dump(mode="json", include={"num_candidates", "screen_keep"})
+
+
+def best_by_step_3(
+    refined: Stage, config: RunConfig, task: Task, retrain: Callable[[float], Location]
+) -> dict[str, Any]:
+    """Choose tau as the paper does (Sec. 5.3): by the best Step 3 on the validation split.
+
+    Args:
+        refined: Step 2. The windows that it scored of validation videos say which values of tau
+            are worth a Step 3.
+        retrain: Trains Step 3 with a tau, or finds that it did, and returns its folder.
+
+    Returns:
+        For the manifest: "threshold", and as "candidates" each tau with its figures.
+
+    Raises:
+        DatasetError: The validation split cannot tell one tau from another.
+    """
+    chosen_threshold(refined.manifest())  # says why there is no curve, if there is none
+    curves = list(read_threshold_curves(refined.location).values())
+    refine, names = config.refine, task.criterion
+    trials = []
+    for tau in screened_thresholds(curves, refine.screen_keep, refine.num_candidates):
+        metrics = kept_validation(retrain(tau), task, config.train.keep)
+        trials.append(Trial(point={THRESHOLD: tau}, seed=config.seed, metrics=metrics))
+    best = choose(trials, names, num_seeds=1)
+    if not best:
+        raise DatasetError(
+            f"the mean of {' and '.join(names)} is undefined on the validation split for every "
+            "tau; annotate validation videos with and without events, or set refine.threshold to "
+            "a number"
+        )
+    return {
+        "threshold": best[0].point[THRESHOLD],
+        "criterion": list(names),
+        "candidates": [
+            {
+                "threshold": trial.point[THRESHOLD],
+                "criterion": criterion(trial.metrics or {}, names),
+                "metrics": dict(trial.metrics or {}),
+            }
+            for trial in trials
+        ],
+    }
 
 
 def threshold_metrics(threshold: Threshold) -> dict[str, float]:

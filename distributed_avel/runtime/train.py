@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distributed_avel.arms import WindowLabels
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, RunConfig, TrainConfig
 from distributed_avel.errors import ArtifactError, DatasetError
@@ -174,6 +175,16 @@ class TrainJob:
         if windows_VWK is not None:
             columns.append(tensor_column(windows_VWK, schema.field("windows").type))
         return pa.Table.from_arrays(columns, schema=schema)
+
+
+def targets_of(labels_VWK: NDArray[Any], windows: WindowLabels) -> dict[str, Any]:
+    """Arguments of `TrainJob` for the labels of Step 3."""
+    if windows == "exchanged":  # labels of the modalities of whole videos
+        return {"targets_VK": labels_VWK[:, 0]}
+    if windows == "segments":
+        mask_WT = np.eye(labels_VWK.shape[1], dtype=bool)
+        return {"window_labels_VWK": labels_VWK, "mask_WT": mask_WT, "fully_supervised": True}
+    return {"window_labels_VWK": labels_VWK}
 
 
 def train(job: TrainJob, out: Location) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distributed_avel.refine.pseudo_labels import ThresholdCurve
+from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
+from distributed_avel.search.space import spread_thresholds
 
 USELESS = 0.05
 """A curve whose best Youden index is lower tells no tau from another."""
@@ -29,6 +30,24 @@ def screened_range(
     """
     ranges = [_range(curve, keep, everything) for curve in curves] or [everything]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def screened_thresholds(
+    curves: Sequence[ThresholdCurve], keep: float, count: int
+) -> tuple[float, ...]:
+    """`count` values of tau that are worth a Step 3, evenly spaced on the logit scale.
+
+    Args:
+        curves: See `screened_range`.
+        keep: See `screened_range`.
+    """
+    return spread_thresholds(*screened_range(curves, keep, whole_range()), count)
+
+
+def whole_range() -> tuple[float, float]:
+    """The smallest and the largest tau that are looked at."""
+    grid_G = threshold_grid()
+    return float(grid_G[0]), float(grid_G[-1])
 
 
 def _range(

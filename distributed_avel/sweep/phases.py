@@ -16,7 +16,7 @@ from distributed_avel.config import TuneConfig
 from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
-from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
+from distributed_avel.refine.pseudo_labels import ThresholdCurve
 from distributed_avel.run import check_names
 from distributed_avel.runtime.leases import LeaseBoard, computed_stages
 from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
@@ -26,7 +26,7 @@ from distributed_avel.runtime.thresholds import read_threshold_curves
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
-from distributed_avel.search.screen import screened_range
+from distributed_avel.search.screen import screened_range, whole_range
 from distributed_avel.search.selection import check_criterion
 from distributed_avel.search.space import (
     Choice,
@@ -146,8 +146,7 @@ class Sweep:
 
     def _screen(self) -> None:
         """Narrow tau to what the validation split finds worth a Step 3."""
-        grid = threshold_grid()
-        everything = (float(grid[0]), float(grid[-1]))
+        everything = whole_range()
         low, high = screened_range(self._curves, self.config.sweep.screen_keep, everything)
         thresholds = self.config.sweep.thresholds or spread_thresholds(
             low, high, self.config.sweep.num_thresholds

@@ -161,6 +161,20 @@ def test_what_cannot_be_computed_stays_empty_and_says_why(finished):
     assert isinstance(models["PSP"]["measured"]["accuracy"], float)  # one seed has no spread
 
 
+def test_the_papers_rule_for_tau_is_at_hand_and_said_in_every_row_that_has_one(finished):
+    refine = {"threshold": "screened", "num_candidates": 2, "screen_keep": 0.0}
+    made = settings(finished, tables=[4], seeds=1, refine=refine, tracking={"enabled": False})
+    run_reproduce(made)
+
+    rows = rows_of(tables_of(finished)[4])
+    assert rows["0.05"]["tau"] == "0.05, given"
+    assert rows["of the run"]["tau"].startswith("chosen on validation, by the best of several")
+    (screened,) = (finished / "run" / "screen").glob("*/manifest.json")
+    chosen = json.loads(screened.read_text())["threshold"]
+    note = f"tau {chosen:.4g}, chosen on the validation split for seed 0"
+    assert note in rows["of the run"]["notes"]
+
+
 def test_table_6_is_computed_where_modalities_are_annotated(tmp_path):
     sizes = {"num_train": 40, "num_val": 20, "num_test": 20}
     run_reproduce(

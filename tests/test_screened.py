@@ -1,0 +1,127 @@
+"""tau by the paper's rule: candidates from the validation windows, then the best Step 3."""
+
+from statistics import fmean
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from distributed_avel.arms import ARMS
+from distributed_avel.artifacts import Location
+from distributed_avel.config import validate
+from distributed_avel.errors import DatasetError
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.thresholds import best_by_step_3, read_threshold_curves
+from distributed_avel.runtime.tracking import untracked
+from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def pipeline(root, dataset="synthetic", model="ave", arms=("A+LR",), num_val=20, **refine):
+    event_free = 6 if dataset == "synthetic" else 0
+    sizes = {"num_train": 40, "num_event_free": event_free, "num_val": num_val, "num_test": 8}
+    config = validate(
+        {
+            "run_dir": str(root),
+            "arms": list(arms),
+            "data": {"dataset": dataset, dataset: sizes},
+            "model": {"name": model, "hidden_size": 4},
+            "train": {"base_epochs": 12, "retrain_epochs": 4},
+            "refine": {"threshold": "screened", "num_candidates": 3, "screen_keep": 0.2, **refine},
+        },
+        "test",
+    )
+    return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Pipeline:
+    run = pipeline(tmp_path_factory.mktemp("screened"))
+    run.evaluate()
+    return run
+
+
+def worth_a_step_3(run: Pipeline, keep: float) -> list[float]:
+    """Of the curve of Step 2, every tau whose Youden index is a part of the best, by a loop."""
+    curve = read_threshold_curves(run.refine(True).location)["event"]
+    youden = [
+        sensitivity + specificity - 1
+        for sensitivity, specificity in zip(curve.sensitivity_G, curve.specificity_G, strict=True)
+    ]
+    return [
+        float(tau)
+        for tau, value in zip(curve.thresholds_G, youden, strict=True)
+        if value >= keep * max(youden)
+    ]
+
+
+def last_validation(run: Pipeline, tau: float) -> float:
+    """The criterion of the last epoch of Step 3 with a tau, from its learning curve."""
+    fixed = pipeline(run.config.run_dir, threshold=tau)
+    rows = (fixed.retrain_stage(True).location / CURVES_FILE).read_table().to_pylist()
+    last = {row["metric"]: row["value"] for row in rows if row["epoch"] == 3}
+    return fmean([last["val/accuracy"], last["val/non_ave_f1"]])
+
+
+def test_the_best_step_3_of_the_candidates_decides_on_validation_and_all_is_recorded(run):
+    manifest = run.screen_stage(True).manifest()
+
+    candidates = [candidate["threshold"] for candidate in manifest["candidates"]]
+    worth = worth_a_step_3(run, run.config.refine.screen_keep)
+    assert len(candidates) == 3
+    assert candidates[0] == pytest.approx(worth[0], abs=1e-6)
+    assert candidates[-1] == pytest.approx(worth[-1], abs=1e-6)
+    values = [last_validation(run, tau) for tau in candidates]
+    assert [candidate["criterion"] for candidate in manifest["candidates"]] == values
+    assert manifest["threshold"] == candidates[int(np.argmax(values))]
+    assert manifest["criterion"] == ["accuracy", "non_ave_f1"]
+
+
+def test_the_arm_is_the_step_3_of_the_chosen_tau_and_nothing_is_trained_twice(run):
+    tau = run.screen_stage(True).manifest()["threshold"]
+    root = run.run_dir
+    trained = {path.name for path in (root / "retrain").children()}
+
+    arm = run.arm("A+LR")
+
+    assert arm.manifest()["threshold"] == tau
+    fixed = pipeline(run.config.run_dir, threshold=tau)
+    assert fixed.arm("A+LR").location == arm.location
+    again = pipeline(run.config.run_dir)
+    assert again.screen(True).location == run.screen_stage(True).location
+    assert {path.name for path in (root / "retrain").children()} == trained
+    assert len(trained) == 3
+
+
+def test_other_candidates_are_another_choice_with_a_key_of_its_own(run):
+    other = pipeline(run.config.run_dir, num_candidates=2)
+
+    assert other.screen_stage(True).fingerprint != run.screen_stage(True).fingerprint
+    assert other.refine(True).fingerprint == run.refine(True).fingerprint
+
+
+def test_arms_without_tau_need_no_choice(run):
+    for arm in ("PL", "LR_dummy"):
+        assert ARMS[arm].has_threshold is False
+        assert (run.arm(arm).location / WEIGHTS).exists()
+    assert len((run.run_dir / "screen").children()) == 1
+
+
+def test_parsing_has_one_tau_for_both_modalities(tmp_path):
+    run = pipeline(tmp_path, "synthetic_llp", "han", ("MA",), partners="disjoint")
+
+    chosen = run.arm("MA").manifest()["threshold"]
+
+    assert chosen == run.screen_stage(False, "exchanged").manifest()["threshold"]
+
+
+def test_where_the_criterion_is_undefined_for_every_tau_it_says_so(run, tmp_path):
+    """As with a validation split without background, where nothing is called background."""
+    table = (run.arm("A+LR").location / CURVES_FILE).read_table()
+    defined = table.filter(pc.field("metric") != "val/non_ave_f1")
+    (Location.at(tmp_path) / CURVES_FILE).write_table(defined)
+
+    with pytest.raises(DatasetError, match="accuracy and non_ave_f1 is undefined on the valid"):
+        best_by_step_3(run.refine(True), run.config, run.task, lambda tau: Location.at(tmp_path))
