@@ -5,7 +5,12 @@ the model learns from pairs that never happened together. So no other module
 converts units of time; they all ask a `Timeline`.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+# Half of a segment is half of it, whatever binary fractions make of decimal ones.
+_ROUNDING_S = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,17 +48,21 @@ class Timeline:
         frames = frames_in_video // self.num_segments
         return [int(segment * frames + i / per_segment * frames) for i in range(per_segment)]
 
-    def segments_of(self, start_s: float, end_s: float) -> range:
-        """Segments that a span covers, the way AVE's segment labels follow from its annotations.
+    def segments_of(self, spans: Iterable[tuple[float, float]]) -> list[int]:
+        """Return the segments that an event has, from the spans (start, end) in seconds it lasts.
 
-        A segment counts when the span covers at least half of it; AVE's spans are
-        whole seconds, so that there the span 2-5 is segments 2, 3 and 4.
+        A segment counts when the spans together cover at least half of it: an event that was
+        annotated in two pieces is the same event. AVE's labels follow from its annotations in the
+        same way: its spans are whole seconds, so that 2-5 is segments 2, 3 and 4.
         """
-        half_s = self.segment_s / 2
-        covered = [
-            segment
-            for segment in range(self.num_segments)
-            if min(end_s, (segment + 1) * self.segment_s) - max(start_s, segment * self.segment_s)
-            >= half_s
-        ]
-        return range(covered[0], covered[-1] + 1) if covered else range(0)
+        covered_s = [0.0] * self.num_segments
+        last_end_s = -math.inf
+        for start_s, end_s in sorted(spans):
+            start_s = max(start_s, last_end_s)  # what two spans cover counts once
+            last_end_s = max(last_end_s, end_s)
+            for segment in range(self.num_segments):
+                segment_start_s, segment_end_s = self.bounds_s(segment)
+                overlap_s = min(end_s, segment_end_s) - max(start_s, segment_start_s)
+                covered_s[segment] += max(overlap_s, 0.0)
+        half_s = self.segment_s / 2 - _ROUNDING_S
+        return [segment for segment, seconds in enumerate(covered_s) if seconds >= half_s]

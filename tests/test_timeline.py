@@ -70,7 +70,7 @@ def test_a_segment_outside_the_video_is_refused(segment):
     ],
 )
 def test_a_span_covers_the_segments_that_it_fills_at_least_by_half(start_s, end_s, segments):
-    assert list(AVE.segments_of(start_s, end_s)) == segments
+    assert AVE.segments_of([(start_s, end_s)]) == segments
 
 
 @given(first=st.integers(0, 9), length=st.integers(0, 10), segment_s=st.sampled_from([0.3, 1, 2.5]))
@@ -78,4 +78,39 @@ def test_a_span_of_whole_segments_covers_exactly_these(first, length, segment_s)
     timeline = Timeline(num_segments=10, segment_s=segment_s)
     last = min(10, first + length)
 
-    assert timeline.segments_of(first * segment_s, last * segment_s) == range(first, last)
+    spans = [(first * segment_s, last * segment_s)]
+    assert timeline.segments_of(spans) == list(range(first, last))
+
+
+@pytest.mark.parametrize(
+    ("spans", "segments"),
+    [
+        ([], []),
+        ([(2.0, 2.3), (2.3, 2.6)], [2]),  # one event, annotated in two pieces
+        ([(2.6, 2.9), (2.0, 2.3)], [2]),  # with a gap between them, in any order
+        ([(2.0, 2.3), (2.1, 2.4)], []),  # what they share counts once
+        ([(2.0, 2.4), (2.1, 2.2), (2.3, 2.45)], []),
+        ([(1.7, 2.3), (2.6, 3.3)], [2]),
+        ([(0, 1), (9, 10)], [0, 9]),
+        ([(2, 5), (3, 4)], [2, 3, 4]),
+    ],
+)
+def test_pieces_of_an_event_count_together(spans, segments):
+    assert AVE.segments_of(spans) == segments
+
+
+@given(
+    tenths=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=5),
+    segment_s=st.sampled_from([0.2, 0.3, 0.7, 1.0]),
+)
+def test_coverage_agrees_with_counting_steps_of_a_hundredth_of_a_second(tenths, segment_s):
+    timeline = Timeline(num_segments=10, segment_s=segment_s)
+    spans = [(min(span) / 10, max(span) / 10) for span in tenths]
+    steps = round(100 * segment_s)
+    on = [
+        any(10 * min(span) <= step < 10 * max(span) for span in tenths)
+        for step in range(10 * steps)
+    ]
+    by_hand = [t for t in range(10) if 2 * sum(on[t * steps : (t + 1) * steps]) >= steps]
+
+    assert timeline.segments_of(spans) == by_hand

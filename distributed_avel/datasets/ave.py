@@ -199,12 +199,22 @@ def _video(item_id, video_id, split, labels, spans, root, where) -> Video:
 def annotated_rows(file: Location, problems: Problems) -> list[Row]:
     """The lines of Annotations.txt that can be used, in their order."""
     rows, count = [], defaultdict(int)
+    first_of: dict[tuple[str, str], Row] = {}
     for number, (where, fields) in enumerate(_lines(file)):
         with problems.collect():
             category, video_id, start_s, end_s = _parse(where, fields)
             count[video_id] += 1
             item_id = video_id if count[video_id] == 1 else f"{video_id}@{count[video_id]}"
-            rows.append(Row(number, item_id, video_id, category, start_s, end_s, where))
+            row = Row(number, item_id, video_id, category, start_s, end_s, where)
+            rows.append(row)
+            first = first_of.setdefault((video_id, category), row)
+            if first is not row:
+                problems.oddity(
+                    "class in two rows of a file",
+                    where,
+                    f"{video_id}: {category} from {start_s:g} to {end_s:g} s, and in "
+                    f"{first.where.rpartition('/')[2]} from {first.start_s:g} to {first.end_s:g} s",
+                )
     return rows
 
 

@@ -279,6 +279,13 @@ def _check_labels(
     event_free = [video for video in videos.videos if video.video_id not in number_of]
     num_columns = videos.num_classes + 1
     says = f"{ANNOTATIONS} says otherwise; take both files from the same release"
+    if not any((root / name).exists() for name in (VIDEO_LABELS, SEGMENT_LABELS)):
+        problems.oddity(
+            "order of rows not verified",
+            str(root / VIDEO_LABELS),
+            f"no such file, nor {SEGMENT_LABELS}, to show that row k of {VISUAL} is annotation "
+            f"k of {ANNOTATIONS}",
+        )
     files = (
         (VIDEO_LABELS, num_rows, rows, lambda: videos.video_labels(annotated)),
         (SEGMENT_LABELS, num_rows, rows, lambda: videos.segment_labels(annotated)),

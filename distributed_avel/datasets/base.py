@@ -127,9 +127,9 @@ class VideoSet:
         for events_TC, video, of_video in zip(events_VTC, videos, spans, strict=True):
             if of_video is None:
                 raise DatasetError(f"{self.name}: {video.video_id} has no segment annotation")
-            for span in of_video:
-                covered = self.timeline.segments_of(span.start_s, span.end_s)
-                events_TC[covered.start : covered.stop, span.label] = True
+            for label in {span.label for span in of_video}:
+                times = [(span.start_s, span.end_s) for span in of_video if span.label == label]
+                events_TC[self.timeline.segments_of(times), label] = True
         return events_VTC
 
     def to_table(self) -> pa.Table:

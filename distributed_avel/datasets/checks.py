@@ -206,11 +206,13 @@ def _times_and_labels(video: Video, videos: VideoSet, place: str | None) -> Iter
     end_s = videos.timeline.duration_s
     true = set()
     for spans in by_modality:
+        for label in {span.label for span in spans}:
+            of_label = [(span.start_s, span.end_s) for span in spans if span.label == label]
+            if videos.timeline.segments_of(of_label):
+                true.add(label)
         latest: dict[int, Span] = {}
         for span in sorted(spans, key=lambda span: span.start_s):
             name, times = videos.classes[span.label], f"from {span.start_s:g} to {span.end_s:g} s"
-            if videos.timeline.segments_of(span.start_s, span.end_s):
-                true.add(span.label)
             if span.end_s > end_s + 1e-6:
                 message = f"{of_video}{name} {times}, of {end_s:g} s"
                 yield Finding("event outside the video", where, message)

@@ -39,6 +39,10 @@ MEANING: dict[str, Meaning] = {
     "file twice": Meaning(
         "a file is several videos of one split", "none for AVE, which annotates 45 files twice"
     ),
+    "class in two rows of a file": Meaning(
+        "each row is a video of its own, in which the event of the other row counts as background",
+        "use data.dataset folder, where a row has several spans",
+    ),
     MERGED: Meaning(
         "a video of both classes counts as one of a third class",
         "separate labels with ; if the name stands for several",
@@ -81,6 +85,10 @@ MEANING: dict[str, Meaning] = {
     "class without training videos": Meaning(
         "the class cannot be learned, and lowers the scores of validation and test",
         "move some of its videos to train, or remove the label",
+    ),
+    "order of rows not verified": Meaning(
+        "if row k of the features is not annotation k, labels and features are of different videos",
+        "add mil_labels.h5 or labels.h5 of the same release",
     ),
     "event-free videos left out": Meaning(
         "Step 2 has worse partner videos without them", "fetch the missing file"

@@ -94,9 +94,17 @@ def read_llp(
     timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
     heard = _events(root / AUDIO_EVENTS, names, timeline, problems)
     seen = _events(root / VISUAL_EVENTS, names, timeline, problems)
+    _refuse_unannotated(rows, {*heard, *seen}, problems)
     videos = []
+    name_of: dict[str, str] = {}
     for name, where, split, labels in rows:
         uri = f"{folder}/{file_id(name)}.{ending}"
+        if name_of.setdefault(uri, name) != name:
+            problems.error(
+                f"{where}: {name!r} and {name_of[uri]!r} are excerpts of one video, but there is "
+                f"one file, {uri}, for both; keep one of them"
+            )
+            continue
         try:
             _ = root / uri
         except ArtifactError:
@@ -123,6 +131,18 @@ def read_llp(
         videos=tuple(videos),
         synthetic=False,
     )
+
+
+def _refuse_unannotated(rows: list[_SplitRow], annotated: set[str], problems: Problems) -> None:
+    """Refuse a split that no event belongs to: all its segments would count as background."""
+    for split in ("val", "test"):
+        names = {name for name, _, of_row, _ in rows if of_row == split}
+        if names and names.isdisjoint(annotated) and not problems.errors:
+            problems.error(
+                f"{SPLIT_FILES[split]}: no video of it has an event in {AUDIO_EVENTS} or "
+                f"{VISUAL_EVENTS}; take all files from the same release, with the same names of "
+                f"videos"
+            )
 
 
 def first_folder(root: Location, *names: str) -> str:
@@ -220,6 +240,11 @@ def _events(
                 problems.oddity("event twice", where, f"{event} stands twice")
             else:
                 events[name].append(span)
+    if not events and not problems.errors:
+        problems.error(
+            f"{file}: has no event of a video of the splits; take all files from the same release, "
+            f"with the same names of videos"
+        )
     return events
 
 

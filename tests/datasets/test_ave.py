@@ -140,6 +140,21 @@ def test_two_events_of_one_class_in_one_file_are_two_items(tmp_path):
 
     starts = {v.video_id: v.spans[0].start_s for v in videos.split("train") if v.spans}
     assert starts == {"eee": 0.0, "eee@2": 6.0}
+    problems = Problems()
+    inspect_dataset(DataConfig(dataset="ave"), Location.at(tmp_path), problems)
+    (oddity,) = [o for o in problems.oddities if o.kind == "class in two rows of a file"]
+    assert oddity.where.endswith("Annotations.txt:7")
+    assert "from 6 to 9 s, and in Annotations.txt:6 from 0 to 3 s" in oddity.message
+
+
+def test_the_order_of_lines_in_the_files_of_splits_changes_nothing(published, tmp_path):
+    text = (FACTS / "Annotations.txt").read_text(encoding="utf-8")
+    lines, rng = text.splitlines(), np.random.default_rng(0)
+    files: dict[str, list[str] | str] = {"Annotations.txt": text}
+    for split in ("train", "val", "test"):
+        rows = rng.permutation(np.loadtxt(FACTS / f"{split}_rows.txt", dtype=int))
+        files[f"{split}Set.txt"] = [lines[row] for row in rows]
+    assert load(write(tmp_path, files)).to_table() == published.to_table()
 
 
 def test_event_free_videos_join_the_training_split(tmp_path):

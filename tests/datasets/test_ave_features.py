@@ -175,6 +175,19 @@ def test_labels_and_event_free_rows_are_optional(tmp_path):
     for name in ("labels.h5", "mil_labels.h5"):
         (tmp_path / name).unlink()
     assert all(video.labels for video in load(tmp_path).videos)
+    problems = Problems()
+    inspect_dataset(CONFIG, Location.at(tmp_path), problems)
+    assert [oddity.kind for oddity in problems.oddities if "empty" not in oddity.kind] == [
+        "order of rows not verified"
+    ]
+
+
+def test_the_lines_of_the_annotations_in_another_order_are_refused(tmp_path):
+    write(tmp_path, noisy=False)
+    lines = sorted(published_lines()[:NUM_ROWS], key=lambda line: line.split("&")[1])
+    (tmp_path / "Annotations.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"labels\.h5: row \d+: Annotations\.txt says otherwise"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -345,3 +345,22 @@ def test_one_file_has_one_uri(tmp_path):
     assert {v.uri for v in videos.videos if v.video_id in ("other", "clips/a.mp4")} == {
         "clips/a.mp4"
     }
+
+
+def test_the_order_of_rows_changes_nothing(tmp_path):
+    assert load(tmp_path, ROWS[::-1]).to_table() == load(tmp_path, ROWS).to_table()
+    assert load(tmp_path, ROWS[::-1]).classes == load(tmp_path, ROWS).classes
+
+
+def test_the_order_of_classes_permutes_columns_and_nothing_else(tmp_path):
+    labels = {}
+    for order in (("dog", "bell"), ("bell", "dog")):
+        (tmp_path / "classes.txt").write_text("\n".join(order), encoding="utf-8")
+        videos = load(tmp_path, ROWS)
+        columns = [videos.classes.index(name) for name in ("bell", "dog")] + [2]
+        labels[order] = (
+            videos.video_labels(videos.split("test"))[:, columns],
+            videos.segment_labels(videos.split("test"))[..., columns],
+        )
+    for one, other in zip(*labels.values(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -151,6 +151,16 @@ def test_overlaps_agree_with_comparing_every_tenth_of_a_second():
         ({"train": ["../a_0_10\tDog"]}, r"train\.csv:2: .* cannot be the name of a file"),
         ({"train": []}, r"train\.csv: names no video"),
         ({"val": FILES["AVVP_train.csv"][:1]}, r"val_pd\.csv:2: .* is in .*train\.csv:2 already"),
+        (
+            {"train": ["a_0_10\tDog", "a_10_20\tCar"]},
+            r"train\.csv:3: 'a_10_20' and 'a_0_10' are excerpts of one video, but there is one",
+        ),
+        ({"audio": ["ccccccccccc\t0\t10\tCar"]}, r"audio\.csv: has no event of a video of the spl"),
+        ({"visual": []}, r"visual\.csv: has no event of a video of the splits; take all files"),
+        (
+            {"audio": ["ddddddddddd_0_10\t0\t10\tCar"]},
+            r"AVVP_val_pd\.csv: no video of it has an ev",
+        ),
         ({"audio": ["ccccccccccc_0_10\t0\tten\tCar"]}, r"audio\.csv:2: onset and offset must"),
         ({"audio": ["ccccccccccc_0_10\t-1\t2\tCar"]}, r"audio\.csv:2: onset and offset must"),
         ({"visual": ["ccccccccccc_0_10\t0\t2\tcar"]}, r"visual\.csv:2: unknown event 'car'"),
@@ -266,3 +276,26 @@ def test_videos_may_lie_where_the_authors_scripts_put_them(tmp_path):
     assert load(root).split("val")[0].uri == "LLP_dataset/video/ccccccccccc.mp4"
     shutil.rmtree(tmp_path / "LLP_dataset")
     assert load(root).split("val")[0].uri == "video/ccccccccccc.mp4"
+
+
+def test_the_order_of_lines_changes_no_label(tmp_path):
+    texts = {file.name: file.read_text().splitlines() for file in FACTS.glob("*.csv")}
+    rng = np.random.default_rng(0)
+    for name, (header, *lines) in texts.items():
+        shuffled = [lines[i] for i in rng.permutation(len(lines))]
+        (tmp_path / name).write_text("\n".join([header, *shuffled]) + "\n")
+
+    published, permuted = load(Location.at(FACTS)), load(Location.at(tmp_path))
+
+    for split in ("train", "val", "test"):
+        videos, others = published.split(split), permuted.split(split)
+        assert [v.video_id for v in videos] == [v.video_id for v in others]
+        np.testing.assert_array_equal(published.video_labels(videos), permuted.video_labels(others))
+        if split != "train":
+            for labels, other in zip(
+                published.modality_labels(videos), permuted.modality_labels(others), strict=True
+            ):
+                np.testing.assert_array_equal(labels, other)
+            np.testing.assert_array_equal(
+                published.segment_labels(videos), permuted.segment_labels(others)
+            )

@@ -30,17 +30,29 @@ def training_videos(draw):
 
 
 def possible_partners(labels_VK, files, kind, index) -> set[int]:
-    """By definition, in a loop."""
+    """By definition, in a loop. A file has the labels of all its videos."""
+
+    def of_file(video) -> np.ndarray:
+        rows = [row for row, file in zip(labels_VK, files, strict=True) if file == files[video]]
+        return np.any(rows, axis=0)
+
     found = set()
-    prefers_event_free = kind == "event_free" and any(row[-1] for row in labels_VK)
+    event_free = {i for i in range(len(files)) if not of_file(i)[:-1].any()}
     for other in range(len(files)):
-        shares_label = any(a and b for a, b in zip(labels_VK[index], labels_VK[other], strict=True))
-        if shares_label or files[other] == files[index]:
+        if any(labels_VK[index] & of_file(other)) or files[other] == files[index]:
             continue
-        if prefers_event_free and not labels_VK[index][-1] and not labels_VK[other][-1]:
+        has_event = not labels_VK[index][-1]
+        if kind == "event_free" and event_free and has_event and other not in event_free:
             continue
         found.add(other)
     return found
+
+
+def test_a_file_with_the_event_under_another_video_is_no_partner():
+    labels_VK = labels("dog", "bell", "dog", "car")
+    pool = PartnerPool(labels_VK, ["a", "b", "b", "c"], "disjoint")
+
+    assert {pool.draw(labels_VK[0], "a", number) for number in range(12)} == {3}
 
 
 @pytest.mark.parametrize("kind", ["event_free", "disjoint"])
