@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.metrics.parsing import MODALITIES, segment_counts
-from distributed_avel.metrics.segment import confusion_matrix
+from distributed_avel.metrics.segment import confusion_matrix, one_label_per_segment
 from distributed_avel.randomness import derive
 from distributed_avel.report.contents import (
     LocalizationReport,
@@ -124,7 +124,16 @@ class LocalizationPredictions(Predictions):
 
     def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
         num_classes = self._videos.num_classes
-        return {"confusion": {a: confusion_matrix(*self.of_arm(a), num_classes) for a in shown}}
+        videos = {video.video_id: video for video in self._videos.split("test")}
+        labels_VTK = self._videos.segment_labels(videos[video_id] for video_id in self.video_ids)
+        confusion = {}
+        for arm in shown:
+            # Not the first event of each segment, which `of_arm` returns: a segment of several
+            # events counts here as it does in the metrics beside the matrix.
+            _, prediction_VT = self.of_arm(arm)
+            truth_VT = one_label_per_segment(labels_VTK, prediction_VT)
+            confusion[arm] = confusion_matrix(truth_VT, prediction_VT, num_classes)
+        return {"confusion": confusion}
 
     def _timelines(
         self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf

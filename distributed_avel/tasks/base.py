@@ -116,11 +116,25 @@ class Task(ABC):
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> Mapping[str, float | None]:
-        """All of `metrics`, in percent; None where one is undefined (0/0)."""
+        """All of `metrics`, in percent; None where one is undefined (0/0).
+
+        Raises:
+            FloatingPointError: A probability is not a finite number: the training diverged.
+        """
 
     @abstractmethod
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
         """The part of the segments in which no event is predicted, in 0..1."""
+
+    @staticmethod
+    def refuse_not_finite(prob_VTK: NDArray[np.floating]) -> None:
+        """Refuse probabilities that are no numbers: `argmax` would name class 0 for them.
+
+        Raises:
+            FloatingPointError: There is one.
+        """
+        if not np.isfinite(prob_VTK).all():
+            raise FloatingPointError("a predicted probability is not a finite number")
 
     # Windows -------------------------------------------------------------------------------
 

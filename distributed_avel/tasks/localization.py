@@ -89,6 +89,7 @@ class Localization(Task):
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> dict[str, float | None]:
         """The metrics of the paper's tables on AVE."""
+        self.refuse_not_finite(prob_VTK)
         class_VT = prob_VTK.argmax(axis=-1)
         truth_VT = one_label_per_segment(truth_VTK, class_VT)
         return segment_metrics(truth_VT, class_VT, truth_VTK.shape[-1] - 1)

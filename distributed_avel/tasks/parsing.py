@@ -139,6 +139,7 @@ class Parsing(Task):
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> dict[str, float]:
         """F-scores as the public evaluation of AVVP computes them."""
+        self.refuse_not_finite(prob_VTK)
         truth = np.split(truth_VTK, 2, axis=-1)
         return parsing_metrics(*truth, *np.split(prob_VTK >= PRESENT, 2, axis=-1))
 
