@@ -9,10 +9,10 @@
 
 `ave_features` reads the published features of the same rows.
 
-An item is a *row*, as in AVE's own feature files: an id that stands in several rows (AVE
-has 45) is several items of one file, `<id>`, `<id>@2`, ... in the order of Annotations.txt.
-Some of AVE's ids lie in two splits; that is how it was published, and how it is scored.
-Whether the mp4 files are there is for extraction to find out.
+A video is a *row*, as in AVE's own feature files: an id with several rows (AVE has 45) is several
+videos of one file, `<id>`, `<id>@2`, ... in the order of Annotations.txt. Each has the event of
+its row alone. Some of AVE's ids are in two splits, as published. Reading the annotations does not
+look for the mp4 files.
 """
 
 import math
@@ -59,7 +59,7 @@ AVE_CLASSES = (
     "Accordion",
     "Mandolin",
 )
-"""AVE's classes in the order of the columns of its published labels; the next is background."""
+"""AVE's classes in the column order of its published labels; background is the next column."""
 
 ANNOTATIONS = "Annotations.txt"
 SPLIT_FILES: dict[Split, str] = {
@@ -78,7 +78,7 @@ _SURELY_AVE = 14
 
 @register_dataset("ave")
 def load_ave(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The videos below `root`.
+    """Return the videos below `root`.
 
     Raises:
         DatasetError: A file is missing; names it and the remedy.
@@ -89,7 +89,7 @@ def load_ave(config: DataConfig, root: Location, problems: Problems) -> VideoSet
 def read_layout(
     config: DataConfig, root: Location, problems: Problems, *, name: str, synthetic: bool
 ) -> VideoSet:
-    """Any data set in AVE's layout. Classes are AVE's, or else the categories, sorted."""
+    """Read a data set in AVE's layout; its classes are AVE's, or the sorted categories."""
     rows = annotated_rows(root / ANNOTATIONS, problems)
     classes = class_list(rows, root / ANNOTATIONS, problems)
     chosen = _splits(rows, root, problems)
@@ -102,7 +102,7 @@ def read_layout(
                 f"{where}: {video_id!r} has an event in {ANNOTATIONS}; remove it from one of them"
             )
         elif video_id in seen:
-            problems.error(f"{where}: {video_id!r} stands twice; remove one of the lines")
+            problems.error(f"{where}: {video_id!r} appears twice; remove one of the lines")
         else:
             seen.add(video_id)
             with problems.collect():
@@ -120,7 +120,7 @@ def read_layout(
 def videos_of(
     chosen: list[tuple["Row", Split]], classes: tuple[str, ...], root: Location, problems: Problems
 ) -> list[Video]:
-    """Rows with their split as videos; a row of another category is left out."""
+    """Turn rows with their split into videos; rows of an unknown category are left out."""
     videos = []
     for row, split in chosen:
         if row.category not in classes:
@@ -158,14 +158,14 @@ class Row:
 
     @property
     def facts(self) -> tuple[str, str, float, float]:
-        """What a line of a split file repeats."""
+        """The fields that a line of a split file has to repeat."""
         return self.category, self.video_id, self.start_s, self.end_s
 
 
 def class_list(rows: list[Row], annotations: Location, problems: Problems) -> tuple[str, ...]:
-    """AVE's classes where all categories are among them, else the categories, sorted.
+    """Return AVE's classes if they include all categories, else the sorted categories.
 
-    Many of AVE's categories and one that it does not have is an error, and so is no row at all.
+    Most of AVE's categories together with one that AVE lacks are an error, as is an empty file.
     """
     places = first_places((row.category, row.where) for row in rows)
     categories = {*places}
@@ -197,7 +197,7 @@ def _video(item_id, video_id, split, labels, spans, root, where) -> Video:
 
 
 def annotated_rows(file: Location, problems: Problems) -> list[Row]:
-    """The lines of Annotations.txt that can be used, in their order."""
+    """Return the valid lines of Annotations.txt, in their order."""
     rows, count = [], defaultdict(int)
     first_of: dict[tuple[str, str], Row] = {}
     for number, (where, fields) in enumerate(_lines(file)):
@@ -219,7 +219,7 @@ def annotated_rows(file: Location, problems: Problems) -> list[Row]:
 
 
 def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
-    """The rows that the split files name, each with its split, in the order of those files."""
+    """Return the rows that the split files list, each with its split, in the order of the files."""
     by_id: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_id[row.video_id].append(row)
@@ -250,7 +250,7 @@ def _named(
     by_id: dict[str, list[Row]],
     chosen: dict[str, tuple[Row, Split]],
 ) -> list[Row]:
-    """The rows that one line of a split file names."""
+    """Return the rows that one line of a split file refers to."""
     video_id = fields[0] if len(fields) == 1 else _parse(where, fields)[1]
     if video_id not in by_id:
         raise DatasetError(
@@ -289,7 +289,7 @@ def _event_free(file: Location, problems: Problems) -> list[tuple[str, str]]:
 
 
 def _lines(file: Location) -> list[tuple[str, list[str]]]:
-    """Lines that say something, cut into fields, each with file and number; no header."""
+    """Return the fields of each line with its place, without blank lines and the header."""
     if not file.exists():
         raise DatasetError(
             f"{file}: no such file; data.root must be the folder that holds {ANNOTATIONS}, "
@@ -314,7 +314,7 @@ def _is_header(fields: list[str]) -> bool:
 
 
 def _parse(where: str, fields: list[str]) -> tuple[str, str, float, float]:
-    """Category, video id, start and end of one line."""
+    """Return category, video id, start and end of one line."""
     if len(fields) != 5:
         raise DatasetError(
             f"{where}: expected category&video id&quality&start&end, got {len(fields)} field(s)"

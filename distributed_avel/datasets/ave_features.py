@@ -10,8 +10,8 @@
     <root>/audio_feature_noisy.h5      (178, T, 7, 7, 512) and (178, T, 128)
     <root>/labels_noisy.h5             optional: (178, 29), background throughout
 
-The labels of the videos follow from Annotations.txt; the label files are held against them, row
-by row. Features are read a few rows at a time, so that the 8 GB never lie in memory.
+The labels of the videos follow from Annotations.txt; the label files are compared with them, row
+by row. Features are read a few rows at a time, so that the 8 GB are never in memory at once.
 
 Shape suffixes used in this file:
     V = rows    T = segments    R = regions (49)    D = feature size    K = classes + background
@@ -96,14 +96,14 @@ def load_ave_features(config: DataConfig, root: Location, problems: Problems) ->
 
 
 def feature_files(videos: VideoSet) -> list[str]:
-    """The files that hold the features of these videos."""
+    """Return the files that hold the features of these videos."""
     noisy = any(_NOISY_ID.fullmatch(video.video_id) for video in videos.videos)
     return [VISUAL, AUDIO, *([NOISY_VISUAL, NOISY_AUDIO] if noisy else [])]
 
 
 @register_features("ave_features", files_of=feature_files)
 def ave_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
-    """Features of all videos: audio (V, T, 128) and visual (V, T, 49, 512), 32 rows at a time.
+    """Yield the features of 32 videos at a time: audio (V, T, 128) and visual (V, T, 49, 512).
 
     Raises:
         DatasetError: A row is not finite; names file, row and remedy.
@@ -121,7 +121,7 @@ def ave_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
 def _chunks(
     root: Location, visual_name: str, audio_name: str, item_of: dict[int, str]
 ) -> Iterator[FeatureChunk]:
-    """The rows that are items, in the order of the file, which is read from front to back."""
+    """Yield the rows that are videos, in the order of the file, which is read sequentially."""
     with _array(root / visual_name) as visual, _array(root / audio_name) as audio:
         for start in range(0, len(audio), _CHUNK):
             stop = min(start + _CHUNK, len(audio))
@@ -152,7 +152,7 @@ def _refuse_not_finite(file: Location, values: NDArray[np.floating], rows: list[
 
 
 def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
-    """The rows that the order files name, each with its split, in the order of those files."""
+    """Return the rows that the order files list, each with its split, in the order of the files."""
     by_number = {row.number: row for row in rows}
     chosen: dict[int, tuple[Row, Split]] = {}
     orders: dict[Split, list[int]] = {}
@@ -217,13 +217,13 @@ def _row_numbers(file: Location) -> list[int]:
 
 
 def _start_at_one(orders: dict[Split, list[int]], num_rows: int) -> bool:
-    """Whether rows are counted from 1: none is 0, and the last is one behind the end."""
+    """Whether rows are counted from 1: no number is 0, and the largest is the number of rows."""
     numbers = {number for of_split in orders.values() for number in of_split}
     return 0 not in numbers and max(numbers, default=0) == num_rows
 
 
 def _noisy(root: Location, problems: Problems) -> list[Video]:
-    """The training videos without an event, if both their feature files are there."""
+    """Return the training videos without an event, if both their feature files exist."""
     there = [name for name in (NOISY_VISUAL, NOISY_AUDIO) if (root / name).exists()]
     if len(there) == 1:
         (missing,) = {NOISY_VISUAL, NOISY_AUDIO} - {*there}
@@ -255,7 +255,7 @@ def _noisy(root: Location, problems: Problems) -> list[Video]:
 
 
 def _check_shape(file: Location, wanted: tuple[int, ...], problems: Problems) -> bool:
-    """Note another shape than this, without reading the array."""
+    """Note an array of another shape, without reading its values."""
     with _array(file) as array:
         shape = array.shape
     if shape != wanted:
@@ -273,7 +273,7 @@ def _check_labels(
     root: Location,
     problems: Problems,
 ) -> None:
-    """Hold the label files against the annotations, row by row."""
+    """Compare the label files with the annotations, row by row."""
     annotated = [video for video in videos.videos if video.video_id in number_of]
     rows = [number_of[video.video_id] for video in annotated]
     event_free = [video for video in videos.videos if video.video_id not in number_of]
@@ -319,7 +319,7 @@ def _check_labels(
 
 @contextmanager
 def _array(file: Location, name: str = ARRAY) -> Iterator[h5py.Dataset]:
-    """An array of an HDF5 file, wherever the file lies.
+    """Open an array of an HDF5 file on any file system.
 
     Raises:
         DatasetError: The file is missing or damaged, or has no such array.

@@ -1,9 +1,9 @@
-"""What a data set is, and the list of those we have.
+"""Data sets: videos with their labels, and the registry of data set readers.
 
 To add one: write `datasets/<name>.py` with a function from a `DataConfig` to a `VideoSet`,
-decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`. It hands
-what is wrong to `Problems` and goes on, so that a user hears of everything at once. A data set
-that brings its features says so with `@register_features("<name>")`.
+decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`. It notes
+mistakes in `Problems` and goes on, so that a user hears of all of them at once. A data set with
+ready-made features registers their reader with `@register_features("<name>")`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,8 +27,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An event of class `label` from `start_s` to `end_s`: both seen and heard, if not said
-    otherwise."""
+    """An event of class `label` from `start_s` to `end_s`; both seen and heard unless noted."""
 
     label: int
     start_s: float
@@ -37,12 +36,12 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Video:
-    """One item of a data set.
+    """A video of a data set.
 
     `video_id` is unique. Two videos of the same file (AVE annotates 45 files with two
-    classes) have the same `uri`. `spans` is None where nobody annotated the segments.
-    `audio_spans` and `visual_spans` are what is heard and what is seen, where that was
-    annotated apart (LLP); `spans` is then what they have in common.
+    classes) have the same `uri`. `spans` is None if the segments are not annotated.
+    `audio_spans` and `visual_spans` are the annotations of each modality, if there are any
+    (LLP); `spans` is then their intersection.
     """
 
     video_id: str
@@ -56,9 +55,9 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """The videos of a data set and what their labels mean.
+    """The videos of a data set, its classes and its timeline.
 
-    `synthetic` says that the data were generated; every result carries it on.
+    `synthetic` marks generated data; every result carries the mark.
     """
 
     name: str
@@ -68,11 +67,11 @@ class VideoSet:
     synthetic: bool
 
     def __post_init__(self) -> None:
-        """Refuse what no later stage could use."""
+        """Refuse a video id that appears twice, and labels without a class."""
         seen = set()
         for video in self.videos:
             if video.video_id in seen:
-                raise DatasetError(f"{self.name}: video {video.video_id!r} stands twice")
+                raise DatasetError(f"{self.name}: video {video.video_id!r} appears twice")
             seen.add(video.video_id)
             unknown = [c for c in video.labels if not 0 <= c < len(self.classes)]
             if unknown:
@@ -80,15 +79,15 @@ class VideoSet:
 
     @property
     def num_classes(self) -> int:
-        """C, the event classes; background is index C."""
+        """C, the number of event classes; background is index C."""
         return len(self.classes)
 
     def split(self, split: Split) -> "list[Video]":
-        """Videos of one split, by id, so that no order of rows or blocks matters later."""
+        """Return the videos of one split sorted by id, so that no result depends on their order."""
         return sorted((v for v in self.videos if v.split == split), key=lambda v: v.video_id)
 
     def video_labels(self, videos: Iterable[Video]) -> NDArray[np.bool_]:
-        """Y, shape (V, C + 1); the background bit is set only where there is no event."""
+        """Return Y, shape (V, C + 1); background only for videos without an event."""
         videos = list(videos)
         labels_VK = np.zeros((len(videos), self.num_classes + 1), dtype=bool)
         for row, video in zip(labels_VK, videos, strict=True):
@@ -96,7 +95,7 @@ class VideoSet:
         return labels_VK
 
     def segment_labels(self, videos: Iterable[Video]) -> NDArray[np.bool_]:
-        """Which events each segment has, shape (V, T, C + 1); background where it has none.
+        """Return the events of each segment, shape (V, T, C + 1); background where there is none.
 
         Raises:
             DatasetError: A video has no segment annotation.
@@ -108,10 +107,10 @@ class VideoSet:
     def modality_labels(
         self, videos: Iterable[Video]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which events are heard and which are seen in each segment, two of shape (V, T, C).
+        """Return the events of each segment in audio and in visual, two arrays of shape (V, T, C).
 
         Raises:
-            DatasetError: Nobody annotated the two apart in a video.
+            DatasetError: The modalities of a video are not annotated.
         """
         videos = list(videos)
         return (
@@ -133,7 +132,7 @@ class VideoSet:
         return events_VTC
 
     def to_table(self) -> pa.Table:
-        """The videos as a table of `schema.VIDEOS`, by id; `from_table` is its inverse."""
+        """Return a table of `schema.VIDEOS`, sorted by id; `from_table` is the inverse."""
         rows = [
             {
                 "video_id": v.video_id,
@@ -158,7 +157,7 @@ class VideoSet:
         timeline: Timeline,
         synthetic: bool,
     ) -> "VideoSet":
-        """The data set that `to_table` wrote, with what the table does not say."""
+        """Return the data set of a table from `to_table`, and of the facts that are not in it."""
         videos = (
             Video(
                 video_id=row["video_id"],
@@ -191,17 +190,17 @@ def _spans(rows: list[dict] | None) -> tuple[Span, ...] | None:
 
 
 LoadDataset = Callable[[DataConfig, Location, Problems], VideoSet]
-"""From the settings and the root of the data set to its videos.
+"""Reader of a data set: takes the settings and the root of its files.
 
-What cannot be used goes to `Problems`, and is left out. A reader raises `DatasetError` where it
-cannot go on at all."""
+It notes rows that cannot be used in `Problems` and leaves them out, and raises `DatasetError` if it
+cannot go on."""
 
 _DATASETS: dict[str, LoadDataset] = {}
 _NEED_NO_ROOT: set[str] = set()
 
 
 def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDataset], LoadDataset]:
-    """Function decorator that makes a data set known under `name`.
+    """Register a reader of the data set `name` (function decorator).
 
     Args:
         needs_root: Whether there are files that the user has to name with `data.root`.
@@ -219,7 +218,7 @@ def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDat
 
 
 def needs_root(name: str) -> bool:
-    """Whether the user has to name the files of a data set."""
+    """Whether a data set needs `data.root`."""
     return name not in _NEED_NO_ROOT
 
 
@@ -233,17 +232,17 @@ class FeatureChunk:
 
 
 ReadFeatures = Callable[[DataConfig, Location], Iterator[FeatureChunk]]
-"""From the settings and the root of the data set to its features, a few videos at a time."""
+"""Reader of ready-made features: yields those of a few videos at a time."""
 
 FeatureFiles = Callable[[VideoSet], Sequence[str]]
-"""From the videos to the feature files that there should be, below the root."""
+"""Returns the feature files that the videos need, below the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """Where a data set's features come from instead of an extractor.
+    """Ready-made features of a data set, which take the place of an extractor.
 
-    Features are read anew when one of `files_of` the videos was replaced.
+    Features are read again when one of the files in `files_of` was replaced.
     """
 
     read: ReadFeatures
@@ -260,7 +259,7 @@ def _no_files(videos: VideoSet) -> Sequence[str]:
 def register_features(
     name: str, *, files_of: FeatureFiles = _no_files
 ) -> Callable[[ReadFeatures], ReadFeatures]:
-    """Function decorator: the data set `name` brings its features, so none are extracted.
+    """Register a reader of ready-made features of the data set `name` (function decorator).
 
     The function yields chunks, so that a data set of any size is imported in constant memory.
     Videos that it leaves out are listed as failures.
@@ -279,21 +278,20 @@ def register_features(
 
 
 def feature_source(name: str) -> FeatureSource | None:
-    """The ready-made features of a data set, or None where they are extracted."""
+    """Return the ready-made features of a data set, or None if they are extracted."""
     return _FEATURES.get(name)
 
 
 def dataset_names() -> list[str]:
-    """Names of all data sets, in alphabetical order."""
+    """Return the names of all data sets, in alphabetical order."""
     return sorted(_DATASETS)
 
 
 def load_dataset(config: DataConfig, root: Location) -> VideoSet:
-    """The data set that `config` names, in the split that it names.
+    """Read the data set `config.dataset`, in the split `config.split` if there is one.
 
     Raises:
-        DatasetError: There is no such data set, or it cannot be used; the message has all that
-            is wrong with it, up to 20 problems.
+        DatasetError: There is no such data set, or it has errors; the message has up to 20.
     """
     problems = Problems()
     videos = inspect_dataset(config, root, problems)
@@ -302,10 +300,10 @@ def load_dataset(config: DataConfig, root: Location) -> VideoSet:
 
 
 def inspect_dataset(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The data set without what cannot be used; that goes to `problems`.
+    """Read a data set without its unusable rows, which are noted in `problems`.
 
     Raises:
-        DatasetError: There is no such data set, or nothing of it can be read.
+        DatasetError: There is no such data set, or its reader cannot go on.
     """
     try:
         load = _DATASETS[config.dataset]
@@ -319,12 +317,12 @@ def inspect_dataset(config: DataConfig, root: Location, problems: Problems) -> V
 
 
 def split_file(split: Split) -> str:
-    """The file of `data.split` that names the videos of one split, an id a line."""
+    """Return the name of the file of `data.split` that lists the video ids of one split."""
     return f"{split}.txt"
 
 
 def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet:
-    """The same videos in the split that the files of a folder name; the others are left out."""
+    """Return the videos that the split files of a folder list, in their new split."""
     by_id = {video.video_id: video for video in videos.videos}
     chosen: dict[str, Video] = {}
     for split in get_args(Split):

@@ -147,9 +147,7 @@ def write_split(split: Mapping[Split, Iterable[str]], folder: Location) -> None:
         if not list(ids):
             raise DatasetError(f"no video would be left in {name!r}; nothing was written")
         if (folder / split_file(name)).exists():
-            raise DatasetError(
-                f"{folder / split_file(name)}: is there already; name another folder"
-            )
+            raise DatasetError(f"{folder / split_file(name)} already exists; name another folder")
     for name, ids in split.items():
         (folder / split_file(name)).write_bytes("".join(f"{i}\n" for i in ids).encode())
 

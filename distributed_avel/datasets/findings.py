@@ -78,8 +78,8 @@ MEANING: dict[str, Meaning] = {
         "add the times of the event, or remove the label",
     ),
     "ground truth outside the labels": Meaning(
-        "a segment has an event that the video-level label lacks: training is told that the video "
-        "does not have it",
+        "a segment has an event that the video-level label lacks: training takes the video as one "
+        "without it",
         "add the event to the labels of the video",
     ),
     "class without training videos": Meaning(

@@ -6,19 +6,18 @@
 
 The columns of the table:
 
-    uri       where the file lies below the root, such as `clips/dog 1.mp4`
+    uri       path of the file below the root, such as `clips/dog 1.mp4`
     split     `train`, `val` or `test`; each needs a video
     labels    the events of the video, `dog;bell`; empty for a video without an event
-    spans     optional: when each is both seen and heard, in seconds, `dog:2-5;bell:0-1.5`. One
-              event may have several. Empty for a video with labels: nobody annotated it, which
-              only training videos can do without
-    video_id  optional: a name that no other row has (default: the uri). Two rows of one file
-              need it
+    spans     optional: when each event is both seen and heard, in seconds, `dog:2-5;bell:0-1.5`.
+              An event may have several spans. Only training videos with labels may leave the
+              cell empty
+    video_id  optional: a unique name (default: the uri). Two rows of one file need it
 
-CSV is UTF-8 with commas and a header. In Parquet, `labels` may also be a list of strings, and
+CSV is UTF-8 with commas and a header line. In Parquet, `labels` may also be a list of strings, and
 `spans` a list of {label, start_s, end_s}. The classes are those of `classes.txt`, or else all
-labels of the table, sorted. A video has `data.num_segments` segments of `data.segment_s`; what
-lies behind them in the file is not used.
+labels of the table, sorted. A video has `data.num_segments` segments of `data.segment_s`; the
+rest of the file is not used.
 """
 
 import math
@@ -49,7 +48,7 @@ _SPLIT_OF: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""What other data sets call the splits, for a hint."""
+"""Other common names of the splits, for a hint in the error."""
 _NO_EVENT = "a video without an event has an empty cell in labels"
 
 _Value = TypeVar("_Value")
@@ -64,7 +63,7 @@ class _NamedSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """One row that can be used, with the names of its events."""
+    """A valid row, with the names of its events."""
 
     where: str
     video_id: str
@@ -76,7 +75,7 @@ class _Row:
 
 @register_dataset("folder")
 def load_folder(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The videos that the table below `root` describes.
+    """Return the videos that the table below `root` describes.
 
     Raises:
         DatasetError: There is no table, two of them, or one without the columns it needs.
@@ -161,7 +160,7 @@ def _row(
     timeline: Timeline,
     problems: Problems,
 ) -> _Row | None:
-    """One row, or None where something is wrong with it; every column is looked at."""
+    """Return a valid row, or None; the errors of all its columns are noted."""
     num_errors = len(problems.errors)
 
     def column(name: str, parse: Callable[[Any], _Value]) -> _Value | None:
@@ -241,12 +240,12 @@ def _labels(value: Any) -> list[str]:
     names = [_text(name) for name in names]
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise DatasetError(f"{twice[0]!r} stands twice; once is enough")
+        raise DatasetError(f"{twice[0]!r} appears twice; once is enough")
     return [name for name in names if name]
 
 
 def _spans(value: Any, timeline: Timeline) -> list[_NamedSpan] | None:
-    """The spans of one row, or None where the cell is empty."""
+    """Return the spans of one row, or None if the cell is empty."""
     if isinstance(value, list):
         return [_checked(_fields(item), repr(item), timeline) for item in value]
     parts = [part.strip() for part in _text(value).split(";") if part.strip()]
@@ -279,22 +278,22 @@ def _checked(span: _NamedSpan, shown: str, timeline: Timeline) -> _NamedSpan:
     if not span.name:
         raise DatasetError(f"{shown}: says no label; expected label:start-end")
     if not (math.isfinite(span.end_s) and 0 <= span.start_s < span.end_s):
-        raise DatasetError(f"{shown}: an event must start at 0 or later and end behind its start")
+        raise DatasetError(f"{shown}: an event must start at 0 or later and end after its start")
     if span.end_s > timeline.duration_s + _ROUNDING_S:
         raise DatasetError(
-            f"{shown}: ends behind the {timeline.duration_s:g} s of data.num_segments x "
+            f"{shown}: ends after the {timeline.duration_s:g} s of data.num_segments x "
             f"data.segment_s; change those, or cut the event there"
         )
     return span
 
 
 def _names(row: _Row) -> dict[str, list[str]]:
-    """Names of the events of a row, by column."""
+    """Return the names of the events of a row, by column."""
     return {"labels": row.labels, "spans": [span.name for span in row.spans or []]}
 
 
 def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str, ...]:
-    """The classes that the user lists, or else all that the table names, sorted."""
+    """Return the classes of `classes.txt` in their order, or all names of the table, sorted."""
     if not file.exists():
         places = first_places(
             (name, f"{row.where}, column {column}")
@@ -310,7 +309,7 @@ def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str,
     places = {}
     for number, name in enumerate((line.strip() for line in read_lines(file)), start=1):
         if name in places:
-            problems.error(f"{file}:{number}: {name!r} stands twice; remove one of the lines")
+            problems.error(f"{file}:{number}: {name!r} appears twice; remove one of the lines")
         elif name:
             places[name] = f"{file}:{number}"
     check_names(places, problems, can_be_empty=_NO_EVENT)

@@ -18,7 +18,7 @@ YouTube's videos, of which LLP has one excerpt each. `llp` are the videos themse
 Only validation and test videos have segment labels, for what is heard and what is seen apart; an
 event is audio-visual where it is both. The published files have events that end where they begin
 or before, and events of videos that are in no split. As the authors' evaluation does, the
-reader takes them for nothing, and reports them to `jobs/check_data.py`.
+reader ignores them; `jobs/check_data.py` reports them.
 """
 
 import math
@@ -61,8 +61,8 @@ LLP_CLASSES = (
     "Blender",
     "Clapping",
 )
-"""LLP's classes in the order of the authors' data loader, which is that of the outputs of their
-published weights; there is no background."""
+"""LLP's classes in the order of the authors' data loader and of the outputs of their published
+weights; there is no background."""
 
 SPLIT_FILES: dict[Split, str] = {
     "train": "AVVP_train.csv",
@@ -76,7 +76,7 @@ _SplitRow = tuple[str, str, Split, tuple[int, ...]]
 
 @register_dataset("llp")
 def load_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The videos below `root`.
+    """Return the videos below `root`.
 
     Raises:
         DatasetError: A file is missing; names it and the remedy.
@@ -88,7 +88,7 @@ def load_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet
 def read_llp(
     config: DataConfig, root: Location, problems: Problems, *, folder: str, ending: str
 ) -> VideoSet:
-    """LLP's annotations, with `<folder>/<id>.<ending>` as the file of each video."""
+    """Read LLP's annotations; `<folder>/<id>.<ending>` is the file of a video."""
     rows = _splits(root, problems)
     names = {name for name, *_ in rows}
     timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
@@ -146,17 +146,17 @@ def _refuse_unannotated(rows: list[_SplitRow], annotated: set[str], problems: Pr
 
 
 def first_folder(root: Location, *names: str) -> str:
-    """The first of these folders that is there, or else the first."""
+    """Return the first of these folders that exists, or the first if none does."""
     return next((name for name in names if (root / name).exists()), names[0])
 
 
 def file_id(name: str) -> str:
-    """YouTube's id in the name of a video: `CaC2xvdLC34` in `CaC2xvdLC34_250_260`."""
+    """Return YouTube's id in the name of a video: `CaC2xvdLC34` for `CaC2xvdLC34_250_260`."""
     return name.rsplit("_", 2)[0]
 
 
 def overlaps(audio: Iterable[Span], visual: Iterable[Span]) -> tuple[Span, ...]:
-    """When each event is both heard and seen, by class and time."""
+    """Return the spans in which each event is both heard and seen, by class and time."""
     heard, seen = _merged(audio), _merged(visual)
     found = []
     for label in sorted(heard.keys() & seen.keys()):
@@ -169,7 +169,7 @@ def overlaps(audio: Iterable[Span], visual: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
-    """Spans of each class, in their order, those that touch as one."""
+    """Return the spans of each class in order, with touching spans joined."""
     merged: dict[int, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda s: (s.label, s.start_s)):
         of_class = merged[span.label]
@@ -182,7 +182,7 @@ def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
 
 
 def _splits(root: Location, problems: Problems) -> list[_SplitRow]:
-    """Name, place, split and labels of each video, in the order of the files."""
+    """Return name, place, split and labels of each video, in the order of the files."""
     rows: list[_SplitRow] = []
     places: dict[str, str] = {}
     for split, file_name in SPLIT_FILES.items():
@@ -207,7 +207,7 @@ def _labels(where: str, names: str, problems: Problems) -> tuple[int, ...]:
     for name in (part.strip() for part in names.split(",")):
         label = _label(where, name)
         if label in labels:
-            problems.oddity("label twice", where, f"{name!r} stands twice among the labels")
+            problems.oddity("label twice", where, f"{name!r} appears twice among the labels")
         else:
             labels.append(label)
     return tuple(labels)
@@ -224,7 +224,7 @@ def _label(where: str, name: str) -> int:
 def _events(
     file: Location, names: set[str], timeline: Timeline, problems: Problems
 ) -> dict[str, list[Span]]:
-    """The events of each video in one modality, in the order of the file."""
+    """Return the events of each video in one modality, in the order of the file."""
     events: dict[str, list[Span]] = defaultdict(list)
     for where, (name, onset, offset, label_name) in _rows(file, 4, problems):
         with problems.collect():
@@ -233,11 +233,11 @@ def _events(
             if name not in names:
                 problems.oddity("unknown video", where, f"{event}: this video is in no split")
             elif span.start_s > span.end_s:
-                problems.oddity("offset before onset", where, f"{event}, taken for nothing")
+                problems.oddity("offset before onset", where, f"{event}, ignored")
             elif span.start_s == span.end_s:
-                problems.oddity("empty span", where, f"{event}, taken for nothing")
+                problems.oddity("empty span", where, f"{event}, ignored")
             elif span in events[name]:
-                problems.oddity("event twice", where, f"{event} stands twice")
+                problems.oddity("event twice", where, f"{event} appears twice")
             else:
                 events[name].append(span)
     if not events and not problems.errors:
@@ -262,7 +262,7 @@ def _times(where: str, onset: str, offset: str) -> tuple[float, float]:
 
 
 def _rows(file: Location, num_fields: int, problems: Problems) -> Iterator[tuple[str, list[str]]]:
-    """The rows below the header, each with file and line."""
+    """Yield the rows below the header, each with file and line."""
     if not file.exists():
         raise DatasetError(
             f"{file}: no such file; data.root must be the folder that holds "

@@ -1,7 +1,7 @@
 """`llp_features`: LLP with the features that were published with it (layout: see `llp`).
 
 A segment has one visual row, the mean of its eight frames followed by its motion. HAN averages
-the frames of a segment behind a linear layer and before anything else, so the mean gives the
+the frames of a segment after a linear layer and before anything else, so the mean gives the
 same scores, from an eighth of the data.
 
 Shape suffixes used in this file:
@@ -33,7 +33,7 @@ _CHUNK = 32
 
 @register_dataset("llp_features")
 def load_llp_features(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """LLP's videos; the file of each is that of its audio features.
+    """Return LLP's videos; the file of a video is that of its audio features.
 
     Raises:
         DatasetError: A file of annotations is missing; names it and the remedy.
@@ -43,13 +43,13 @@ def load_llp_features(config: DataConfig, root: Location, problems: Problems) ->
 
 
 def feature_files(videos: VideoSet) -> Sequence[str]:
-    """The three files of each video."""
+    """Return the three files of each video."""
     return [file for video in videos.videos for file in _three(video.uri)]
 
 
 @register_features("llp_features", files_of=feature_files)
 def llp_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
-    """Features of the videos that have all three files: audio (V, T, 128), visual (V, T, 1, 2560).
+    """Yield features of the videos with all three files: audio (V, T, 128), visual (V, T, 1, 2560).
 
     Raises:
         DatasetError: A file is damaged, or its arrays have another shape; names file and remedy.
@@ -71,7 +71,7 @@ def llp_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
 
 
 def _three(uri: str) -> list[str]:
-    """Audio, frame and motion features, from where the audio features lie."""
+    """Return the files of audio, frame and motion features, from that of the audio features."""
     folder, _, name = uri.rpartition(f"{AUDIO}/")
     return [f"{folder}{kind}/{name}" for kind in (AUDIO, FRAMES, MOTION)]
 
@@ -79,7 +79,7 @@ def _three(uri: str) -> list[str]:
 def _read(
     files: list[Location], num_segments: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """Features of one video: audio (T, D) and visual (T, R, D)."""
+    """Read the features of one video: audio (T, D) and visual (T, R, D)."""
     audio_TD, frames_FD, motion_TD = (_array(file) for file in files)
     num_frames = len(frames_FD) if frames_FD.ndim else 0
     per_segment = max(num_frames // num_segments, 1)

@@ -140,7 +140,7 @@ def _check_columns(
     expected = (*required, *optional)
     for name in names:
         if names.count(name) > 1 and name in expected:
-            raise DatasetError(f"{file}: column {name!r} stands twice in the header; remove one")
+            raise DatasetError(f"{file}: column {name!r} appears twice in the header; remove one")
         if name not in expected:
             absent = [n for n in optional if n not in names]
             near = get_close_matches(name.lower(), absent, n=1)

@@ -130,7 +130,7 @@ def test_a_split_is_never_written_over_another_nor_with_an_empty_part(tmp_path):
         write_split({"test": ["a"], "val": [], "train": ["b"]}, folder)
     assert folder.children() == []
     (tmp_path / "val.txt").write_text("mine\n")
-    with pytest.raises(DatasetError, match=r"val\.txt: is there already; name another folder"):
+    with pytest.raises(DatasetError, match=r"val\.txt already exists; name another folder"):
         write_split({"test": ["a"], "val": ["c"], "train": ["b"]}, folder)
     assert [file.name for file in folder.children()] == ["val.txt"]
 

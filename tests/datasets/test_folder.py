@@ -108,14 +108,14 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("/etc/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
         ("s3://b/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
         ("f,training,dog,,", r"csv:6, column split: expected train, val or test, got 'training'"),
-        ("f,train,dog;dog,,", r"csv:6, column labels: 'dog' stands twice"),
+        ("f,train,dog;dog,,", r"csv:6, column labels: 'dog' appears twice"),
         ("f,train,dog,dog,", r"csv:6, column spans: expected label:start-end"),
         ("f,train,dog,dog:2,", r"csv:6, column spans: expected label:start-end"),
         ("f,train,dog,:2-3,", r"csv:6, column spans: ':2-3': says no label"),
-        ("f,train,dog,dog:3-3,", r"csv:6, column spans: .* end behind its start"),
-        ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end behind its start"),
+        ("f,train,dog,dog:3-3,", r"csv:6, column spans: .* end after its start"),
+        ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end after its start"),
         ("f,train,dog,dog:0-nan,", r"csv:6, column spans: expected label:start-end"),
-        ("f,train,dog,dog:8-11,", r"csv:6, column spans: .* ends behind the 10 s of data\.num_seg"),
+        ("f,train,dog,dog:8-11,", r"csv:6, column spans: .* ends after the 10 s of data\.num_seg"),
         ("f,val,dog,,", r"csv:6, column spans: a video of the split 'val' needs .* dog:0-10"),
         (
             "clips/a.mp4,train,dog,,",
@@ -180,7 +180,7 @@ def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_pat
     with pytest.raises(DatasetError, match=r"csv:6, column spans: 'car' is not in classes\.txt"):
         load(tmp_path, [*ROWS, "f,train,dog,car:0-1,"])
     (tmp_path / "classes.txt").write_text("dog\nbell\ndog\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"classes\.txt:3: 'dog' stands twice"):
+    with pytest.raises(DatasetError, match=r"classes\.txt:3: 'dog' appears twice"):
         load(tmp_path, ROWS)
 
 
@@ -190,7 +190,7 @@ def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_pat
         ("uri,split", "no column 'labels' in the header; it has uri, split"),
         ("", "no column 'uri' in the header"),
         ("uri,split,labels,span", "column 'span': perhaps 'spans'"),
-        ("uri,split,labels,uri", "column 'uri' stands twice"),
+        ("uri,split,labels,uri", "column 'uri' appears twice"),
     ],
 )
 def test_a_header_that_cannot_be_meant_is_refused(tmp_path, header, says):
