@@ -29,6 +29,7 @@ from pyarrow import fs as pafs
 from distributed_avel.artifacts import Location
 from distributed_avel.errors import MediaError
 from distributed_avel.features.base import Extractor
+from distributed_avel.media.warm_up import warm_up
 
 MAX_FILE_BYTES = 2**30
 """Files are read whole, one in each process at a time; a larger one is refused."""
@@ -211,6 +212,7 @@ def serve(descriptor: int) -> None:
     with Connection(descriptor) as connection, ExitStack() as ending:
         ending.push(partial(_tell_end, connection))
         extractor = connection.recv()()
+        warm_up()
         connection.send((_Answer.READY, None))
         while (media := _next(connection)) is not None:
             connection.send(_answer(extractor, media))

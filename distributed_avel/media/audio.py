@@ -50,11 +50,16 @@ def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray
             f"{timeline.duration_s:g} s; an event must be both seen and heard"
         )
     if rate_hz != sample_rate_hz:
-        wave_N = librosa.resample(
-            wave_N, orig_sr=rate_hz, target_sr=sample_rate_hz, res_type="soxr_hq"
-        )
+        wave_N = resampled(wave_N, rate_hz, sample_rate_hz)
     wave_N = librosa.util.fix_length(wave_N, size=round(timeline.duration_s * sample_rate_hz))
     return np.clip(wave_N, -1.0, 1.0)
+
+
+def resampled(
+    wave_N: NDArray[np.float32], rate_hz: int, sample_rate_hz: int
+) -> NDArray[np.float32]:
+    """Change the sample rate of a waveform from `rate_hz` to `sample_rate_hz`."""
+    return librosa.resample(wave_N, orig_sr=rate_hz, target_sr=sample_rate_hz, res_type="soxr_hq")
 
 
 def segments_of_audio(

@@ -67,5 +67,5 @@ def test_the_pipeline_runs_and_resumes_on_object_storage(bucket, tmp_path, capsy
     capsys.readouterr()
     run_pipeline(config)
     said = capsys.readouterr().err
-    assert said.count("done before") == len(STAGES)
+    assert said.count("done before") == len({*STAGES} - {"screen"})
     assert "not run before" not in said
