@@ -36,7 +36,8 @@ _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 def ray_session(config: ClusterConfig) -> Iterator[None]:
     """Join or start Ray, and leave it again; nothing happens where Ray runs already.
 
-    SIGTERM, which `ray job stop` sends, ends the session as Ctrl-C does.
+    SIGTERM, which `ray job stop` sends, ends the session as Ctrl-C does. Ray kills the job 3 s
+    later, on a busy machine before the session has ended, so the message is written at once.
     """
     if ray.is_initialized():
         yield
@@ -80,6 +81,7 @@ def _start_local(config: ClusterConfig) -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    os.write(2, b"SIGTERM: stopping; the same command goes on from here\n")  # print may be in use
     raise KeyboardInterrupt(f"signal {signum}")
 
 

@@ -125,7 +125,7 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     wait_for(lambda: list(run.glob("base/*/ray/checkpoint_*/state.pt")), 300, "a checkpoint")
     assert head.job("stop", "first").returncode == 0
     logs = head.job("logs", "first").stdout
-    assert "interrupted; the same command goes on from here" in logs
+    assert "SIGTERM: stopping; the same command goes on from here" in logs
     assert "Traceback" not in logs
     status = head.job("status", "first")
     assert "stopped" in (status.stdout + status.stderr).lower()
