@@ -16,6 +16,7 @@ from distributed_avel.models.han import PRESENT
 from distributed_avel.runtime.train import ModelRecipe
 from distributed_avel.schema import parsing_predictions_schema, predictions_schema
 from distributed_avel.tasks import Parsing, Task
+from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.predict import segment_codes
 
 PREDICTIONS = "predictions.parquet"
@@ -70,10 +71,12 @@ def _predictions(
     audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
     for arm, recipe in arms.items():
         model = recipe().to(device)
-        codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-        yield arm, task.segment_prob(model, codes_VTD).cpu().numpy()
-        if arm in repeated:
+        with reproducible_arithmetic(device):
+            codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
+            prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
             prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
+        yield arm, prob_VTK
+        if arm in repeated:
             yield f"{arm}-repeat", repeat(prediction_VK, num_segments)
 
 

@@ -38,6 +38,7 @@ from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
 from distributed_avel.tasks import Parsing, Task
 from distributed_avel.tasks.parsing import modality_targets
+from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.predict import segment_codes
 
 SCORES = "scores"
@@ -75,10 +76,11 @@ class RefineWorker:
         """Window scores of rows of (video_id, targets_K, partners)."""
         video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
         targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
-        codes_BTD = self._encode(video_ids)
         rounds = list(zip(*partners, strict=True))
-        probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
-        scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
+        with reproducible_arithmetic(self._device):
+            codes_BTD = self._encode(video_ids)
+            probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
+            scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
         if self._scored != "segments":  # whose labels are the prediction, whatever the video has
             scores_BWK = filter_scores(scores_BWK, targets_BK)
         schema = window_scores_schema(*scores_BWK.shape[1:])

@@ -32,9 +32,10 @@ from distributed_avel.runtime.teams import Alone, RayTeam, Team
 from distributed_avel.runtime.teams import Watch as Watch
 from distributed_avel.schema import CURVES, tensor_column, training_targets_schema
 from distributed_avel.tasks import Task
+from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
-from distributed_avel.train.loop import deterministic_algorithms, train_epoch
+from distributed_avel.train.loop import train_epoch
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
 
@@ -289,7 +290,7 @@ def _run_epochs(job: TrainJob, team: Team, out: Location) -> None:
             dtype=torch.get_default_dtype(),
         )
         model.train()
-        with deterministic_algorithms(team.device):
+        with reproducible_arithmetic(team.device):
             sums = train_epoch(wrapped, batches, optimizer, team.device)
         total = all_reduce_sums(sums, team.device)
         metrics = {f"train/{name}": value for name, value in total.means().items()}
@@ -368,6 +369,8 @@ def _validate(
     truth_VTK: NDArray[np.bool_],
     device: torch.device,
 ) -> dict[str, float]:
-    codes_VTD = segment_codes(model, *features, device=device)
-    metrics = task.judge(truth_VTK, task.segment_prob(model, codes_VTD).cpu().numpy())
+    with reproducible_arithmetic(device):
+        codes_VTD = segment_codes(model, *features, device=device)
+        prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
+    metrics = task.judge(truth_VTK, prob_VTK)
     return {f"val/{name}": value for name, value in metrics.items() if value is not None}

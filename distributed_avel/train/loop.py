@@ -4,9 +4,7 @@ Nothing here knows how many workers there are. Results are sums and counts, not
 means, because sums add up exactly over workers and means do not.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -39,25 +37,6 @@ class EpochSums:
             raise ValueError("an epoch without videos has no mean loss")
         means = {name: loss / self.num_videos for name, loss in self.loss_sums.items()}
         return {**means, "total": sum(means.values())}
-
-
-@contextmanager
-def deterministic_algorithms(device: torch.device) -> Iterator[None]:
-    """Let torch compute with deterministic algorithms only, and restore its settings afterwards.
-
-    The same command then gives the same weights, bit for bit. On a CPU, an operation without
-    a deterministic algorithm raises an error. On a GPU it warns: that is where such operations
-    are common, and cuBLAS needs the workspace that is set here before its first use.
-    """
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def train_epoch(

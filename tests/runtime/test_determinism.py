@@ -20,7 +20,7 @@ from distributed_avel.runtime.refine import SCORES, RefineWorker
 from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, ModelRecipe, TrainJob, train_here
 from distributed_avel.schema import features_schema, tensor_column
 from distributed_avel.tasks import task_of
-from distributed_avel.train.loop import deterministic_algorithms
+from distributed_avel.train.arithmetic import reproducible_arithmetic
 
 CPU = torch.device("cpu")
 NUM_VIDEOS, NUM_CLASSES = 40, 28
@@ -95,6 +95,7 @@ def training(
     auxiliary: bool = False,
     windows: bool = False,
     fully_supervised: bool = False,
+    use_gpu: bool = False,
 ) -> TrainJob:
     """Two steps, each of all videos; the first of Adam hides how gradients were rounded."""
     rng = np.random.default_rng(1)
@@ -106,7 +107,9 @@ def training(
     targets_VK = np.tile(labels_VK[:, :-1], 2) if parsing else labels_VK
     mask_WT = np.eye(10, dtype=bool) if fully_supervised else MASK_WT
     labels_VWK = np.repeat(targets_VK[:, None], len(mask_WT), axis=1)
-    config = TrainConfig(batch_size=NUM_VIDEOS, loss="soft_margin", cpus_per_worker=2)
+    config = TrainConfig(
+        batch_size=NUM_VIDEOS, loss="soft_margin", cpus_per_worker=2, use_gpu=use_gpu
+    )
     return TrainJob(
         stage="base",
         seed=0,
@@ -174,7 +177,7 @@ def test_an_index_has_another_gradient_every_time_but_not_in_training():
     first = gradient_of_an_index()
     assert any(not torch.equal(first, gradient_of_an_index()) for _ in range(500))
 
-    with deterministic_algorithms(CPU):
+    with reproducible_arithmetic(CPU):
         gradients = [gradient_of_an_index() for _ in range(50)]
 
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
@@ -182,7 +185,7 @@ def test_an_index_has_another_gradient_every_time_but_not_in_training():
 
 def test_torch_is_left_as_it_was_even_after_an_error():
     def diverge() -> None:
-        with deterministic_algorithms(CPU):
+        with reproducible_arithmetic(CPU):
             assert torch.are_deterministic_algorithms_enabled()
             raise FloatingPointError
 
