@@ -7,7 +7,6 @@ yields, as one Parquet file a kind of table, so that a unit that is written is n
 whoever was killed; the files of a unit have the same names and contents whoever writes them.
 """
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import ray.data
 
+from distributed_avel import errors
 from distributed_avel.artifacts import Location
 from distributed_avel.errors import AvelError
 from distributed_avel.runtime.progress import progress
@@ -23,7 +23,7 @@ UNIT = "unit"
 """The column that holds a unit's name."""
 
 _UNITS = "units"
-_SUMMARY = pa.schema([("rows", pa.int64()), ("error", pa.binary())])
+_TABLE = "table"
 
 
 class UnitWorker(Protocol):
@@ -57,9 +57,9 @@ class Pool:
 
 
 class _UnitActor:
-    """Does units, writes their tables, and says how many rows it did.
+    """Does units, writes their tables, and reports how many rows each had.
 
-    A user's mistake is handed to the driver as it is; Ray would make a bug with a traceback of it.
+    An `AvelError` reaches the driver as its class and message; Ray would wrap it in a traceback.
     """
 
     def __init__(self, make_worker: MakeWorker, out: Location) -> None:
@@ -70,15 +70,20 @@ class _UnitActor:
         except AvelError as error:
             self._error = error
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the unit whose table is in `row`, as an Arrow stream."""
+        rows = pa.ipc.open_stream(row[_TABLE]).read_all()
         error = self._error
         if error is None:
             try:
                 self._do(rows)
             except AvelError as mistake:
                 error = mistake
-        summary = {"rows": rows.num_rows, "error": error and pickle.dumps(error)}
-        return pa.Table.from_pylist([summary], schema=_SUMMARY)
+        return {
+            "rows": rows.num_rows,
+            "error": type(error).__name__ if error else "",
+            "message": str(error or ""),
+        }
 
     def _do(self, rows: pa.Table) -> None:
         unit = rows[UNIT][0].as_py()
@@ -135,11 +140,13 @@ def _stream(
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    summaries = ray.data.from_arrow(list(units)).map_batches(
-        _UnitActor,
+    # A unit is one row, and a block: map_batches with GPUs wants a batch size, by which it could
+    # join units.
+    rows = [pa.table({_TABLE: [_to_stream(unit)]}) for unit in units]
+    actor: Any = _UnitActor  # the annotation of map knows functions only
+    summaries = ray.data.from_arrow(rows).map(
+        actor,
         fn_constructor_args=(make_worker, out),
-        batch_size=None,
-        batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=min(pool.num_actors, len(units)),
             max_concurrent_calls_per_actor=pool.units_in_hand,
@@ -155,10 +162,17 @@ def _do_here(units: Sequence[pa.Table], make_worker: MakeWorker, out: Location) 
     """What `_stream` does, unit by unit in this process."""
     if units:
         actor = _UnitActor(make_worker, out)
-        yield from (_num_rows(actor(unit).to_pylist()[0]) for unit in units)
+        yield from (_num_rows(actor({_TABLE: _to_stream(unit)})) for unit in units)
+
+
+def _to_stream(unit: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, unit.schema) as writer:
+        writer.write_table(unit)
+    return sink.getvalue().to_pybytes()
 
 
 def _num_rows(summary: Mapping[str, Any]) -> int:
-    if summary["error"] is not None:
-        raise pickle.loads(summary["error"])
+    if summary["error"]:
+        raise getattr(errors, summary["error"])(summary["message"])
     return summary["rows"]

@@ -1,6 +1,8 @@
 """Units of work on a pool of Ray actors: each is done, and none twice."""
 
 import os
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -128,3 +130,23 @@ def test_an_actor_has_two_units_in_hand_where_it_may(tmp_path):
     run_units("a", units_of([1, 2], 1), partial(Meeting, tmp_path), Location.at(tmp_path), pool)
 
     assert len(list((tmp_path / "units").iterdir())) == 2
+
+
+def test_actors_may_share_a_gpu(tmp_path):
+    """Ray takes our word for the GPU, and schedules by it."""
+    script = f"""
+import ray
+from functools import partial
+from pathlib import Path
+from distributed_avel.artifacts import Location
+from distributed_avel.runtime.units import Pool, run_units
+from test_units import Squares, units_of
+ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+pool = Pool(num_actors=2, gpus_per_actor=0.5)
+work = partial(Squares, Path({str(tmp_path / "notes")!r}))
+run_units("a", units_of(range(7)), work, Location.at({str(tmp_path / "out")!r}), pool)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+    assert noted(tmp_path / "notes") == [*range(7)]
+    assert len(files_in(tmp_path / "out" / "units")) == 4
