@@ -85,7 +85,7 @@ def test_a_terminated_job_ends_cleanly(command, tmp_path):
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=120)
 
-    assert driver.returncode == 130
+    assert driver.returncode == 130, said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
