@@ -17,6 +17,7 @@ from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.refine.pseudo_labels import Threshold, repeated_labels
 from distributed_avel.report.alarms import prediction_warnings
+from distributed_avel.runtime import cache_keys
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, evaluate
 from distributed_avel.runtime.extract import (
@@ -32,9 +33,7 @@ from distributed_avel.runtime.refine import (
     LabelsAndFacts,
     labels_of_windows,
     score_windows,
-    scoring_settings,
     tell_labels,
-    window_settings,
     windows_of,
 )
 from distributed_avel.runtime.stages import REVISIONS, STAGES, Place, StageMaker
@@ -43,7 +42,6 @@ from distributed_avel.runtime.thresholds import (
     best_by_step_3,
     choose_threshold,
     chosen_threshold,
-    screening_settings,
     threshold_metrics,
 )
 from distributed_avel.runtime.tracking import Run, Tracker
@@ -55,7 +53,6 @@ from distributed_avel.runtime.train import (
     targets_of,
     train,
     train_here,
-    training_settings,
 )
 from distributed_avel.search.space import THRESHOLD, with_values
 from distributed_avel.tasks import Task, task_of
@@ -90,7 +87,7 @@ class Pipeline:
         config, root = self.config.data, self.root
         stage = self.stage(
             "data",
-            settings=config.model_dump(mode="json", exclude=data_stage.unused(config)),
+            settings=cache_keys.data_settings(self.config),
             annotations=data_stage.annotations(config, root),
         )
 
@@ -108,16 +105,12 @@ class Pipeline:
     def extract(self) -> Stage:
         """The features of all videos that could be used: extracted, or the data set's own."""
         config, source = self.config.extract, feature_source(self.config.data.dataset)
-        used = set() if source else {"extractor", "timeout_s", "unit_size"}
         extractor = None if source else ExtractorRecipe(self.videos.timeline, config)()
-        what = extractor and {
-            "frames_per_segment": extractor.frames_per_segment,
-            **extractor.provenance(),  # wrong weights stop here, before any video is read
-        }
         stage = self.stage(
             "extract",
-            settings=config.model_dump(mode="json", include=used),
-            extractor=what,
+            settings=cache_keys.extract_settings(self.config, extractor),
+            # wrong weights stop here, before any video is read
+            extractor=extractor and extractor.provenance(),
             videos=self.data if source else data_stage.videos_fingerprint(self.videos),
             media=data_stage.media_fingerprint(self.videos, self.root),
         )
@@ -138,9 +131,7 @@ class Pipeline:
 
     def base_stage(self, auxiliary: bool) -> Stage:
         """Step 1, whether it is done or not."""
-        settings = self._training_settings(self.config.train.base_epochs)
-        if auxiliary:
-            settings["auxiliary"] = window_settings(self.config.refine)
+        settings = cache_keys.base_settings(self.config, self.task, auxiliary=auxiliary)
         return self.stage("base", settings=settings, data=self.data, extract=self.extract)
 
     def base(self, auxiliary: bool) -> Stage:
@@ -157,7 +148,7 @@ class Pipeline:
 
     def refine_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
         """Step 2, whether it is done or not."""
-        settings = scoring_settings(self.config, scored)
+        settings = cache_keys.refine_settings(self.config, scored)
         return self.stage("refine", settings=settings, base=self.base_stage(auxiliary))
 
     def refine(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
@@ -193,8 +184,7 @@ class Pipeline:
 
     def screen_stage(self, auxiliary: bool, scored: Scored = "refined") -> Stage:
         """The choice of tau by Step 3 on validation, whether it is done or not."""
-        settings = self._training_settings(self.config.train.retrain_epochs)
-        settings |= screening_settings(self.config.refine)
+        settings = cache_keys.screen_settings(self.config, self.task)
         refined = self.refine_stage(auxiliary, scored)
         return self.stage("screen", settings=settings, extract=self.extract, refine=refined)
 
@@ -212,13 +202,11 @@ class Pipeline:
 
     def retrain_stage(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
         """Step 3, whether it is done or not; a tau from validation needs Step 2."""
-        settings = self._training_settings(self.config.train.retrain_epochs)
+        tau = None if windows == "dummy" else self._threshold(auxiliary, windows)
+        settings = cache_keys.retrain_settings(self.config, self.task, windows, tau)
         if windows == "dummy":
-            settings |= {"dummy": True, **window_settings(self.config.refine)}
-            del settings["partners"]
             return self.stage("retrain", settings=settings, data=self.data, extract=self.extract)
         refined = self.refine_stage(auxiliary, windows)
-        settings |= {"windows": windows, "threshold": self._threshold(auxiliary, windows)}
         return self.stage("retrain", settings=settings, extract=self.extract, refine=refined)
 
     def retrain(self, auxiliary: bool, windows: WindowLabels = "refined") -> Stage:
@@ -342,9 +330,6 @@ class Pipeline:
             audio_shape=tuple(shapes["audio_shape"]),
             visual_shape=tuple(shapes["visual_shape"]),
         )
-
-    def _training_settings(self, num_epochs: int) -> dict[str, Any]:
-        return training_settings(self.config, num_epochs, self.task, self.recipe())
 
     def _train(
         self, stage: Stage, run: Run, name: str, num_epochs: int, **what: Any

@@ -10,6 +10,7 @@ from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.runtime.cache_keys import report_settings
 from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS
 from distributed_avel.runtime.extract import FAILURES_FILE
 from distributed_avel.runtime.report import REPORT, ReportSources, write_report
@@ -36,7 +37,7 @@ def publish(pipeline: Pipeline) -> None:
 def report(pipeline: Pipeline) -> Stage:
     """The report page of the evaluation."""
     evaluated = pipeline.evaluate()
-    settings = pipeline.config.report.model_dump(mode="json")
+    settings = report_settings(pipeline.config)
     stage = pipeline.stage("report", settings=settings, evaluate=evaluated)
 
     def compute(run: Run) -> dict[str, Any]:

@@ -178,10 +178,10 @@ class TrainConfig(Config):
     """Steps 1 and 3."""
 
     num_workers: PositiveInt = 1
-    """DDP workers. Results do not depend on it, unless the base model has dropout."""
+    """DDP workers. Their sums are rounded differently, and each draws what it drops."""
 
     cpus_per_worker: PositiveInt = 2
-    """CPUs that each worker claims, and its torch threads."""
+    """CPUs that each worker claims, and its torch threads, which sums are split by."""
 
     use_gpu: bool = False
     """One GPU for each worker."""

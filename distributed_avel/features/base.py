@@ -53,6 +53,9 @@ class Extractor(ABC):
     sample_rate_hz: ClassVar[int]
     """Sample rate of the sound that it takes."""
 
+    unread: ClassVar[frozenset[str]] = frozenset()
+    """Settings of `extract` that it does not read; all others are part of the cache key."""
+
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         networks = self.networks(config)
         unknown = sorted(config.weights.keys() - networks.keys())

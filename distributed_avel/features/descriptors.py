@@ -42,6 +42,9 @@ class Descriptors(Extractor):
 
     picture_size = (_SIDE, _SIDE)
     sample_rate_hz = _LOG_MEL.sample_rate_hz
+    unread = frozenset(
+        {"preprocessing", "precision", "frames_per_batch", "cpus_per_actor", "gpus_per_actor"}
+    )
 
     @property
     def shapes(self) -> FeatureShapes:

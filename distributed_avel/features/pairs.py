@@ -25,3 +25,4 @@ class LlpExtractor(PairedExtractor):
     visual_half = ResNetAndR2Plus1d
     audio_half = Vggish
     default_frames_per_segment = 8
+    unread = frozenset({"preprocessing"})

@@ -60,9 +60,9 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
     raise ConfigError(f"data.root: say where the files of {config.dataset!r} lie")
 
 
-def unused(config: DataConfig) -> set[str]:
-    """Settings that say nothing about this data set, or only where its annotations lie."""
-    return {"root", "split"} | _SECTIONS - {config.dataset}
+def other_sections(config: DataConfig) -> set[str]:
+    """Sections of the configuration that belong to other data sets."""
+    return _SECTIONS - {config.dataset}
 
 
 def annotations(config: DataConfig, root: Location) -> str:

@@ -62,9 +62,11 @@ class RefineWorker:
         mask_WT: NDArray[np.bool_],
         task: Task,
         scored: Scored,
+        *,
+        use_gpu: bool = False,
     ) -> None:
         torch.set_num_threads(1)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda" if use_gpu else "cpu")
         self._model = make_model().to(self._device).eval()
         self._features = FeatureStore(features)
         self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
@@ -132,14 +134,17 @@ class _MakeWorker:
     mask_WT: NDArray[np.bool_]
     task: Task
     scored: Scored
+    use_gpu: bool
 
     def __call__(self) -> RefineWorker:
-        return RefineWorker(self.make_model, self.features, self.mask_WT, self.task, self.scored)
-
-
-def window_settings(config: RefineConfig) -> dict[str, Any]:
-    """The settings that say which windows there are, and beside which videos."""
-    return config.model_dump(mode="json", include={"window", "stride", "partners"})
+        return RefineWorker(
+            self.make_model,
+            self.features,
+            self.mask_WT,
+            self.task,
+            self.scored,
+            use_gpu=self.use_gpu,
+        )
 
 
 def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
@@ -150,20 +155,6 @@ def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
     if scored == "segments":
         return np.eye(num_segments, dtype=bool)
     return window_mask(num_segments, refine.window, refine.stride)
-
-
-def scoring_settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
-    """The settings that can change the scores of windows."""
-    if scored == "segments":
-        return {"scored": scored}
-    settings = {"seed": config.seed, "scored": scored, **window_settings(config.refine)}
-    if scored == "exchanged":
-        del settings["window"], settings["stride"]
-    if scored == "alone":
-        del settings["partners"]
-    else:
-        settings["num_partners"] = config.refine.num_partners
-    return settings
 
 
 def score_windows(
@@ -212,7 +203,7 @@ def score_windows(
     run_units(
         "refine",
         cut_into_units(rows, config.unit_size),
-        _MakeWorker(make_model, features, mask_WT, task, scored),
+        _MakeWorker(make_model, features, mask_WT, task, scored, config.gpus_per_actor > 0),
         out,
         None if here else pool,
     )

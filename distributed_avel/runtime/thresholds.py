@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location, Stage
-from distributed_avel.config import RefineConfig, RunConfig
+from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import (
@@ -81,11 +81,6 @@ def chosen_threshold(manifest: Mapping[str, Any]) -> Threshold:
     if manifest["threshold"] is None:
         raise DatasetError(f"{manifest['no_threshold']}; or set refine.threshold to a number")
     return manifest["threshold"]
-
-
-def screening_settings(config: RefineConfig) -> dict[str, Any]:
-    """The settings that say which values of tau Step 3 is trained with."""
-    return config.model_dump(mode="json", include={"num_candidates", "screen_keep"})
 
 
 def best_by_step_3(

@@ -16,11 +16,10 @@ import ray.train
 import ray.train.torch
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from distributed_avel.arms import WindowLabels
 from distributed_avel.artifacts import Location
-from distributed_avel.config import ModelConfig, RunConfig, TrainConfig
+from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
@@ -69,37 +68,9 @@ class ModelRecipe:
             load_weights(model, self.weights.read_bytes(), str(self.weights))
         return model
 
-    @property
-    def has_dropout(self) -> bool:
-        """Whether training draws random numbers in the model."""
-        with torch.device("meta"):
-            modules = list(replace(self, weights=None)().modules())
-        drops = [module.p for module in modules if isinstance(module, nn.Dropout)]
-        drops += [m.dropout for m in modules if isinstance(m, nn.MultiheadAttention | nn.RNNBase)]
-        return any(drops)
-
     def trained(self, weights: Location) -> "ModelRecipe":
         """The same model with these weights."""
         return replace(self, weights=weights)
-
-
-def training_settings(
-    config: RunConfig, num_epochs: int, task: Task, make_model: ModelRecipe
-) -> dict[str, Any]:
-    """The settings that can change what a training comes to."""
-    used = {"batch_size", "learning_rate", "lr_decay", "keep", *task.settings}
-    if config.train.lr_decay < 1.0:
-        used.add("lr_decay_epochs")
-    if config.train.keep == "best":
-        used.add("report_every")
-    if make_model.has_dropout:
-        used.add("num_workers")  # each draws what it drops
-    return {
-        "seed": config.seed,
-        "epochs": num_epochs,
-        "model": config.model.model_dump(mode="json"),
-        "train": config.train.model_dump(mode="json", include=used),
-    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,7 +46,7 @@ def needs_of(config: RunConfig, gpus_per_trial: float) -> Needs:
         return Needs(
             here=True,
             cpus=train.cpus_per_worker,
-            gpus=gpus_per_trial or float(train.use_gpu),
+            gpus=gpus_per_trial or max(float(train.use_gpu), refine.gpus_per_actor),
             why=f"train.cpus_per_worker {train.cpus_per_worker}",
         )
     training = train.num_workers * train.cpus_per_worker

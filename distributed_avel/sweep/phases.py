@@ -18,6 +18,7 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve
 from distributed_avel.run import check_names
+from distributed_avel.runtime.cache_keys import sweep_settings
 from distributed_avel.runtime.leases import LeaseBoard, computed_stages
 from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
 from distributed_avel.runtime.report import REPORT
@@ -41,9 +42,6 @@ from distributed_avel.search.space import (
 from distributed_avel.sweep.record import BEST, PAGE, SEED, TRIALS, Record, short_hash
 from distributed_avel.sweep.trial import SweepTrial
 from distributed_avel.tasks import task_class
-
-_NEUTRAL = {"cluster", "tracking", "report", "run_dir"}
-_NEUTRAL_SWEEP = {"max_concurrent", "max_retries", "gpus_per_trial", "num_best", "num_seeds"}
 
 
 def run_sweep(config: TuneConfig) -> None:
@@ -275,11 +273,9 @@ class Sweep:
     @cached_property
     def _stage(self) -> Stage:
         """Where the sweep keeps its own files; it has no marker, because a rerun is cheap."""
-        sweep = self.config.sweep
         depends = {
-            "revision": 1,
-            "run": self.config.run.model_dump(mode="json", exclude=_NEUTRAL),
-            "sweep": sweep.model_dump(mode="json", exclude=_NEUTRAL_SWEEP),
+            "revision": 2,
+            "settings": sweep_settings(self.config),
             "extract": self._driver.extract.fingerprint,
         }
         return Stage(self._driver.run_dir, "sweep", depends)

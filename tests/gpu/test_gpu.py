@@ -85,16 +85,16 @@ def test_a_gpu_trains_what_a_cpu_trains(tmp_path, features, arm):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_gpu_scores_windows_as_a_cpu_does_and_the_same_again(features, monkeypatch, width):
-    def actor() -> RefineWorker:
+def test_a_gpu_scores_windows_as_a_cpu_does_and_the_same_again(features, width):
+    def actor(*, use_gpu: bool) -> RefineWorker:
         torch.manual_seed(0)
         task = task_of(ModelConfig(), TrainConfig())
-        return RefineWorker(recipe("ave", WIDTHS[width]), features(width), MASK_WT, task, "refined")
+        make_model = recipe("ave", WIDTHS[width])
+        return RefineWorker(make_model, features(width), MASK_WT, task, "refined", use_gpu=use_gpu)
 
     partners = list(range(20, 33))
-    first, second = scores(actor(), partners), scores(actor(), partners)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_cpu = scores(actor(), partners)
+    first, second = (scores(actor(use_gpu=True), partners) for _ in range(2))
+    on_cpu = scores(actor(use_gpu=False), partners)
 
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, on_cpu, atol=1e-5)

@@ -1,0 +1,179 @@
+"""The settings that each stage's fingerprint hashes: all of them, without a few that are named.
+
+A setting that is added to a section of the configuration is hashed by every stage that reads the
+section, until somebody names it here: as neutral (no result depends on it), or as one that a
+stage does not read. A forgotten setting therefore costs a computation, and never a stale result.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import Any
+
+from distributed_avel.arms import WindowLabels
+from distributed_avel.config import Config, RunConfig, TuneConfig
+from distributed_avel.features.base import Extractor
+from distributed_avel.refine.pseudo_labels import Threshold
+from distributed_avel.runtime import data as data_stage
+from distributed_avel.tasks import Localization, Parsing, Task
+
+NEUTRAL: Mapping[str, str] = MappingProxyType(
+    {
+        "run_dir": "where results lie",
+        "tracking": "where results are logged as well",
+        "cluster": "where Ray runs",
+        "data.root": "the annotations, and sizes and times of the files, are hashed instead",
+        "data.split": "the splits themselves are hashed, with the annotations",
+        "extract.num_actors": "an actor extracts each unit of videos by itself",
+        "extract.weights": "the sha256 of the weights is hashed instead",
+        "extract.weights_dir": "the sha256 of the weights is hashed instead",
+        "extract.max_failed_fraction": "every run compares it with the failures",
+        "refine.num_actors": "the scores of a video do not depend on what an actor scored before",
+        "sweep.num_best": "which trials there are, not what one of them comes to",
+        "sweep.num_seeds": "which trials there are, not what one of them comes to",
+        "sweep.max_concurrent": "how many trials run at once",
+        "sweep.gpus_per_trial": "how many trials share a GPU; train.use_gpu says whether they do",
+        "sweep.max_retries": "a trial that is run again comes to the same",
+    }
+)
+"""Settings, or whole sections, that no result depends on, each with the reason."""
+
+_WINDOWS = frozenset({"window", "stride"})
+_PARTNERS = frozenset({"partners", "num_partners"})
+_CHOICE_OF_TAU = frozenset({"threshold", "num_candidates", "screen_keep"})
+_STEP_3 = _CHOICE_OF_TAU | {"labels"}
+
+
+def without_neutral(
+    config: Config, key: str = "", unread: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
+    """The settings of a configuration or of a section, as JSON, without those that are neutral.
+
+    Args:
+        key: Of the section; empty for the whole configuration.
+        unread: Names of settings of this section that the stage does not read.
+    """
+    return _pruned(config.model_dump(mode="json", exclude={*unread}), key)
+
+
+def _pruned(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = {}
+    for name, value in settings.items():
+        full = f"{key}.{name}" if key else name
+        if full not in NEUTRAL:
+            found[name] = _pruned(value, full) if isinstance(value, Mapping) else value
+    return found
+
+
+def data_settings(config: RunConfig) -> dict[str, Any]:
+    """The videos and their labels: without the sections of other data sets."""
+    return without_neutral(config.data, "data", data_stage.other_sections(config.data))
+
+
+def extract_settings(config: RunConfig, extractor: Extractor | None) -> dict[str, Any]:
+    """Features.
+
+    Args:
+        extractor: None where the data set brings its features, which are imported as they are.
+    """
+    if extractor is None:
+        return {}
+    settings = without_neutral(
+        config.extract, "extract", extractor.unread | {"gpus_per_actor", "frames_per_segment"}
+    )
+    if "gpus_per_actor" not in extractor.unread:
+        settings["use_gpu"] = config.extract.gpus_per_actor > 0
+    return {**settings, "frames_per_segment": extractor.frames_per_segment}
+
+
+def base_settings(config: RunConfig, task: Task, *, auxiliary: bool) -> dict[str, Any]:
+    """Step 1. Only its auxiliary loss reads the section of Step 2, for windows and partners."""
+    settings = _training(config, task, config.train.base_epochs)
+    if auxiliary:
+        settings["auxiliary"] = _refine(config, _STEP_3 | {"num_partners", "unit_size", "use_gpu"})
+    return settings
+
+
+def refine_settings(config: RunConfig, scored: WindowLabels) -> dict[str, Any]:
+    """Step 2, whose probabilities serve every tau."""
+    unread: AbstractSet[str] = {
+        "refined": frozenset(),
+        "alone": _PARTNERS,
+        "exchanged": _WINDOWS,
+        "segments": _PARTNERS | _WINDOWS,
+    }[scored]
+    refine = _refine(config, _STEP_3 | unread)
+    seed = {} if unread >= _PARTNERS else {"seed": config.seed}
+    return {**seed, "scored": scored, "refine": refine}
+
+
+def screen_settings(config: RunConfig, task: Task) -> dict[str, Any]:
+    """The choice of tau by Step 3; Step 2 has a fingerprint of its own."""
+    training = _training(config, task, config.train.retrain_epochs)
+    return {**training, "refine": _refine(config, {"threshold", "labels"})}
+
+
+def retrain_settings(
+    config: RunConfig, task: Task, windows: WindowLabels, threshold: Threshold | None
+) -> dict[str, Any]:
+    """Step 3; its Step 2, if it has one, has a fingerprint of its own.
+
+    Args:
+        threshold: tau itself, however it was chosen.
+    """
+    unread = {
+        "refined": _CHOICE_OF_TAU,
+        "alone": _CHOICE_OF_TAU | _PARTNERS,
+        "exchanged": _CHOICE_OF_TAU | _WINDOWS,
+        "segments": _STEP_3 | _PARTNERS | _WINDOWS,
+        "dummy": _STEP_3 | _PARTNERS | {"unit_size", "use_gpu"},
+    }[windows]
+    return {
+        **_training(config, task, config.train.retrain_epochs),
+        "windows": windows,
+        "threshold": threshold,
+        "refine": _refine(config, unread),
+    }
+
+
+def report_settings(config: RunConfig) -> dict[str, Any]:
+    """The page, which shows the settings of the whole run."""
+    others = data_stage.other_sections(config.data)
+    return {
+        **without_neutral(config),
+        "data": without_neutral(config.data, "data", others),
+    }
+
+
+def sweep_settings(config: TuneConfig) -> dict[str, Any]:
+    """The trials of a sweep, of which the page of the run that was chosen is no part."""
+    others = data_stage.other_sections(config.data)
+    return {
+        **without_neutral(config, unread={"report"}),
+        "data": without_neutral(config.data, "data", others),
+    }
+
+
+def _training(config: RunConfig, task: Task, num_epochs: int) -> dict[str, Any]:
+    """Steps 1 and 3 alike. Threads and workers are hashed: sums are rounded as they are split."""
+    train = config.train
+    unread = {"base_epochs", "retrain_epochs"}  # one of them is `num_epochs`
+    unread |= {*Localization.settings, *Parsing.settings} - {*task.settings}
+    if train.lr_decay == 1.0:
+        unread.add("lr_decay_epochs")
+    if train.keep == "last":  # the weights do not depend on which epochs are looked at
+        unread.add("report_every")
+    return {
+        "seed": config.seed,
+        "epochs": num_epochs,
+        "model": without_neutral(config.model, "model"),
+        "train": without_neutral(train, "train", unread),
+    }
+
+
+def _refine(config: RunConfig, unread: AbstractSet[str]) -> dict[str, Any]:
+    """Step 2: of its GPUs, whether there are any."""
+    settings = without_neutral(config.refine, "refine", unread | {"gpus_per_actor"})
+    if "use_gpu" not in unread:
+        settings["use_gpu"] = config.refine.gpus_per_actor > 0
+    return settings
