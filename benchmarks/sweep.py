@@ -102,7 +102,7 @@ def settings(size: Size, run_dir: Path) -> RunConfig:
     values = {
         "run_dir": str(run_dir),
         "data": {
-            "dataset": "synthetic",
+            "dataset": "synthetic_easy",
             "synthetic": {
                 "num_train": size.num_train,
                 "num_event_free": 8,

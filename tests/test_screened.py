@@ -19,14 +19,14 @@ from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS
 pytestmark = pytest.mark.timeout(200)
 
 
-def pipeline(root, dataset="synthetic", model="ave", arms=("A+LR",), num_val=20, **refine):
-    event_free = 6 if dataset == "synthetic" else 0
+def pipeline(root, dataset="synthetic_easy", model="ave", arms=("A+LR",), num_val=20, **refine):
+    section, event_free = (dataset, 0) if dataset == "synthetic_llp" else ("synthetic", 6)
     sizes = {"num_train": 40, "num_event_free": event_free, "num_val": num_val, "num_test": 8}
     config = validate(
         {
             "run_dir": str(root),
             "arms": list(arms),
-            "data": {"dataset": dataset, dataset: sizes},
+            "data": {"dataset": dataset, section: sizes},
             "model": {"name": model, "hidden_size": 4},
             "train": {"base_epochs": 12, "retrain_epochs": 4},
             "refine": {"threshold": "screened", "num_candidates": 3, "screen_keep": 0.2, **refine},

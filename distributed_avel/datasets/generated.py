@@ -24,7 +24,6 @@ from distributed_avel.timeline import Timeline
 NUM_SEGMENTS, SEGMENT_S = 10, 1.0
 
 CONTEXT_STRENGTH = 0.5
-_INSTANCE_DEVIATION = 0.8
 _SEGMENT_NOISE, _AUTOCORRELATION = 0.3, 0.5
 _CHUNK = 64
 
@@ -106,9 +105,11 @@ def draw_prototype(
     return generator(seed, dataset, "prototype", role, label).standard_normal(size)
 
 
-def instance(rng: np.random.Generator, mean_D: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A video's own version of a prototype, 0.8 prototypes away from it."""
-    return mean_D + _INSTANCE_DEVIATION * rng.standard_normal(mean_D.shape)
+def instance(
+    rng: np.random.Generator, mean_D: NDArray[np.float64], deviation: float
+) -> NDArray[np.float64]:
+    """A video's own version of a prototype, `deviation` prototypes away from it."""
+    return mean_D + deviation * rng.standard_normal(mean_D.shape)
 
 
 def slow_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:

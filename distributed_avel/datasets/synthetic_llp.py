@@ -66,6 +66,8 @@ from distributed_avel.randomness import generator
 REVISION = 1
 """Of the generator; part of every video id, so that no two revisions ever mix."""
 
+_INSTANCE_DEVIATION = 0.8
+
 NAME = "synthetic_llp"
 NUM_CLASSES = 25
 AUDIO_DIM, FRAME_DIM, MOTION_DIM = 32, 64, 16
@@ -194,7 +196,7 @@ def prototype(seed: int, role: str, label: int) -> NDArray[np.float64]:
 
 
 def _instance(rng: np.random.Generator, seed: int, role: str, label: int) -> NDArray[np.float64]:
-    return instance(rng, prototype(seed, role, label))
+    return instance(rng, prototype(seed, role, label), _INSTANCE_DEVIATION)
 
 
 def _script(seed: int, split: Split, index: int) -> Script:

@@ -31,6 +31,7 @@ from distributed_avel.timeline import Timeline
 VIDEOS_FILE = "videos.parquet"
 _DEMO = "demo"
 _SECTIONS = {"demo", "synthetic", "synthetic_llp"}
+_SECTION_OF = {"synthetic_easy": "synthetic"}
 _RENDER_UNIT = 16
 
 
@@ -62,7 +63,7 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
 
 def other_sections(config: DataConfig) -> set[str]:
     """Sections of the configuration that belong to other data sets."""
-    return _SECTIONS - {config.dataset}
+    return _SECTIONS - {_SECTION_OF.get(config.dataset, config.dataset)}
 
 
 def annotations(config: DataConfig, root: Location) -> str:

@@ -61,9 +61,13 @@ def _demo(root: Path) -> DataConfig:
     return DataConfig(dataset="demo", demo=config)
 
 
-def _synthetic(root: Path) -> DataConfig:
+def _synthetic(root: Path, name: str = "synthetic") -> DataConfig:
     sizes = SyntheticConfig(num_train=30, num_event_free=3, num_val=5, num_test=5)
-    return DataConfig(dataset="synthetic", synthetic=sizes)
+    return DataConfig(dataset=name, synthetic=sizes)
+
+
+def _synthetic_easy(root: Path) -> DataConfig:
+    return _synthetic(root, "synthetic_easy")
 
 
 def _synthetic_llp(root: Path) -> DataConfig:
@@ -124,6 +128,7 @@ EXAMPLES: dict[str, Callable[[Path], DataConfig]] = {
     "llp": _llp,
     "llp_features": _llp_features,
     "synthetic": _synthetic,
+    "synthetic_easy": _synthetic_easy,
     "synthetic_llp": _synthetic_llp,
 }
 """By name, what writes an example into an empty folder and says how it is loaded."""

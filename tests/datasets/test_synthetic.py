@@ -8,12 +8,21 @@ import pytest
 from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, SyntheticConfig
 from distributed_avel.datasets import feature_source, load_dataset
-from distributed_avel.datasets.synthetic import draw, draw_span, prototype, scripts
+from distributed_avel.datasets.synthetic import (
+    CALIBRATED,
+    EASY,
+    Revision,
+    draw,
+    draw_span,
+    prototype,
+    scripts,
+)
 from distributed_avel.errors import DatasetError
 
 NOWHERE = Location.at("/nowhere")
 SMALL = SyntheticConfig(num_train=70, num_event_free=5, num_val=3, num_test=4)
-EVENTS = scripts(SyntheticConfig(num_train=2_000, num_event_free=1, num_val=1, num_test=1))[:2_000]
+MANY = SyntheticConfig(num_train=2_000, num_event_free=1, num_val=1, num_test=1)
+EVENTS = scripts(MANY, EASY)[:2_000]
 AVE_SPANS = Path(__file__).parents[1] / "data" / "ave_span_counts.csv"
 
 
@@ -65,7 +74,7 @@ def test_background_is_seen_only_heard_only_or_neither():
 
 
 def test_event_free_videos_show_one_class_and_sound_like_another_throughout():
-    free = [script for script in scripts(SMALL) if script.label is None]
+    free = [script for script in scripts(SMALL, EASY) if script.label is None]
 
     assert len(free) == 5
     assert {script.split for script in free} == {"train"}
@@ -82,8 +91,8 @@ def test_only_videos_with_an_event_have_its_context():
         return float((features_TD @ mean_D).mean() / (mean_D @ mean_D))
 
     with_event, without = [], []
-    for script in [*EVENTS[:200], *scripts(SyntheticConfig(num_event_free=200))[-200:]]:
-        audio_TD, _ = draw(script, seed=0)
+    for script in [*EVENTS[:200], *scripts(SyntheticConfig(num_event_free=200), EASY)[-200:]]:
+        audio_TD, _ = draw(script, 0, EASY)
         found = likeness(script, "context heard", audio_TD)
         (with_event if script.label is not None else without).append(found)
 
@@ -93,7 +102,7 @@ def test_only_videos_with_an_event_have_its_context():
 
 def test_neighbouring_segments_share_half_of_their_noise():
     script = EVENTS[[s.start == 0 and s.end == 10 for s in EVENTS].index(True)]
-    _, visual_TRD = draw(script, seed=0)
+    _, visual_TRD = draw(script, 0, EASY)
     noise_TRD = visual_TRD.astype(np.float64) - visual_TRD.astype(np.float64).mean(axis=0)
     lag_0 = (noise_TRD**2).mean()
     lag_1 = (noise_TRD[1:] * noise_TRD[:-1]).mean()
@@ -104,9 +113,48 @@ def test_neighbouring_segments_share_half_of_their_noise():
     assert lag_1 > 0.2 * lag_0
 
 
-def test_features_come_in_chunks_of_few_videos_and_cover_all():
-    config = DataConfig(dataset="synthetic", synthetic=SMALL)
-    source = feature_source("synthetic")
+def test_the_deviation_moves_a_video_away_from_its_prototypes_and_changes_nothing_else():
+    script = EVENTS[0]
+    none, one, two = (
+        draw(script, 0, Revision(number=1, instance_deviation=deviation))[0]
+        for deviation in (0.0, 1.0, 2.0)
+    )
+
+    np.testing.assert_allclose(two - one, one - none, atol=1e-5)
+    context_D = 0.5 * prototype(0, "context heard", EVENTS[0].label)
+    prototype_D = context_D + prototype(0, "heard", EVENTS[0].label)
+    segment = EVENTS[0].start
+    assert (none[segment] - prototype_D).std() == pytest.approx(0.3, abs=0.1)  # only noise
+    # Context (half as strong) and event each have an instance of their own.
+    assert (one - none)[segment].std() == pytest.approx(np.sqrt(1 + 0.25), rel=0.35)
+
+
+def test_revision_1_is_what_it_always_was():
+    """Recorded before there was a second revision."""
+    script = scripts(SyntheticConfig(), EASY)[0]
+    audio_TD, visual_TRD = draw(script, 0, EASY)
+
+    assert script.video_id == "f1s0_train_0000"
+    assert audio_TD[0, :3] == pytest.approx([-0.402367, -0.841373, 0.092623], abs=1e-6)
+    assert visual_TRD[9, 8, :3] == pytest.approx([1.4658, 0.0835, -1.0166], abs=1e-3)
+
+
+def test_the_revisions_are_two_data_sets_that_share_no_video():
+    easy, calibrated = (
+        load_dataset(DataConfig(dataset=name, synthetic=SMALL), NOWHERE)
+        for name in ("synthetic_easy", "synthetic")
+    )
+
+    assert (easy.name, calibrated.name) == ("synthetic_easy", "synthetic")
+    assert easy.classes == calibrated.classes
+    assert not {v.video_id for v in easy.videos} & {v.video_id for v in calibrated.videos}
+    assert EASY.instance_deviation < CALIBRATED.instance_deviation
+
+
+@pytest.mark.parametrize("name", ["synthetic_easy", "synthetic"])
+def test_features_come_in_chunks_of_few_videos_and_cover_all(name):
+    config = DataConfig(dataset=name, synthetic=SMALL)
+    source = feature_source(name)
     assert source is not None
     chunks = list(source.read(config, NOWHERE))
 
@@ -118,13 +166,13 @@ def test_features_come_in_chunks_of_few_videos_and_cover_all():
 
 
 def test_a_video_does_not_depend_on_how_many_there_are():
-    few = {script.video_id: script for script in scripts(SMALL)}
-    many = {script.video_id: script for script in scripts(SyntheticConfig())}
+    few = {script.video_id: script for script in scripts(SMALL, EASY)}
+    many = {script.video_id: script for script in scripts(SyntheticConfig(), EASY)}
 
     assert all(many[video_id] == script for video_id, script in few.items())
     script = next(iter(few.values()))
-    np.testing.assert_array_equal(draw(script, 0)[0], draw(script, 0)[0])
-    assert not np.array_equal(draw(script, 0)[0], draw(script, 1)[0])
+    np.testing.assert_array_equal(draw(script, 0, EASY)[0], draw(script, 0, EASY)[0])
+    assert not np.array_equal(draw(script, 0, EASY)[0], draw(script, 1, EASY)[0])
 
 
 def test_another_timeline_is_refused():
