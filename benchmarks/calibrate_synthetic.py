@@ -88,7 +88,6 @@ def calibration_config(run_dir: Path, seed: int = 0, dataset: str = "synthetic")
         "seed": seed,
         "data.dataset": dataset,
         "arms": ["base"],
-        "train.cpus_per_worker": 1,
     }
     return with_values(validate(load_values(CONFIG), str(CONFIG)), point, "calibration")
 

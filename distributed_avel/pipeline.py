@@ -174,7 +174,9 @@ class Pipeline:
             )
             if scored == "segments":
                 return {}
-            chosen = choose_threshold(self.task, self.videos, validation, mask_WT, stage.location)
+            chosen = choose_threshold(
+                self.task, self.videos, training, validation, mask_WT, stage.location
+            )
             if chosen["threshold"] is not None:
                 run.metrics(threshold_metrics(chosen["threshold"]))
                 run.file(stage.location / THRESHOLDS_FILE)

@@ -233,8 +233,9 @@ class RefineConfig(Config):
         "validation"
     )
     """tau: a class is present in a window when its probability reaches it. A number; `validation`
-    chooses by the window labels of the validation split; `screened` is the paper's rule: several
-    candidates that these labels allow, then the best Step 3 on the validation split."""
+    removes the share of labels from the training windows that is wrong in the windows of the
+    validation split; `screened` is the paper's rule: several candidates that the validation
+    windows allow, then the best Step 3 on the validation split."""
 
     num_candidates: PositiveInt = 5
     """Values of tau that `screened` trains Step 3 with, evenly spaced on the logit scale."""

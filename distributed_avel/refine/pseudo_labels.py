@@ -21,7 +21,7 @@ Threshold = float | Mapping[str, float]
 
 
 THRESHOLD_RULES = {
-    "validation": "chosen on validation, by Youden's index of the window labels",
+    "validation": "chosen to remove the share of window labels that is wrong on validation",
     "screened": "chosen on validation, by the best of several Steps 3 that the window labels allow",
 }
 """What each name that `refine.threshold` takes stands for."""
@@ -125,15 +125,42 @@ class ThresholdCurve:
     num_present: int
     num_absent: int
 
-    def best(self) -> float:
-        """The tau with the largest sum of both (Youden's index), the middle one of equals.
+    @property
+    def absent_share(self) -> float:
+        """Part of the pairs whose class does not occur in the window."""
+        return self.num_absent / (self.num_present + self.num_absent)
 
-        The middle is that on the logit scale, on which the thresholds are spaced evenly.
-        """
-        youden_G = self.sensitivity_G + self.specificity_G
-        equals = np.flatnonzero(youden_G >= youden_G.max() - 1e-12)
-        longest = max(np.split(equals, np.flatnonzero(np.diff(equals) > 1) + 1), key=len)
-        return float(self.thresholds_G[longest[len(longest) // 2]])
+
+def threshold_for_share(
+    scores_VWK: NDArray[np.floating],
+    labels_VK: NDArray[np.bool_],
+    removed_share: float,
+    thresholds_G: NDArray[np.float64],
+    *,
+    background: bool = True,
+) -> float:
+    """Return the tau that removes this part of the (window, labelled class) pairs.
+
+    Applied to the windows that Step 3 is trained on, with the share that is right on the
+    validation split, the pseudo-labels have the true prevalence: as many labels are removed
+    wrongly as are left wrongly. How sure the base model is of videos that it was trained on does
+    not matter, while a tau that is best for validation windows removes almost nothing there.
+
+    Args:
+        scores_VWK: Z-hat of the training videos.
+        labels_VK: Their video-level labels.
+        removed_share: In 0..1.
+        thresholds_G: Ascending. The one with the nearest share is taken, of equals the middle.
+    """
+    num_events = labels_VK.shape[-1] - background
+    scores_VWE = np.asarray(scores_VWK[..., :num_events])
+    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], scores_VWE.shape)
+    scores_P = np.sort(scores_VWE[labelled_VWE])
+    share_G = np.searchsorted(scores_P, thresholds_G, side="left") / max(len(scores_P), 1)
+    distance_G = np.abs(share_G - removed_share)
+    nearest = np.flatnonzero(distance_G <= distance_G.min() + 1e-12)
+    longest = max(np.split(nearest, np.flatnonzero(np.diff(nearest) > 1) + 1), key=len)
+    return float(thresholds_G[longest[len(longest) // 2]])
 
 
 def threshold_grid() -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ REVISIONS = {
     "data": 1,
     "extract": 2,
     "base": 3,
-    "refine": 3,
+    "refine": 4,
     "screen": 1,
     "retrain": 3,
     "evaluate": 3,

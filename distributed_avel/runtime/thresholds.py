@@ -16,6 +16,7 @@ from distributed_avel.refine.pseudo_labels import (
     Threshold,
     ThresholdCurve,
     threshold_curve,
+    threshold_for_share,
     threshold_grid,
     window_truth,
 )
@@ -33,11 +34,16 @@ THRESHOLDS_FILE = "thresholds.parquet"
 def choose_threshold(
     task: Task,
     videos: VideoSet,
+    training: Sequence[Video],
     validation: Sequence[Video],
     mask_WT: NDArray[np.bool_],
     out: Location,
 ) -> dict[str, Any]:
-    """Compare window pseudo-labels with segment labels over a grid of tau (Sec. 5.3).
+    """Choose tau so that the pseudo-labels of training windows have the right prevalence.
+
+    The segment labels of the validation split say which share of the window labels is wrong; tau
+    removes this share from the windows of the training videos. The window pseudo-labels of the
+    validation split are compared with its segment labels over a grid of tau besides (Sec. 5.3).
 
     Args:
         out: Folder of Step 2; the curve is written into it.
@@ -53,8 +59,10 @@ def choose_threshold(
     truth_VTK = task.truth(videos, with_event)
     truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
     targets_VK = task.targets(videos, with_event)
+    training_VWK = read_window_scores(out, [v.video_id for v in training])
+    training_VK = task.targets(videos, training)
     size = targets_VK.shape[-1] // len(task.parts)
-    curves = {}
+    curves, best = {}, {}
     for number, part in enumerate(task.parts):
         columns = slice(number * size, (number + 1) * size)
         try:
@@ -67,8 +75,14 @@ def choose_threshold(
             )
         except DatasetError as error:
             return {"threshold": None, "no_threshold": f"{part}: {error}"}
+        best[part] = threshold_for_share(
+            training_VWK[..., columns],
+            training_VK[:, columns],
+            curves[part].absent_share,
+            threshold_grid(),
+            background=task.background,
+        )
     (out / THRESHOLDS_FILE).write_table(_to_table(curves))
-    best = {part: curve.best() for part, curve in curves.items()}
     return {"threshold": best if len(best) > 1 else next(iter(best.values()))}
 
 

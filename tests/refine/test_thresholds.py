@@ -8,9 +8,9 @@ from sklearn.metrics import roc_curve
 
 from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import (
-    ThresholdCurve,
     pseudo_labels,
     threshold_curve,
+    threshold_for_share,
     threshold_grid,
 )
 
@@ -28,9 +28,15 @@ def random_case(seed: int):
     return scores_VWK.round(2), labels_VK, truth_VWK
 
 
-def curve_of(sensitivity: list[float], specificity: list[float]) -> ThresholdCurve:
-    thresholds_G = np.linspace(0.1, 0.9, len(sensitivity))
-    return ThresholdCurve(thresholds_G, np.array(sensitivity), np.array(specificity), 10, 10)
+def removed_share(scores_VWK, labels_VK, threshold: float) -> float:
+    """Part of the labels that pseudo-labels lack, one window after the other."""
+    kept_VWK = pseudo_labels(scores_VWK, labels_VK, threshold)
+    pairs = removed = 0
+    for video, window, c in np.ndindex(scores_VWK.shape[0], scores_VWK.shape[1], 5):
+        if labels_VK[video, c]:
+            pairs += 1
+            removed += not kept_VWK[video, window, c]
+    return removed / pairs
 
 
 @given(seed=st.integers(0, 10_000))
@@ -68,19 +74,37 @@ def test_the_curve_is_the_roc_curve_of_scikit_learn(seed):
     np.testing.assert_allclose(1 - curve.specificity_G, false_rate, atol=1e-12)
 
 
-@given(seed=st.integers(0, 10_000))
-def test_no_threshold_of_the_grid_is_better_than_the_chosen_one(seed):
-    scores_VWK, labels_VK, truth_VWK = random_case(seed)
-    grid = threshold_grid()
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
+def test_no_threshold_of_the_grid_removes_a_share_nearer_to_the_one_that_is_asked_for(seed, share):
+    scores_VWK, labels_VK, _ = random_case(seed)
+    grid = threshold_grid()[::8]
 
-    best = threshold_curve(scores_VWK, labels_VK, truth_VWK, grid).best()
+    chosen = threshold_for_share(scores_VWK, labels_VK, share, grid)
 
-    def youden(threshold: float) -> float:
-        at = threshold_curve(scores_VWK, labels_VK, truth_VWK, np.array([threshold]))
-        return float(at.sensitivity_G[0] + at.specificity_G[0])
+    assert chosen in grid
+    distances = [abs(removed_share(scores_VWK, labels_VK, tau) - share) for tau in grid]
+    chosen_distance = abs(removed_share(scores_VWK, labels_VK, chosen) - share)
+    assert chosen_distance == pytest.approx(min(distances), abs=1e-12)
 
-    assert best in grid
-    assert youden(best) == pytest.approx(max(map(youden, grid)))
+
+@given(seed=st.integers(0, 10_000), stretch=st.floats(1.5, 8.0))
+def test_how_sure_the_model_is_does_not_change_which_labels_are_removed(seed, stretch):
+    """Training videos are scored higher than others; only the order of their windows counts."""
+    scores_VWK, labels_VK, _ = random_case(seed)
+    scores_VWK = 0.02 + 0.95 * scores_VWK
+    scores_VWK += 0.01 * np.random.default_rng(seed).random(scores_VWK.shape)  # no two are equal
+    share = 10 / np.broadcast_to(labels_VK[:, None, :-1], (12, 4, 5)).sum()
+    surer_VWK = scores_VWK ** (1 / stretch)
+    fine_G = 1 / (1 + np.exp(-np.linspace(-12, 12, 20_001)))
+
+    taus = [threshold_for_share(s, labels_VK, share, fine_G) for s in (scores_VWK, surer_VWK)]
+
+    kept, kept_surer = (
+        pseudo_labels(s, labels_VK, tau)
+        for s, tau in zip((scores_VWK, surer_VWK), taus, strict=True)
+    )
+    np.testing.assert_array_equal(kept, kept_surer)
+    assert taus[1] > taus[0]
 
 
 def test_the_grid_reaches_far_and_is_even_on_the_logit_scale():
@@ -92,37 +116,22 @@ def test_the_grid_reaches_far_and_is_even_on_the_logit_scale():
     assert 0.5 in grid
 
 
-@pytest.mark.parametrize(
-    ("sensitivity", "specificity", "at"),
-    [
-        ([1, 0.9, 0.4], [0.1, 0.8, 0.9], 1),  # one best
-        ([1, 0.8, 0.8, 0.8, 0.1], [0, 0.9, 0.9, 0.9, 1], 2),  # the middle of a plateau
-        ([0.9, 0.1, 0.8, 0.8, 0.8], [0.8, 0.1, 0.9, 0.9, 0.9], 3),  # of the longest one
-        ([0.5, 0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5, 0.5], 2),
-        ([0.1], [0.2], 0),
-    ],
-)
-def test_of_equally_good_thresholds_the_middle_one_is_chosen(sensitivity, specificity, at):
-    curve = curve_of(sensitivity, specificity)
-
-    assert curve.best() == curve.thresholds_G[at]
-
-
-def test_rounding_does_not_break_a_plateau():
-    curve = curve_of([0.1 + 0.2, 0.3, 0.3], [0.3, 0.3, 0.1 + 0.2])
-
-    assert curve.best() == curve.thresholds_G[1]
-
-
-def test_a_wide_gap_between_scores_puts_tau_in_its_middle():
+def test_of_thresholds_that_remove_the_same_labels_the_middle_one_is_chosen():
     scores_VWK = np.array([[[0.02, 0.0], [0.98, 0.0]]])
-    truth_VWK = np.array([[[False, True], [True, False]]])
+    labels_VK = np.array([[True, False]])
 
-    best = threshold_curve(
-        scores_VWK, np.array([[True, False]]), truth_VWK, threshold_grid()
-    ).best()
+    half = threshold_for_share(scores_VWK, labels_VK, 0.5, threshold_grid())
 
-    assert best == pytest.approx(0.5, abs=0.02)
+    assert half == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_share_that_is_wrong_is_that_of_windows_without_their_event():
+    scores_VWK, labels_VK, truth_VWK = random_case(3)
+    labelled = np.broadcast_to(labels_VK[:, None, :-1], (12, 4, 5))
+
+    curve = threshold_curve(scores_VWK, labels_VK, truth_VWK, threshold_grid())
+
+    assert curve.absent_share == pytest.approx((~truth_VWK[..., :-1][labelled]).mean())
 
 
 @pytest.mark.parametrize("occurs", [True, False])
