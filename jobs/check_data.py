@@ -2,9 +2,10 @@
 
     python jobs/check_data.py --config configs/ave.yaml --data.root DIR
 
-Looks for missing, empty and duplicate files, files in two splits, names of classes that differ
-only in spelling, wrong separators, events without time or outside the video, labels without
-ground truth, and classes without training videos. Prints the counts of each split, then the
+Looks for missing, empty and duplicate files, media files that extraction will refuse or cut off,
+files in two splits, names of classes that differ only in spelling, wrong separators, events
+without time or outside the video, labels without ground truth, and classes without training
+videos. Prints the counts of each split, then the
 findings in groups: how many, the consequence, the remedy, and the first five with file and line.
 
 Exit status: 0 if there are no findings; 1 if there are some, "unusable" being those for which the

@@ -8,7 +8,7 @@ its split where a user wants another.
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from pyarrow import fs as pafs
@@ -29,13 +29,14 @@ from distributed_avel.datasets.findings import (
     Report,
     SplitFacts,
 )
+from distributed_avel.datasets.media_checks import Headers, check_media, read_headers
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files of a data set that are missing, empty or equal, whatever they contain.
+    """Files of a data set that are missing, empty or equal, and the headers of media files.
 
     `twin_of` leads from a file to the first one with the same content, if there is one before it.
     """
@@ -43,13 +44,14 @@ class Files:
     missing: list[str]
     empty: list[str]
     twin_of: Mapping[str, str]
+    headers: Headers = field(default_factory=dict)
 
 
 NO_FILES = Files([], [], {})
 
 
 def survey(videos: VideoSet, root: Location) -> Files:
-    """Look for the files below `root`, and compare the content of those of equal size."""
+    """Look for the files below `root`, compare those of equal size, and read media headers."""
     source = feature_source(videos.name)
     names = source.files_of(videos) if source else [video.uri for video in videos.videos]
     names = sorted({*names})
@@ -69,7 +71,8 @@ def survey(videos: VideoSet, root: Location) -> Files:
             first = first_of.setdefault(_digest(root / name), name)
             if first != name:
                 twin_of[name] = first
-    return Files(missing, empty, twin_of)
+    media = [] if source else sorted({*names} - {*missing, *empty})
+    return Files(missing, empty, twin_of, read_headers(media, root))
 
 
 def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Report:
@@ -88,6 +91,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Repo
             Finding("same content", name, f"the same bytes as {first}")
             for name, first in files.twin_of.items()
         ),
+        *check_media(videos, files.headers),
         *_shared_files(videos, files.twin_of, problems),
         *(
             finding

@@ -29,6 +29,27 @@ MEANING: dict[str, Meaning] = {
         "these videos have no features: they are listed in failures.parquet and left out",
         "fetch the file again, or remove its rows",
     ),
+    "unreadable media file": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "fetch the file again, or remove its rows",
+    ),
+    "missing track": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "an event must be both seen and heard: use a file that has both, or remove its rows",
+    ),
+    "codec without a decoder": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "convert the file with the command beside it",
+    ),
+    "media file too short": Meaning(
+        "these videos have no features: they are listed in failures.parquet and left out",
+        "use longer files, or lower data.num_segments",
+    ),
+    "media file cut off": Meaning(
+        "what comes after data.num_segments x data.segment_s is not used, and a label that names "
+        "an event there is wrong for the rest",
+        "raise data.num_segments, or cut the file where its events are",
+    ),
     "file in two splits": Meaning(
         "the model is tested on what it was trained on",
         "write a split that shares no file with --write-split DIR",

@@ -1,5 +1,6 @@
 """What a media file is like before it is decoded: tracks, times, and what is unusual about it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -185,9 +186,18 @@ def _track(stream: VideoStream | AudioStream | None, zero_s: float) -> TrackFact
     return TrackFacts(
         codec=context.name if context else None,
         start_s=None if start is None else start - zero_s,
-        duration_s=_seconds(stream.duration, stream.time_base),
+        duration_s=_seconds(stream.duration, stream.time_base) or _tagged_s(stream),
     )
 
 
 def _seconds(ticks: int | None, base: Fraction | None) -> float | None:
     return None if ticks is None or base is None else float(ticks * base)
+
+
+def _tagged_s(stream: VideoStream | AudioStream) -> float | None:
+    """The length of a track of a Matroska file, which has it as a tag, such as 00:00:10.006."""
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag is None:
+        return None
+    hours, minutes, seconds = tag.groups()
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

@@ -3,8 +3,9 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.pool import ThreadPool
+from threading import Event
 from typing import Any, Protocol, TypeVar
 
 import ray
@@ -32,13 +33,26 @@ def messages(board: Any) -> list[dict[str, Any]]:
 
 
 def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
-    """What a call returns, made in a thread, while this one watches and can be interrupted."""
-    with ThreadPool(1) as threads:  # daemons: an interrupted program does not wait for them
-        result = threads.apply_async(call)
-        while not result.ready():
-            result.wait(_WATCH_EVERY_S)
+    """Make a call, and call `watch` from another thread until it returns, and once afterwards.
+
+    The call is made in this thread: when a signal ends the program, no thread is left that waits
+    for Ray. One that did could end the process with status 1 while Ray shuts down.
+    """
+    returned = Event()
+
+    def keep_watching() -> None:
+        while not returned.wait(_WATCH_EVERY_S):
             watch()
-        return result.get()
+
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(keep_watching)
+        try:
+            result = call()
+        finally:
+            returned.set()
+        watching.result()
+    watch()
+    return result
 
 
 @contextmanager

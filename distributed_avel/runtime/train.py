@@ -168,7 +168,7 @@ def train(job: TrainJob, out: Location) -> None:
         return
     (out / TARGETS_FILE).write_table(job.targets_table())
     board = ProgressBoard.remote()
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         _train_worker,
         train_loop_config={"job": job, "out": out, "board": board},
         scaling_config=ray.train.ScalingConfig(
@@ -195,6 +195,13 @@ def train(job: TrainJob, out: Location) -> None:
             if diverged is None:
                 raise
             raise diverged from None
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """A trainer that leaves Ctrl-C to us: Ray's own handler ends the process with status 1."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def _diverged(error: ray.train.TrainingFailedError) -> ArtifactError | None:

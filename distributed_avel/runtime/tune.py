@@ -98,6 +98,7 @@ def run_trials(
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one talks whatever it is told
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is handled by the job
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # what a kill may make Tune forget
     trainable = tune.with_resources(
         tune.with_parameters(_trainable, body=body, space=search.space),

@@ -78,11 +78,12 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     assert np.isfinite([row["value"] for row in losses]).all()
 
 
-def test_a_terminated_job_ends_cleanly(command, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: checkpoints(tmp_path / "run"), 240, "a checkpoint")
 
-    driver.send_signal(signal.SIGTERM)
+    driver.send_signal(number)
     _, said = driver.communicate(timeout=120)
 
     assert driver.returncode == 130, said

@@ -1,0 +1,105 @@
+"""Checks of media files by their headers: tracks, codecs, and durations against the timeline."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from distributed_avel.artifacts import Location
+from distributed_avel.datasets.base import Video, VideoSet
+from distributed_avel.datasets.findings import Finding
+from distributed_avel.errors import MediaError
+from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS
+from distributed_avel.media.facts import HeaderFacts, TrackFacts, read_header
+
+_NUM_THREADS = 8
+_NAMES = {"video": "pictures", "audio": "sound"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file without a readable header, and why."""
+
+    reason: str
+
+
+Headers = Mapping[str, HeaderFacts | Unreadable]
+"""Headers by the name of the file."""
+
+
+def read_headers(names: Sequence[str], root: Location) -> Headers:
+    """Read the headers of media files, without decoding: about 5 ms a local file.
+
+    Args:
+        names: Files below `root`.
+    """
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        headers = threads.map(lambda name: _read(root / name), names)
+        return dict(zip(names, headers, strict=True))
+
+
+def check_media(videos: VideoSet, headers: Headers) -> Iterable[Finding]:
+    """Find files that extraction will refuse or cut off, with the labels that this affects."""
+    users: dict[str, list[Video]] = {}
+    for video in videos.videos:
+        users.setdefault(video.uri, []).append(video)
+    for name, header in headers.items():
+        if isinstance(header, Unreadable):
+            yield Finding("unreadable media file", name, header.reason)
+            continue
+        yield from _tracks(name, header)
+        yield from _durations(name, header, users.get(name, []), videos)
+
+
+def _read(file: Location) -> HeaderFacts | Unreadable:
+    try:
+        with file.fs.open_input_file(file.path) as opened:
+            return read_header(opened)  # pyright: ignore[reportArgumentType] (it reads and seeks)
+    except (MediaError, OSError) as error:
+        return Unreadable(str(error))
+
+
+def _tracks(name: str, header: HeaderFacts) -> Iterable[Finding]:
+    for kind, track in (("video", header.video), ("audio", header.audio)):
+        if track is None:
+            yield Finding("missing track", name, f"no {_NAMES[kind]}")
+        elif track.codec is None:
+            message = f"the {kind} track has an unknown codec; convert it: {CONVERT}"
+            yield Finding("codec without a decoder", name, message)
+
+
+def _durations(
+    name: str, header: HeaderFacts, users: Sequence[Video], videos: VideoSet
+) -> Iterable[Finding]:
+    needed_s = videos.timeline.duration_s
+    allowed_s = MAX_MISSING_SEGMENTS * videos.timeline.segment_s
+    for kind, track in (("video", header.video), ("audio", header.audio)):
+        if track is None:
+            continue
+        start_s, end_s = track.start_s or 0.0, _end(track, header)
+        if start_s > allowed_s or (end_s is not None and needed_s - end_s > allowed_s):
+            until = "" if end_s is None else f" to {end_s:.2f} s"
+            message = f"{_NAMES[kind]} from {start_s:.2f} s{until}, of {needed_s:g} s"
+            yield Finding("media file too short", name, message)
+    length_s = header.duration_s
+    if length_s is None or length_s - needed_s <= videos.timeline.segment_s:
+        return
+    events = {s.label for v in users for s in v.spans or () if s.end_s > needed_s}
+    weak = {label for v in users if v.spans is None for label in v.labels}
+    labels = ""
+    if events:
+        labels = f"; events that are annotated beyond: {_text(events, videos)}"
+    elif weak:
+        labels = f"; the label may be of what is left out: {_text(weak, videos)}"
+    message = f"{length_s:.2f} s, of which the first {needed_s:g} s are used{labels}"
+    yield Finding("media file cut off", name, message)
+
+
+def _text(labels: Iterable[int], videos: VideoSet) -> str:
+    return ", ".join(sorted(videos.classes[label] for label in labels))
+
+
+def _end(track: TrackFacts, header: HeaderFacts) -> float | None:
+    """End of a track on the presentation timeline; None where no header says."""
+    if track.duration_s is None:
+        return header.duration_s
+    return (track.start_s or 0.0) + track.duration_s
