@@ -22,6 +22,10 @@ class MediaError(AvelError):
     """One video that cannot be turned into features; the others are not affected."""
 
 
+class StorageError(AvelError):
+    """Files that are there, or were a moment ago, and cannot be read now."""
+
+
 class ArtifactError(AvelError):
     """A stage's input or output that is missing, incomplete or of another kind."""
 

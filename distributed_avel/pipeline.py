@@ -5,6 +5,7 @@ reused, whoever made it. So a rerun goes on where the last one was killed, and a
 redoes exactly the stages that it affects.
 """
 
+import time
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -22,6 +23,7 @@ from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, evaluate
 from distributed_avel.runtime.extract import (
     FAILURES_FILE,
+    RETRY_S,
     ExtractorRecipe,
     extract,
     refuse_too_many_failures,
@@ -106,21 +108,33 @@ class Pipeline:
         """The features of all videos that could be used: extracted, or the data set's own."""
         config, source = self.config.extract, feature_source(self.config.data.dataset)
         extractor = None if source else ExtractorRecipe(self.videos.timeline, config)()
-        stage = self.stage(
+        stage_of = partial(
+            self.stage,
             "extract",
             settings=cache_keys.extract_settings(self.config, extractor),
             # wrong weights stop here, before any video is read
             extractor=extractor and extractor.provenance(),
             videos=self.data if source else data_stage.videos_fingerprint(self.videos),
-            media=data_stage.media_fingerprint(self.videos, self.root),
         )
+        media = data_stage.find_media(self.videos, self.root)
+        stage = stage_of(media=media.fingerprint)
+        for wait_s in RETRY_S:  # a file may be missing for a moment
+            if source or not media.missing or stage.is_done():
+                break
+            say(f"extract: {len(media.missing)} media files are missing; looking again")
+            time.sleep(wait_s)
+            media = data_stage.find_media(self.videos, self.root)
+            stage = stage_of(media=media.fingerprint)
 
         def compute(run: Run) -> dict[str, Any]:
             if source:
                 data, root = self.config.data, self.root
                 counts = import_features(self.videos, source, data, root, stage.location)
             else:
-                counts = extract(self.videos, self.root, config, stage.location)
+                counts = extract(
+                    self.videos, self.root, config, stage.location, missing=media.missing
+                )
+            refuse_too_many_failures(stage.location, len(self.videos.videos), config)
             run.metrics({key: counts[key] for key in ("num_videos", "num_failed")})
             run.file(stage.location / FAILURES_FILE)
             return {**counts, "weights_note": extractor and extractor.weights_note}

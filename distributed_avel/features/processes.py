@@ -27,9 +27,12 @@ from typing import Any
 from pyarrow import fs as pafs
 
 from distributed_avel.artifacts import Location
-from distributed_avel.errors import MediaError
+from distributed_avel.errors import MediaError, StorageError
 from distributed_avel.features.base import Extractor
 from distributed_avel.media.warm_up import warm_up
+
+NO_FILE = "no such file; put it there or take it out of the annotations"
+"""Reason of a failure."""
 
 MAX_FILE_BYTES = 2**30
 """Files are read whole, one in each process at a time; a larger one is refused."""
@@ -51,10 +54,17 @@ MakeExtractor = Callable[[], Extractor]
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A file that could not be prepared: why, with a remedy, and how long it took."""
+    """A file that could not be prepared.
+
+    Args:
+        reason: Why, with a remedy.
+        seconds: How long it took.
+        is_unreadable: The storage did not give the file, so nothing is known of its content.
+    """
 
     reason: str
     seconds: float
+    is_unreadable: bool = False
 
 
 class DecodingProcesses:
@@ -103,6 +113,8 @@ class DecodingProcesses:
             return process.prepare(media)
         except MediaError as error:
             return Failed(str(error), time.monotonic() - started)
+        except StorageError as error:
+            return Failed(str(error), time.monotonic() - started, is_unreadable=True)
         finally:
             self._idle.put(process)
 
@@ -125,6 +137,7 @@ class _Process:
 
         Raises:
             MediaError: The file cannot be used, or it hangs or crashes the process.
+            StorageError: The file cannot be read.
             RuntimeError: The process cannot be set up.
         """
         how = ""
@@ -136,7 +149,7 @@ class _Process:
             else:
                 if answer is _Answer.PREPARED:
                     return value
-                raise MediaError(value)
+                raise StorageError(value) if answer is _Answer.UNREADABLE else MediaError(value)
         raise MediaError(f"the decoder crashed on it, {_ATTEMPTS} times ({how}); fetch it again")
 
     def start(self) -> Connection:
@@ -170,16 +183,19 @@ class _Process:
     def _ask(self, media: Location) -> "tuple[_Answer, Any]":
         connection = self._ready_connection()
         connection.send(media)
-        if not connection.poll(self._timeout_s):
-            self.stop()
-            return _Answer.REFUSED, (
-                f"gave up after {self._timeout_s:g} s; fetch it again or raise extract.timeout_s"
-            )
-        answer, value = connection.recv()
-        if answer is _Answer.BROKEN:
-            self.stop()
-            value = f"unexpected {value}; fetch it again (the worker's log has the whole error)"
-        return answer, value
+        end = time.monotonic() + self._timeout_s
+        too_late, doing = _Answer.UNREADABLE, " of reading; see to the storage"
+        while connection.poll(max(end - time.monotonic(), 0.0)):
+            answer, value = connection.recv()
+            if answer is _Answer.READ:
+                too_late, doing = _Answer.REFUSED, "; fetch it again"
+                continue
+            if answer is _Answer.BROKEN:
+                self.stop()
+                value = f"unexpected {value}; fetch it again (the worker's log has the whole error)"
+            return answer, value
+        self.stop()
+        return too_late, f"gave up after {self._timeout_s:g} s{doing} or raise extract.timeout_s"
 
     def _ready_connection(self) -> Connection:
         """A process that can take a file at once: its start is no file's time."""
@@ -199,8 +215,10 @@ class _Answer(Enum):
     """What a process says: that it is ready, then one answer a file."""
 
     READY = auto()
+    READ = auto()
     PREPARED = auto()
     REFUSED = auto()
+    UNREADABLE = auto()
     BROKEN = auto()
 
 
@@ -215,7 +233,7 @@ def serve(descriptor: int) -> None:
         warm_up()
         connection.send((_Answer.READY, None))
         while (media := _next(connection)) is not None:
-            connection.send(_answer(extractor, media))
+            connection.send(_answer(extractor, media, connection))
 
 
 def _tell_end(
@@ -236,23 +254,28 @@ def _next(connection: Connection) -> Location | None:
         return None
 
 
-def _answer(extractor: Extractor, media: Location) -> tuple[_Answer, Any]:
+def _answer(extractor: Extractor, media: Location, connection: Connection) -> tuple[_Answer, Any]:
     try:
-        return _Answer.PREPARED, extractor.prepare(_read(media))
+        content = _read(media)
+        connection.send((_Answer.READ, None))
+        return _Answer.PREPARED, extractor.prepare(content)
     except MediaError as error:
         return _Answer.REFUSED, str(error)
+    except StorageError as error:
+        return _Answer.UNREADABLE, str(error)
 
 
 def _read(media: Location) -> bytes:
-    """The whole file.
+    """Read the whole file.
 
     Raises:
-        MediaError: There is none, it is too large, or it cannot be read.
+        MediaError: It is too large, or no file.
+        StorageError: There is none, or it cannot be read.
     """
     try:
         info = media.fs.get_file_info(media.path)
         if info.type == pafs.FileType.NotFound:
-            raise MediaError("no such file; put it there or take it out of the annotations")
+            raise StorageError(NO_FILE)
         if info.type != pafs.FileType.File:
             raise MediaError("a folder, a pipe or a device; put a file there")
         if (info.size or 0) > MAX_FILE_BYTES:
@@ -261,7 +284,9 @@ def _read(media: Location) -> bytes:
                 f"{MAX_FILE_BYTES / 2**30:g} GiB; cut out the seconds that are annotated"
             )
         return media.read_bytes()
+    except FileNotFoundError:
+        raise StorageError(NO_FILE) from None
     except OSError as error:
-        raise MediaError(
+        raise StorageError(
             f"cannot be read ({error}); see to its permissions or the network"
         ) from None

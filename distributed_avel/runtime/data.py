@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs as pafs
 
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import DataConfig, DemoConfig
@@ -24,7 +25,7 @@ from distributed_avel.datasets.demo import (
     render_into,
     write_layout,
 )
-from distributed_avel.errors import ConfigError
+from distributed_avel.errors import ConfigError, DatasetError, StorageError
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.timeline import Timeline
 
@@ -74,18 +75,44 @@ def annotations(config: DataConfig, root: Location) -> str:
     return _short_hash([videos.classes, videos.to_table().to_pylist()])
 
 
-def media_fingerprint(videos: VideoSet, root: Location) -> str | None:
-    """A fingerprint of sizes and times of the media or feature files; None if generated.
+@dataclass(frozen=True, slots=True)
+class MediaFiles:
+    """The media or feature files of a data set, as they are found.
 
-    When a file was replaced, the features are extracted anew, because its own would be those of
-    the file that is gone.
+    Args:
+        fingerprint: Of their sizes and times; None where features are generated. When a file was
+            replaced, the features are extracted anew: its own would be those of the file that
+            is gone.
+        missing: Names of files that are not there.
+    """
+
+    fingerprint: str | None
+    missing: frozenset[str] = frozenset()
+
+
+def find_media(videos: VideoSet, root: Location) -> MediaFiles:
+    """Look for the files of a data set.
+
+    Raises:
+        DatasetError: None of them is there.
+        StorageError: The storage does not answer.
     """
     if videos.synthetic:
-        return None
+        return MediaFiles(None)
     source = feature_source(videos.name)
     files = sorted(source.files_of(videos) if source else {v.uri for v in videos.videos})
-    infos = root.fs.get_file_info([(root / file).path for file in files])
-    return _short_hash([[file, i.size, i.mtime_ns] for file, i in zip(files, infos, strict=True)])
+    try:
+        infos = root.fs.get_file_info([(root / file).path for file in files])
+    except OSError as error:
+        raise StorageError(f"data.root: {root} cannot be read ({error})") from None
+    found = list(zip(files, infos, strict=True))
+    missing = frozenset(file for file, info in found if info.type == pafs.FileType.NotFound)
+    if len(missing) == len(files):
+        raise DatasetError(
+            f"data.root: none of the {len(files)} files is in {root}, such as {files[0]}; name the "
+            "folder that has them, or bring it back"
+        )
+    return MediaFiles(_short_hash([[f, i.size, i.mtime_ns] for f, i in found]), missing)
 
 
 def videos_fingerprint(videos: VideoSet) -> str:

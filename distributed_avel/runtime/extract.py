@@ -5,8 +5,10 @@ the network, may be on a GPU. It has two units in hand, so that one is decoded w
 is embedded and written; neither waits for the other.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
@@ -17,15 +19,20 @@ import pyarrow as pa
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.datasets import VideoSet
-from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.errors import ArtifactError, DatasetError, StorageError
 from distributed_avel.features.base import ExtractorRecipe, Features
-from distributed_avel.features.processes import DecodingProcesses, Failed, MakeExtractor
+from distributed_avel.features.processes import NO_FILE, DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 from distributed_avel.schema import FAILURES, features_schema, tensor_column
 
+RETRY_S = (1.0, 2.0, 4.0, 8.0)
+"""Waits before files that cannot be read are tried again, in seconds."""
+
 _FAILED_PARTS = "failed"
+_MISSING = Failed(NO_FILE, 0.0)
+_SHOWN = 10
 FAILURES_FILE = "failures.parquet"
 
 _INDEX = pa.schema([("video_id", pa.string()), ("part", pa.string())])
@@ -35,10 +42,20 @@ class ExtractWorker:
     """Turns units of (video_id, uri) rows into features, and a row for each failure.
 
     Several threads may call it; the network takes one unit at a time.
+
+    Args:
+        missing: Files that are known to be missing. Others that cannot be read are tried again,
+            and a unit with one of them is not finished.
     """
 
     def __init__(
-        self, make_extractor: MakeExtractor, root: Location, *, num_processes: int, timeout_s: float
+        self,
+        make_extractor: MakeExtractor,
+        root: Location,
+        *,
+        num_processes: int,
+        timeout_s: float,
+        missing: AbstractSet[str] = frozenset(),
     ) -> None:
         self._processes = DecodingProcesses(
             make_extractor, num_processes=num_processes, timeout_s=timeout_s
@@ -47,17 +64,15 @@ class ExtractWorker:
         self._extractor.load()
         shapes = self._extractor.shapes
         self._schema = features_schema(shapes.audio, shapes.visual)
-        self._root = root
+        self._root, self._missing = root, missing
         self._lock = Lock()
 
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
         """The tables of one unit."""
         videos = rows.to_pylist()
-        futures = [self._processes.prepare(self._root / video["uri"]) for video in videos]
         prepared: dict[str, Any] = {}
         failures = []
-        for video, future in zip(videos, futures, strict=True):
-            result = future.result()
+        for video, result in zip(videos, self._prepare_all(videos), strict=True):
             if isinstance(result, Failed):
                 how = {"stage": "extract", "error": result.reason, "seconds": result.seconds}
                 failures.append({**video, **how})
@@ -69,6 +84,35 @@ class ExtractWorker:
             PARTS: self._table(list(prepared), features),
             _FAILED_PARTS: pa.Table.from_pylist(failures, schema=FAILURES),
         }
+
+    def _prepare_all(self, videos: Sequence[Mapping[str, str]]) -> list[Any]:
+        """Prepare the videos of a unit, those again that cannot be read.
+
+        Raises:
+            StorageError: Some cannot be read in the end.
+            ArtifactError: None can, so that the storage itself must be away.
+        """
+        results: list[Any] = [_MISSING if v["uri"] in self._missing else None for v in videos]
+        for wait_s in (0.0, *RETRY_S):
+            time.sleep(wait_s)
+            tried = [n for n, r in enumerate(results) if r is None or _is_unreadable(r)]
+            if not tried:
+                return results
+            futures = [self._processes.prepare(self._root / videos[n]["uri"]) for n in tried]
+            for number, future in zip(tried, futures, strict=True):
+                results[number] = future.result()
+        away = [
+            (v["uri"], r.reason) for v, r in zip(videos, results, strict=True) if _is_unreadable(r)
+        ]
+        if not away:
+            return results
+        if len(away) > 1 and len(away) == len(videos):
+            uri, reason = away[0]
+            raise ArtifactError(
+                f"data.root: no file of {self._root} can be read now, such as {uri}: {reason}; "
+                "bring the storage back and run the same command again: what is extracted is kept"
+            )
+        raise StorageError("\n".join(f"{self._root / uri}: {reason}" for uri, reason in away))
 
     def close(self) -> None:
         """End the decoding processes."""
@@ -83,20 +127,30 @@ class ExtractWorker:
         return pa.Table.from_arrays(columns, schema=self._schema)
 
 
+def _is_unreadable(result: Any) -> bool:
+    return isinstance(result, Failed) and result.is_unreadable
+
+
 def extract(
     videos: VideoSet,
     root: Location,
     config: ExtractConfig,
     out: Location,
     make_extractor: MakeExtractor | None = None,
+    missing: AbstractSet[str] = frozenset(),
 ) -> dict[str, Any]:
     """Extract the features of all videos into `out`, and list what failed.
 
     Args:
         make_extractor: How a process builds its extractor, if not as `config` says.
+        missing: Files that are known to be missing; they are failures.
 
     Returns:
         Counts and shapes for the manifest.
+
+    Raises:
+        ArtifactError: Some or all files cannot be read, though they are not missing. What is
+            extracted is kept, and the same call does the rest.
     """
     make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
     rows = videos.to_table().select(["video_id", "uri"])
@@ -106,6 +160,7 @@ def extract(
         root,
         num_processes=config.cpus_per_actor,
         timeout_s=config.timeout_s,
+        missing=missing,
     )
     pool = Pool(
         num_actors=config.num_actors,
@@ -113,7 +168,17 @@ def extract(
         gpus_per_actor=config.gpus_per_actor,
         units_in_hand=2,
     )
-    run_units("extract", cut_into_units(rows, config.unit_size), make_worker, out, pool)
+    try:
+        run_units("extract", cut_into_units(rows, config.unit_size), make_worker, out, pool)
+    except StorageError as error:
+        lines = str(error).splitlines()
+        shown = lines[:_SHOWN] + ([f"and {len(lines) - _SHOWN} more"] if lines[_SHOWN:] else [])
+        raise ArtifactError(
+            f"{len(lines)} media files cannot be read, {len(RETRY_S)} times again included:\n  "
+            + "\n  ".join(shown)
+            + "\nbring them back, or take them out of the annotations, and run the same command "
+            "again: what is extracted is kept"
+        ) from None
     failures = pa.concat_tables(
         [FAILURES.empty_table(), *_map(_read_failures, (out / _FAILED_PARTS).children())]
     )
@@ -174,6 +239,6 @@ def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConf
         f"{failures.num_rows} of {num_videos} videos failed, more than "
         f"extract.max_failed_fraction {config.max_failed_fraction:g}:\n"
         + "\n".join(lines)
-        + f"\nsee {out / FAILURES_FILE}; mend the files or raise extract.max_failed_fraction "
-        f"(to try the same files again, remove {out})"
+        + f"\nsee {out / FAILURES_FILE}; repair the files or raise "
+        "extract.max_failed_fraction, and run the same command again"
     )

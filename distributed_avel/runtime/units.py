@@ -16,7 +16,7 @@ import ray.data
 
 from distributed_avel import errors
 from distributed_avel.artifacts import Location
-from distributed_avel.errors import AvelError
+from distributed_avel.errors import AvelError, StorageError
 from distributed_avel.runtime.progress import progress
 
 UNIT = "unit"
@@ -34,6 +34,10 @@ class UnitWorker(Protocol):
 
         Returns:
             Tables by the folder that they are written to; an empty one is not written.
+
+        Raises:
+            StorageError: The unit cannot be done now. Others are done first.
+            AvelError: No unit can be done.
         """
         ...
 
@@ -118,6 +122,7 @@ def run_units(
 
     Raises:
         AvelError: What a worker raised. Units that are done stay done.
+        StorageError: Some units could not be done; the same call does them later.
     """
     finished = {location.name for location in (out / _UNITS).children()}
     todo = [unit for unit in units if unit[UNIT][0].as_py() not in finished]
@@ -125,15 +130,23 @@ def run_units(
     done = total - sum(unit.num_rows for unit in todo)
     with progress(stage, total, "videos", already=done) as report:
         do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
-        for num_rows in do:
-            done += num_rows
+        undone: list[str] = []
+        for summary in do:
+            if summary["error"] == StorageError.__name__:
+                undone.append(summary["message"])
+                continue
+            if summary["error"]:
+                raise getattr(errors, summary["error"])(summary["message"])
+            done += summary["rows"]
             report(done)
+    if undone:
+        raise StorageError("\n".join(undone))
 
 
 def _stream(
     units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool
-) -> Iterator[int]:
-    """The number of rows of each unit as it is done."""
+) -> Iterator[dict[str, Any]]:
+    """What `_UnitActor` returns for each unit, as it is done."""
     if not units:
         return
     context = ray.data.DataContext.get_current()
@@ -155,14 +168,16 @@ def _stream(
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,
     )
-    yield from map(_num_rows, summaries.iter_rows())
+    yield from summaries.iter_rows()
 
 
-def _do_here(units: Sequence[pa.Table], make_worker: MakeWorker, out: Location) -> Iterator[int]:
+def _do_here(
+    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location
+) -> Iterator[dict[str, Any]]:
     """What `_stream` does, unit by unit in this process."""
     if units:
         actor = _UnitActor(make_worker, out)
-        yield from (_num_rows(actor({_TABLE: _to_stream(unit)})) for unit in units)
+        yield from (actor({_TABLE: _to_stream(unit)}) for unit in units)
 
 
 def _to_stream(unit: pa.Table) -> bytes:
@@ -170,9 +185,3 @@ def _to_stream(unit: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, unit.schema) as writer:
         writer.write_table(unit)
     return sink.getvalue().to_pybytes()
-
-
-def _num_rows(summary: Mapping[str, Any]) -> int:
-    if summary["error"]:
-        raise getattr(errors, summary["error"])(summary["message"])
-    return summary["rows"]

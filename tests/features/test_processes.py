@@ -87,22 +87,32 @@ def fails_alone(processes: DecodingProcesses, order, do: str) -> str:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: None, "no such file; put it there or take it out of the annotations"),
         (Path.mkdir, "a folder, a pipe or a device"),
         (os.mkfifo, "a folder, a pipe or a device"),  # opening it would wait for ever
         (lambda path: make_sparse(path, MAX_FILE_BYTES + 1), "too large: 1.0 GiB"),
-        (lambda path: (path.parent / "file").touch(), "no such file"),
     ],
-    ids=["missing", "folder", "pipe", "too large", "nothing below a file"],
+    ids=["folder", "pipe", "too large"],
 )
 def test_what_is_not_a_media_file_is_said_before_it_is_read(processes, tmp_path, make, reason):
     make(tmp_path / "video")
-    name = "file/video" if (tmp_path / "file").exists() else "video"
+
+    failed = processes.prepare(Location.at(tmp_path) / "video").result()
+
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith(reason)
+    assert not failed.is_unreadable
+
+
+@pytest.mark.parametrize("name", ["video", "file/video", "loop"])
+def test_what_the_storage_does_not_give_is_unreadable_and_not_damaged(processes, tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
 
     failed = processes.prepare(Location.at(tmp_path) / name).result()
 
     assert isinstance(failed, Failed)
-    assert failed.reason.startswith(reason)
+    assert failed.is_unreadable, failed
+    assert failed.reason.startswith(("no such file; put it there", "cannot be read ("))
 
 
 def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order):
@@ -111,7 +121,8 @@ def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order
 
         hangs, after = [impatient.prepare(media) for media in (remote, order("after"))]
 
-        assert hangs.result().reason.startswith("gave up after 1 s")
+        assert hangs.result().reason.startswith("gave up after 1 s of reading; see to the storage")
+        assert hangs.result().is_unreadable
     assert after.result() == sum(b"after")
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import DemoConfig, ExtractConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.datasets.demo import render_demo
-from distributed_avel.errors import DatasetError, MediaError
+from distributed_avel.errors import ArtifactError, DatasetError, MediaError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.runtime.extract import FAILURES_FILE, extract, refuse_too_many_failures
 
@@ -137,8 +138,15 @@ def test_of_200_damaged_files_each_is_listed_once_and_the_others_are_as_if_alone
         (media / name).write_bytes(clip(2 + number / 20, fps=8 + number))
     config = ExtractConfig(timeout_s=30, unit_size=16)
 
+    missing = {name for name in names if name[4:] == "missing"}
+
     counts = extract(
-        videos_of(names + whole), Location.at(media), config, Location.at(out), make_fragile
+        videos_of(names + whole),
+        Location.at(media),
+        config,
+        Location.at(out),
+        make_fragile,
+        missing,
     )
 
     failures, features = failures_in(out), features_in(out)
@@ -202,6 +210,117 @@ def test_a_killed_process_costs_no_video_and_no_more_than_the_units_in_hand(tmp_
         pid for name in names for pid, actor in preparations(media / name) if actor in killed
     }
     wait_until(lambda: not any(map(is_running, orphans)))
+
+
+# Storage ---------------------------------------------------------------------------------
+
+
+class Storage:
+    """Forty files that take a while to extract, and some or all of which go away."""
+
+    def __init__(self, root: Path) -> None:
+        self.media, self.out = root / "media", root / "out"
+        self.media.mkdir()
+        self.names = [f"{number:02d}" for number in range(40)]
+        for name in self.names:
+            write_order(self.media / name, "work", seconds=0.05)
+
+    def wait_for(self, count: int) -> None:
+        """Until so many files were begun."""
+        wait_until(lambda: len(list(self.media.glob("*.notes"))) >= count, seconds=120)
+
+    def extract(self) -> None:
+        extract(
+            videos_of(self.names),
+            Location.at(self.media),
+            ExtractConfig(num_actors=2, unit_size=4),
+            Location.at(self.out),
+            make_troubled,
+        )
+
+    def is_whole(self) -> bool:
+        """Whether every video has its own features, and none failed."""
+        features = features_in(self.out).items()
+        numbers = {name: {*np.frombuffer(audio, np.float32)} for name, (audio, _) in features}
+        return numbers == {name: {sum(name.encode())} for name in self.names}
+
+    def times(self) -> Counter[str]:
+        """How often each file was begun."""
+        return Counter(name for name in self.names for _ in preparations(self.media / name))
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    return Storage(tmp_path)
+
+
+@on_cluster
+@pytest.mark.parametrize("away", [["37", "38"], None], ids=["two files", "the folder"])
+def test_a_storage_that_is_away_for_a_moment_loses_nothing(storage, away):
+    moved = [storage.media / name for name in away] if away else [storage.media]
+
+    def blink() -> None:
+        storage.wait_for(8)
+        for path in moved:
+            path.rename(path.with_suffix(".away"))
+        time.sleep(2)
+        for path in moved:
+            path.with_suffix(".away").rename(path)
+
+    blinking = threading.Thread(target=blink)
+    blinking.start()
+    storage.extract()
+    blinking.join()
+
+    assert failures_in(storage.out) == {}
+    assert storage.is_whole()
+
+
+@on_cluster
+def test_files_that_stay_away_fail_the_stage_and_are_read_when_they_are_back(storage, monkeypatch):
+    monkeypatch.setattr("distributed_avel.runtime.extract.RETRY_S", (0.1,))
+    away = [storage.media / name for name in ("05", "31")]
+    for path in away:
+        path.rename(path.with_suffix(".away"))
+
+    with pytest.raises(ArtifactError, match=r"^2 media files cannot be read") as raised:
+        storage.extract()
+    assert all(f"{path}: no such file" in str(raised.value) for path in away)
+    done = storage.times()
+    for path in away:
+        path.with_suffix(".away").rename(path)
+    storage.extract()
+
+    assert failures_in(storage.out) == {}
+    assert storage.is_whole()
+    again = {name for name, count in storage.times().items() if count > done[name]}
+    assert again == {"04", "05", "06", "07", "28", "29", "30", "31"}  # their units
+
+
+@on_cluster
+def test_a_storage_that_is_gone_stops_the_stage_and_keeps_what_is_done(storage, monkeypatch):
+    monkeypatch.setattr("distributed_avel.runtime.extract.RETRY_S", (0.1,))
+    gone = storage.media.with_suffix(".gone")
+
+    def unmount() -> None:
+        storage.wait_for(8)
+        storage.media.rename(gone)
+
+    unmounting = threading.Thread(target=unmount)
+    unmounting.start()
+    with pytest.raises(ArtifactError, match=r"^data\.root: no file of .*/media can be read now"):
+        storage.extract()
+    unmounting.join()
+    units = {path.name for path in (storage.out / "units").iterdir()}
+    assert len(units) < 10
+    gone.rename(storage.media)
+    before = storage.times()
+    storage.extract()
+
+    assert failures_in(storage.out) == {}
+    assert storage.is_whole()
+    finished = [storage.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:]))]
+    assert all(storage.times()[name] == before[name] for name in finished)
 
 
 @pytest.fixture(scope="module")
