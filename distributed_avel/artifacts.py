@@ -1,20 +1,23 @@
 """Where stages keep what they made, on any file system that pyarrow knows.
 
-A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json`, then
-the marker `DONE`. The fingerprint hashes what the result depends on and nothing else, so a
-rerun, or another run with the same settings, finds and reuses what exists. There are no
-locks: object storage has none. A file has one writer, or writers that would write the same.
+A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json` with the
+size and the sha256 of every file, then the marker `DONE`. The fingerprint hashes what the result
+depends on and nothing else, so a rerun, or another run with the same settings, finds and reuses
+what exists, once it has compared all files with the manifest. There are no locks: object storage
+has none. A file has one writer, or writers that would write the same.
 """
 
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import fsspec
 import pyarrow as pa
@@ -221,8 +224,7 @@ class Stage:
     @property
     def fingerprint(self) -> str:
         """12 hexadecimal digits that stand for all of `depends`."""
-        canonical = json.dumps(self.depends, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return _hash(self.depends)[:12]
 
     @property
     def location(self) -> Location:
@@ -230,41 +232,205 @@ class Stage:
         return self.run_dir / self.name / self.fingerprint
 
     def is_done(self) -> bool:
-        """Whether the result is complete."""
-        return (self.location / "DONE").exists()
+        """Whether the result is complete, and every file as it was written."""
+        return self._state()[0] == "done"
+
+    def damage(self) -> str | None:
+        """What is wrong with a result that was finished, in a few words; None if nothing is."""
+        return self._state()[1]
 
     def begin(self) -> None:
-        """Say what is being made here, so that a later run can tell what changed."""
+        """Say what is being made here, so that a later run can tell what changed.
+
+        What a damaged result left is removed first. Units of work in folders stay: `run_units`
+        checks each of them.
+        """
+        if self.damage() is not None:
+            for name in (_MARKER, _MANIFEST):  # a kill from here on leaves an unfinished stage
+                remove_file(self.location / name)
+            for path in self._files():
+                if "/" not in path:
+                    remove_file(self.location / path)
         (self.location / "depends.json").write_json(dict(self.depends))
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, and the marker last."""
-        manifest = {"stage": self.name, "depends": dict(self.depends), **manifest}
-        (self.location / "manifest.json").write_json(manifest)
-        (self.location / "DONE").write_bytes(b"")
+        paths = sorted(self._files().keys() - {_MANIFEST, _MARKER})
+        manifest = {
+            "stage": self.name,
+            "depends": dict(self.depends),
+            **manifest,
+            "files": digests(self.location, paths),
+        }
+        (self.location / _MANIFEST).write_json(sealed(manifest))
+        (self.location / _MARKER).write_bytes(b"")
+
+    def restore_marker(self) -> bool:
+        """Write a marker that alone is missing; returns whether that was so."""
+        is_missing = self._state()[0] == "no marker"
+        if is_missing:
+            (self.location / _MARKER).write_bytes(b"")
+        return is_missing
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of a complete result.
+        """The manifest of a complete result, without the list of files.
 
         Raises:
-            ArtifactError: The stage has not been run with these settings.
+            ArtifactError: The stage has not been run with these settings, or is damaged.
         """
-        if not self.is_done():
-            raise ArtifactError(f"stage {self.name!r} is not complete: no {self.location}/DONE")
-        return (self.location / "manifest.json").read_json()
+        state, damage = self._state()
+        if state != "done":
+            why = damage or f"no {self.location}/{_MARKER}"
+            raise ArtifactError(f"stage {self.name!r} is not complete: {why}")
+        manifest = read_sealed(self.location / _MANIFEST)
+        del manifest["files"]
+        return manifest
 
     def why_not_done(self) -> str:
         """What differs from the most similar result that exists, in one line."""
+        if damage := self.damage():
+            return damage
         if (self.location / "depends.json").exists():
             return "interrupted before"
         depends = json.loads(json.dumps(self.depends))  # lists for tuples, as in the file
         changes = []
         for other in (self.run_dir / self.name).children():
-            if (other / "depends.json").exists():
+            try:
                 changes.append(list(_changes((other / "depends.json").read_json(), depends)))
+            except (OSError, ValueError):
+                continue  # no result, or one that is damaged
         if not changes:
             return "not run before"
         return "; ".join(min(changes, key=len))
+
+    def _state(self) -> tuple[Literal["done", "no marker", "damaged", "not done"], str | None]:
+        """Whether the result can be used, and what is damaged if not.
+
+        Contents are read once in a process, and again when size or time of a file changes.
+        """
+        found = self._files()
+        if _MANIFEST not in found and _MARKER not in found:
+            return "not done", None
+        seen = tuple(sorted(found.items()))
+        if _INTACT.get(self.location.uri) != seen:
+            if damage := self._compare(found):
+                return "damaged", f"{self.location}: {damage}; computed again"
+            if _MARKER not in found:
+                return "no marker", f"{self.location}: {_MARKER} is missing"
+            _INTACT[self.location.uri] = seen
+        return "done", None
+
+    def _compare(self, found: Mapping[str, tuple[int, Any]]) -> str | None:
+        """The first file that is not as the manifest has it, and how."""
+        if _MANIFEST not in found:
+            return f"{_MANIFEST} is missing"
+        if found.get(_MARKER, (0, None))[0]:
+            return f"{_MARKER} is not empty"
+        try:
+            manifest = read_sealed(self.location / _MANIFEST)
+            expected: dict[str, dict[str, Any]] = manifest["files"]
+            if Stage(self.run_dir, self.name, manifest["depends"]).fingerprint != self.fingerprint:
+                return f"{_MANIFEST} is that of another result"
+        except (ArtifactError, KeyError):
+            return f"{_MANIFEST} is damaged"
+        for path, digest in expected.items():
+            if path not in found:
+                return f"{path} is missing"
+            if found[path][0] != digest["size"]:
+                return f"{path} is damaged: {found[path][0]} bytes instead of {digest['size']}"
+        try:
+            actual = digests(self.location, sorted(expected))
+        except FileNotFoundError as error:
+            return f"a file is missing: {error}"
+        differs = [path for path, digest in actual.items() if digest != expected[path]]
+        return f"{differs[0]} is damaged: its sha256 has changed" if differs else None
+
+    def _files(self) -> dict[str, tuple[int, Any]]:
+        """Size and time of every file of the result, by its path below the folder."""
+        selector = pafs.FileSelector(self.location.path, recursive=True, allow_not_found=True)
+        try:
+            infos = self.location.fs.get_file_info(selector)
+        except FileNotFoundError:  # a file was renamed or removed at this moment
+            infos = self.location.fs.get_file_info(selector)
+        below = f"/{self.name}/{self.fingerprint}/"
+        return {
+            info.path.partition(below)[2]: (info.size, info.mtime_ns)
+            for info in infos
+            if info.is_file and not _UNFINISHED.search(info.path)
+        }
+
+
+_MANIFEST, _MARKER = "manifest.json", "DONE"
+
+_INTACT: dict[str, tuple[Any, ...]] = {}
+"""Sizes and times of the files of the results that this process has compared."""
+
+_CHUNK_BYTES = 1 << 22
+
+
+def digests(folder: Location, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of files, by their paths below a folder; several are read at once.
+
+    Raises:
+        FileNotFoundError: One is not there.
+        ArtifactError: One cannot be read.
+    """
+    with ThreadPoolExecutor() as threads:
+        return dict(
+            zip(paths, threads.map(lambda path: _digest(folder / path), paths), strict=True)
+        )
+
+
+def _digest(location: Location) -> dict[str, Any]:
+    sha256, size = hashlib.sha256(), 0
+    try:
+        with location.fs.open_input_stream(location.path) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                sha256.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{location}: cannot be read: {error}") from None
+    return {"size": size, "sha256": sha256.hexdigest()}
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for a JSON file, with a hash of all of it; `read_sealed` is the inverse."""
+    return {**value, "sha256": _hash(value)}
+
+
+def read_sealed(location: Location) -> dict[str, Any]:
+    """The value in a JSON file that `sealed` made.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ArtifactError: It is not what was written.
+    """
+    try:
+        value = location.read_json()
+        if value.pop("sha256") == _hash(value):
+            return value
+    except (ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise ArtifactError(f"{location}: damaged: it is not what was written")
+
+
+def _hash(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def remove_file(location: Location) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        location.fs.delete_file(location.path)
+
+
+def remove_folder(location: Location) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    with suppress(FileNotFoundError):
+        location.fs.delete_dir(location.path)
 
 
 def _changes(old: Any, new: Any, key: str = "") -> Iterator[str]:

@@ -36,7 +36,7 @@ from distributed_avel.run import check_names
 from distributed_avel.runtime.evaluate import METRICS
 from distributed_avel.runtime.progress import progress, say
 from distributed_avel.runtime.session import machines, ray_session, require
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Place, is_intact
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untracked
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
@@ -183,7 +183,7 @@ class Reproducing:
                 self._failed[want] = str(error)
                 continue
             by_result.setdefault(stage.fingerprint, []).append(want)
-            if stage.is_done():
+            if is_intact(stage):
                 done.add(stage.fingerprint)
         if not by_result:
             return

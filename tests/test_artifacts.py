@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
 
-from distributed_avel.artifacts import Location, Stage
+from distributed_avel import artifacts
+from distributed_avel.artifacts import Location, Stage, remove_file
 from distributed_avel.errors import ArtifactError
 
 KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
@@ -272,6 +273,84 @@ def test_a_stage_is_done_when_its_marker_is_there(folder):
     assert made.is_done()
     assert made.manifest() == {"stage": "base", "depends": {"seed": 0}, "num_videos": 3}
     assert made.location == folder / "base" / made.fingerprint
+
+
+FAULTS = {
+    "data.bin": (b"other", "data.bin is damaged: its sha256 has changed"),
+    "parts/0": (b"a longer one", "parts/0 is damaged: 12 bytes instead of 4"),
+    "depends.json": (None, "depends.json is missing"),
+    "manifest.json": (b"{}", "manifest.json is damaged"),
+    "DONE": (b"x", "DONE is not empty"),
+}
+
+
+def finished(folder: Location) -> Stage:
+    made = stage(folder, seed=0)
+    made.begin()
+    (made.location / "data.bin").write_bytes(b"bytes")
+    (made.location / "parts" / "0").write_bytes(b"part")
+    made.finish({"num_videos": 3})
+    return made
+
+
+@pytest.mark.parametrize("file", FAULTS)
+def test_a_damaged_file_is_named_and_the_result_is_not_used(folder, file):
+    made = finished(folder)
+    assert made.is_done()
+    content, message = FAULTS[file]
+    if content is None:
+        remove_file(made.location / file)
+    else:
+        (made.location / file).write_bytes(content)
+    artifacts._INTACT.clear()  # a process that starts later knows nothing of it
+
+    assert not made.is_done()
+    assert f"{made.location}: {message}" in made.why_not_done()
+    with pytest.raises(ArtifactError, match="not complete"):
+        made.manifest()
+    assert not made.restore_marker()
+    made.begin()
+    assert made.why_not_done() == "interrupted before"
+    assert (made.location / "parts" / "0").exists()  # units are checked one by one
+    assert not (made.location / "data.bin").exists()
+
+
+def test_a_manifest_that_is_missing_or_another_results_is_damage(folder):
+    made = finished(folder)
+    content = (made.location / "manifest.json").read_bytes()
+    other = stage(folder, seed=1)
+    (other.location / "manifest.json").write_bytes(content)
+    remove_file(made.location / "manifest.json")
+
+    assert "manifest.json is missing" in made.why_not_done()
+    assert "manifest.json is that of another result" in other.why_not_done()
+
+
+def test_a_marker_alone_is_written_again(folder):
+    made = finished(folder)
+    remove_file(made.location / "DONE")
+    assert not made.is_done()
+
+    assert made.restore_marker()
+
+    assert made.is_done()
+    assert not made.restore_marker()
+
+
+def test_a_file_that_somebody_put_there_is_no_damage(folder):
+    made = finished(folder)
+    (made.location / "notes.txt").write_bytes(b"a good run")
+
+    assert made.is_done()
+
+
+def test_damaged_settings_of_another_result_do_not_hide_what_changed(folder):
+    stage(folder, seed=0).begin()
+    damaged = stage(folder, seed=1)
+    damaged.begin()
+    (damaged.location / "depends.json").write_bytes(b"\xff{")
+
+    assert stage(folder, seed=2).why_not_done() == "seed was 0, is 2"
 
 
 def test_the_marker_is_written_last(folder):

@@ -67,6 +67,20 @@ class Place:
     made: Mapping[str, Stage] = field(default_factory=dict)
 
 
+_told: set[str] = set()
+
+
+def is_intact(stage: Stage) -> bool:
+    """Whether a stage is done; what is damaged is said, once in a process."""
+    if stage.is_done():
+        return True
+    damage = stage.damage()
+    if damage is not None and damage not in _told:
+        _told.add(damage)
+        say(f"WARNING: {damage}")
+    return False
+
+
 class StageMaker:
     """Computes the stages of a run that are not there.
 
@@ -86,7 +100,7 @@ class StageMaker:
     def ensure(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> Stage:
         """The stage, computed if it is not there."""
         label = f"{stage.name} {stage.fingerprint}"
-        is_done, is_new = stage.is_done(), label not in self._said
+        is_done, is_new = is_intact(stage), label not in self._said
         self._said.add(label)
         if is_done:
             if is_new and not self._place.quiet:
@@ -99,7 +113,9 @@ class StageMaker:
                 f"run `python {_JOB_OF[stage.name]}` with the same options first"
             )
         with self._place.alone_at(stage) as is_mine:
-            if is_mine:
+            if is_mine and stage.restore_marker():
+                say(f"{label}: {why}; all other files are as they were written")
+            elif is_mine:
                 say(f"{label}: {why}")
                 self._compute(stage, compute)
             else:

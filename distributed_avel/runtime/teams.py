@@ -15,7 +15,9 @@ from ray.actor import ActorHandle
 from ray.train import Checkpoint
 from torch import Tensor
 
-from distributed_avel.artifacts import Location
+from distributed_avel.artifacts import Location, remove_file
+from distributed_avel.errors import ArtifactError
+from distributed_avel.runtime.progress import say
 from distributed_avel.train.batches import Batch
 from distributed_avel.train.checkpoint import state_from_bytes, state_to_bytes
 from distributed_avel.train.objectives import Objective
@@ -73,7 +75,7 @@ class RayTeam:
         if checkpoint is None:
             return None
         with checkpoint.as_directory() as directory:
-            return state_from_bytes((Path(directory) / _STATE).read_bytes())
+            return _usable_state((Path(directory) / _STATE).read_bytes(), str(checkpoint.path))
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
         """Leave a message on the board."""
@@ -111,7 +113,13 @@ class Alone:
 
     def restore(self) -> dict[str, Any] | None:
         """The state in the file."""
-        return state_from_bytes(self._state.read_bytes()) if self._state.exists() else None
+        if not self._state.exists():
+            return None
+        return _usable_state(self._state.read_bytes(), str(self._state))
+
+    def forget(self) -> None:
+        """Remove the file, once the training is over."""
+        remove_file(self._state)
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
         """Call `watch`."""
@@ -121,3 +129,12 @@ class Alone:
     def save(self, state: dict[str, Any], metrics: dict[str, float]) -> None:
         """Write the file."""
         self._state.write_bytes(state_to_bytes(state))
+
+
+def _usable_state(content: bytes, source: str) -> dict[str, Any] | None:
+    """The state of a training; None where it is damaged, so that the training starts anew."""
+    try:
+        return state_from_bytes(content, source)
+    except ArtifactError as error:
+        say(f"WARNING: {error}; training starts anew")
+        return None

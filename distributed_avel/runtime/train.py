@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_avel.arms import WindowLabels
-from distributed_avel.artifacts import Location
+from distributed_avel.artifacts import Location, remove_folder
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
@@ -41,6 +41,7 @@ from distributed_avel.train.predict import segment_codes
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
 TARGETS_FILE = "targets.parquet"
+_CHECKPOINTS = "ray"
 _MAX_FAILURES = 5
 
 
@@ -162,10 +163,8 @@ def targets_of(labels_VWK: NDArray[Any], windows: WindowLabels) -> dict[str, Any
 def train(job: TrainJob, out: Location) -> None:
     """Train, and leave the targets, the weights and the learning curves in `out`.
 
-    Interrupted, it goes on from the last checkpoint; finished, it does nothing.
+    Interrupted, it goes on from the last checkpoint; the checkpoints are removed at the end.
     """
-    if (out / WEIGHTS).exists():
-        return
     (out / TARGETS_FILE).write_table(job.targets_table())
     board = ProgressBoard.remote()
     trainer = _Trainer(
@@ -180,7 +179,7 @@ def train(job: TrainJob, out: Location) -> None:
             },
         ),
         run_config=ray.train.RunConfig(
-            name="ray",
+            name=_CHECKPOINTS,
             storage_path=out.path,
             storage_filesystem=None if out.is_local else out.fs,
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
@@ -195,6 +194,7 @@ def train(job: TrainJob, out: Location) -> None:
             if diverged is None:
                 raise
             raise diverged from None
+    remove_folder(out / _CHECKPOINTS)
 
 
 class _Trainer(ray.train.torch.TorchTrainer):
@@ -222,10 +222,11 @@ def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[st
 
 def train_here(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
     """What `train` does with one worker, in this process; the weights are the same."""
-    if not (out / WEIGHTS).exists():
-        (out / TARGETS_FILE).write_table(job.targets_table())
-        device = torch.device("cuda" if job.config.use_gpu else "cpu")
-        _run_epochs(job, Alone(job.stage, out, device, watch), out)
+    (out / TARGETS_FILE).write_table(job.targets_table())
+    device = torch.device("cuda" if job.config.use_gpu else "cpu")
+    team = Alone(job.stage, out, device, watch)
+    _run_epochs(job, team, out)
+    team.forget()
 
 
 def _train_worker(settings: dict[str, Any]) -> None:

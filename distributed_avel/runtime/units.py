@@ -8,6 +8,7 @@ whoever was killed; the files of a unit have the same names and contents whoever
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ import pyarrow as pa
 import ray.data
 
 from distributed_avel import errors
-from distributed_avel.artifacts import Location
-from distributed_avel.errors import AvelError, StorageError
+from distributed_avel.artifacts import Location, digests, read_sealed, sealed
+from distributed_avel.errors import ArtifactError, AvelError, StorageError
 from distributed_avel.runtime.progress import progress
 
 UNIT = "unit"
@@ -90,14 +91,16 @@ class _UnitActor:
         }
 
     def _do(self, rows: pa.Table) -> None:
-        unit = rows[UNIT][0].as_py()
+        unit, written = rows[UNIT][0].as_py(), []
         for folder, table in self._worker(rows.drop_columns(UNIT)).items():
-            part = self._out / folder / f"{unit}.parquet"
+            path = f"{folder}/{unit}.parquet"
+            part = self._out / path
             if table.num_rows:
                 part.write_table(table)
+                written.append(path)
             elif part.exists():  # a killed attempt left it, such as a failure that was none
                 part.fs.delete_file(part.path)
-        (self._out / _UNITS / unit).write_bytes(b"")
+        (self._out / _UNITS / unit).write_json(sealed({"files": digests(self._out, written)}))
 
 
 def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
@@ -124,7 +127,10 @@ def run_units(
         AvelError: What a worker raised. Units that are done stay done.
         StorageError: Some units could not be done; the same call does them later.
     """
-    finished = {location.name for location in (out / _UNITS).children()}
+    with ThreadPoolExecutor() as threads:
+        markers = (out / _UNITS).children()
+        are_intact = threads.map(lambda marker: _is_intact(marker, out), markers)
+        finished = {m.name for m, is_intact in zip(markers, are_intact, strict=True) if is_intact}
     todo = [unit for unit in units if unit[UNIT][0].as_py() not in finished]
     total = sum(unit.num_rows for unit in units)
     done = total - sum(unit.num_rows for unit in todo)
@@ -141,6 +147,15 @@ def run_units(
             report(done)
     if undone:
         raise StorageError("\n".join(undone))
+
+
+def _is_intact(marker: Location, out: Location) -> bool:
+    """Whether the files of a unit that was finished are as they were written."""
+    try:
+        files = read_sealed(marker)["files"]
+        return digests(out, list(files)) == files
+    except (ArtifactError, FileNotFoundError):
+        return False
 
 
 def _stream(

@@ -23,6 +23,7 @@ from distributed_avel.runtime.leases import LeaseBoard, computed_stages
 from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import beside_the_driver, machines, ray_session, require
+from distributed_avel.runtime.stages import is_intact
 from distributed_avel.runtime.thresholds import read_threshold_curves
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
@@ -130,7 +131,7 @@ class Sweep:
         missing = [
             point
             for point in stages.values()
-            if not stage_of(self._trial.pipeline(point)).is_done()
+            if not is_intact(stage_of(self._trial.pipeline(point)))
         ]
         already = len(stages) - len(missing)
         say(f"{name}: {len(points)} settings need {len(stages)} different results")
@@ -218,7 +219,7 @@ class Sweep:
 
     def _is_done(self, point: Point) -> bool:
         """Whether Step 3 of a point is there, from an earlier run."""
-        return self._trial.pipeline(point).retrain_stage(self._auxiliary).is_done()
+        return is_intact(self._trial.pipeline(point).retrain_stage(self._auxiliary))
 
     # What follows from them --------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def test_a_restored_training_goes_on_as_if_it_had_never_stopped():
     )
 
     resumed = objective(torch.float64, seed=9)
-    state = state_from_bytes(saved)
+    state = state_from_bytes(saved, "state.pt")
     resumed.load_state_dict(state["model"])
     optimizer = optimizer_of(resumed)
     optimizer.load_state_dict(state["optimizer"])
@@ -86,12 +86,23 @@ def test_state_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path):
     traces = tmp_path / "traces"
     content = state_to_bytes({"model": {}, "extra": Malicious(traces)})
 
-    with pytest.raises(pickle.UnpicklingError):
-        state_from_bytes(content)
+    with pytest.raises(ArtifactError, match=r"state\.pt: not the state of a training"):
+        state_from_bytes(content, "state.pt")
 
     assert not traces.exists()
     pickle.loads(pickle.dumps(Malicious(traces)))  # while it is as bad as it looks
     assert traces.exists()
+
+
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_state_that_is_damaged_is_refused(place):
+    content = bytearray(state_to_bytes({"model": {"weight": torch.ones(3)}}))
+    content[place] ^= 1
+
+    with pytest.raises(ArtifactError, match=r"state\.pt: the checkpoint is damaged"):
+        state_from_bytes(bytes(content), "state.pt")
+    with pytest.raises(ArtifactError, match="damaged"):
+        state_from_bytes(b"", "state.pt")
 
 
 # Scores without training
