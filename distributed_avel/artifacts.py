@@ -152,15 +152,35 @@ class Location:
         self.write_bytes(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file."""
+        """A Parquet file.
+
+        Raises:
+            ArtifactError: A column is of a type that Ray Data would unpickle.
+        """
         with self.fs.open_input_file(self.path) as file:
-            return pq.read_table(file, columns=columns)
+            table = pq.read_table(file, columns=columns)
+        for field in table.schema:
+            if _has_foreign_type(field.type):
+                raise ArtifactError(
+                    f"{self}: column {field.name!r} is of the type {field.type}, which is none of "
+                    "this package; remove the file"
+                )
+        return table
 
     def write_table(self, table: pa.Table) -> None:
         """Write a Parquet file so that nobody ever sees half of it."""
         whole = pa.BufferOutputStream()  # a writer that fails half way would close a short file
         pq.write_table(table, whole, compression="zstd")
         self.write_bytes(whole.getvalue())
+
+
+def _has_foreign_type(kind: pa.DataType) -> bool:
+    """Whether a column holds an extension type, such as Ray's pickled objects, at any depth."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return not isinstance(kind, pa.FixedShapeTensorType)
+    if pa.types.is_dictionary(kind):
+        return _has_foreign_type(kind.value_type)
+    return any(_has_foreign_type(kind.field(i).type) for i in range(kind.num_fields))
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -228,6 +229,36 @@ def test_what_a_killed_writer_left_is_not_taken_for_a_file(tmp_path):
 
     assert Location.at(tmp_path).children() == []
     assert not (Location.at(tmp_path) / "part.parquet").exists()
+
+
+def test_a_table_that_ray_data_would_unpickle_is_refused(tmp_path):
+    """It registers a type for pickled objects, which run code as soon as somebody looks at them."""
+    from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
+
+    traces = tmp_path / "traces"
+    planted = ArrowPythonObjectArray.from_objects([Malicious(traces)])
+    for column in (planted, pa.StructArray.from_arrays([planted], ["inner"])):
+        file = Location.at(tmp_path / "videos.parquet")
+        pq.write_table(pa.table({"video_id": column}), file.path)
+
+        with pytest.raises(
+            ArtifactError, match=r"videos\.parquet: column 'video_id' is of the type"
+        ):
+            file.read_table()
+
+    assert not traces.exists()
+    planted.to_pylist()  # while it is as bad as it looks
+    assert traces.exists()
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 # Stages

@@ -1,22 +1,24 @@
 """Trials on Ray Tune, and the tasks that come before them. What a trial does is the caller's.
 
-Tune keeps its own record below a folder of the sweep; started again after a kill, trials that
-finished are not run again, and those that were under way or failed are. A trial that goes on
-after a kill finds the stages that it had finished.
+The caller keeps the outcome of each trial that ended, and gives them back when the search is
+started again after a kill: those trials are not run again, while those that were under way or
+failed are. Tune's own record is made of pickles, which run code when they are read: it goes to
+a folder that only this process can use, and nobody reads it.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from distributed_avel.artifacts import Location
 from distributed_avel.randomness import derive
 from distributed_avel.runtime.progress import watched
 from distributed_avel.search.resources import Needs
@@ -25,10 +27,14 @@ from distributed_avel.search.space import Point, Space
 CRITERION, EPOCH, FINISHED = "criterion", "epoch", "finished"
 """What every report of a trial says: how good it is, after how many epochs, whether it is done."""
 
+METRICS, STAGES = "metrics", "stages"
+"""What reports say besides: all metrics, and, where the trial is done, what it was made of."""
+
 UNDEFINED_CRITERION = -1.0
 """For schedulers, which need a number: worse than any percentage."""
 
 _POINT = "point"
+_REPORTED = (CRITERION, EPOCH, FINISHED, METRICS, STAGES)
 _TASK_RETRIES = 3
 
 ReportTrial = Callable[[dict[str, Any]], None]
@@ -79,57 +85,54 @@ class Outcome:
 
 
 def run_trials(
-    name: str,
     search: Search,
     body: TrialBody,
     *,
+    ended: Sequence[Outcome],
+    keep: Callable[[Outcome], None],
     needs: Needs,
     concurrency: int | None,
     max_retries: int,
-    storage: Location,
     watch: Callable[[], None],
 ) -> list[Outcome]:
-    """Run all trials that have not finished in an earlier run of the same name.
+    """Run the trials of a search that have not ended before.
 
     Args:
-        name: Of this search among those below `storage`.
+        ended: Trials of this search that ended without an error in earlier runs. Optuna learns
+            from them; ASHA compares the others with each other alone.
+        keep: Called with each trial that ends without an error, also where ASHA ends it early.
         concurrency: How many run at once; None leaves it to the cluster.
         watch: Called again and again while trials run.
+
+    Returns:
+        How all trials of the search ended.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one talks whatever it is told
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is handled by the job
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # what a kill may make Tune forget
+    points = [outcome.point for outcome in ended]
+    todo = [point for point in search.points if point not in points]
+    if not todo and len(ended) >= len(search):
+        return list(ended)
     trainable = tune.with_resources(
         tune.with_parameters(_trainable, body=body, space=search.space),
         {"cpu": needs.cpus, "gpu": needs.gpus},
     )
-    filesystem = None if storage.is_local else storage.fs
-    folder = f"{storage.path}/{name}"
-    if tune.Tuner.can_restore(folder, storage_filesystem=filesystem):
-        tuner = tune.Tuner.restore(
-            folder,
-            trainable,
-            resume_unfinished=True,
-            restart_errored=True,
-            param_space=_param_space(search),
-            storage_filesystem=filesystem,
-        )
-    else:
+    with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as private:
         tuner = tune.Tuner(
             trainable,
-            param_space=_param_space(search),
-            tune_config=_tune_config(search, concurrency),
+            param_space={_POINT: tune.grid_search(todo)} if todo else {},
+            tune_config=_tune_config(search, concurrency, ended),
             run_config=tune.RunConfig(
-                name=name,
-                storage_path=storage.path,
-                storage_filesystem=filesystem,
+                name="trials",
+                storage_path=private,
                 failure_config=tune.FailureConfig(max_failures=max_retries),
+                callbacks=[_Keeper(keep, search.space)],
                 verbose=0,
             ),
         )
-    results = watched(tuner.fit, watch)
-    return [_outcome(result, search.space) for result in results]
+        results = watched(tuner.fit, watch)
+        return [*ended, *(_outcome(result, search.space) for result in results)]
 
 
 def _trainable(config: dict[str, Any], *, body: TrialBody, space: Space | None) -> None:
@@ -140,15 +143,45 @@ def _point_of(config: dict[str, Any], space: Space | None) -> Point:
     return config[_POINT] if _POINT in config or space is None else space.suggested(config)
 
 
-def _param_space(search: Search) -> dict[str, Any]:
-    return {_POINT: tune.grid_search(list(search.points))} if search.points else {}
+class _Keeper(tune.Callback):
+    """Hands over each trial as soon as it ends, so that a kill does not lose it."""
+
+    def __init__(self, keep: Callable[[Outcome], None], space: Space | None) -> None:
+        self._keep, self._space = keep, space
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        return tune.Callback, ()  # Tune writes its callbacks down; this one is of this process
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Hand over a trial that ended without an error."""
+        report = _report(trial.last_result)
+        if report is not None:
+            self._keep(
+                Outcome(point=_point_of(trial.config, self._space), report=report, error=None)
+            )
 
 
-def _tune_config(search: Search, concurrency: int | None) -> tune.TuneConfig:
+class _Distributions:
+    """What a space asks an Optuna trial for, noted down."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.by_name[name] = CategoricalDistribution(choices)
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        self.by_name[name] = FloatDistribution(low, high)
+        return low
+
+
+def _tune_config(
+    search: Search, concurrency: int | None, ended: Sequence[Outcome]
+) -> tune.TuneConfig:
     searcher = scheduler = None
     if search.space is not None and not search.points:
-        seed = derive(search.seed, "sweep", "optuna") % 2**32
-        searcher = OptunaSearch(search.space.suggest, metric=CRITERION, mode="max", seed=seed)
+        searcher = _optuna(search.space, search.seed, ended)
     if search.max_epochs is not None:
         scheduler = ASHAScheduler(
             time_attr=EPOCH,
@@ -163,7 +196,7 @@ def _tune_config(search: Search, concurrency: int | None) -> tune.TuneConfig:
         scheduler=scheduler,
         metric=None if scheduler else CRITERION,
         mode=None if scheduler else "max",
-        num_samples=search.num_trials if searcher else 1,
+        num_samples=len(search) - len(ended) if searcher else 1,
         max_concurrent_trials=concurrency,
         reuse_actors=True,
         trial_name_creator=str,
@@ -171,11 +204,35 @@ def _tune_config(search: Search, concurrency: int | None) -> tune.TuneConfig:
     )
 
 
+def _optuna(space: Space, seed: int, ended: Sequence[Outcome]) -> OptunaSearch:
+    """Optuna as it was after the trials that ended.
+
+    The seed counts them, because the first suggestions of a seed are always the same.
+    """
+    asked = _Distributions()
+    space.suggest(asked)
+    return OptunaSearch(
+        asked.by_name,
+        metric=CRITERION,
+        mode="max",
+        seed=derive(seed, "sweep", "optuna", len(ended)) % 2**32,
+        points_to_evaluate=[space.asked(outcome.point) for outcome in ended] or None,
+        evaluated_rewards=[(outcome.report or {})[CRITERION] for outcome in ended] or None,
+    )
+
+
 def _outcome(result: tune.Result, space: Space | None) -> Outcome:
-    report = result.metrics if result.metrics and CRITERION in result.metrics else None
+    report = _report(result.metrics)
     error = None if result.error is None else _first_cause(result.error)
     assert result.config is not None
     return Outcome(point=_point_of(result.config, space), report=report, error=error)
+
+
+def _report(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a trial reported last, without what Tune adds; None if it reported nothing."""
+    if not metrics or CRITERION not in metrics:
+        return None
+    return {name: metrics[name] for name in _REPORTED if name in metrics}
 
 
 def _first_cause(error: BaseException) -> str:

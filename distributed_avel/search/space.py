@@ -303,6 +303,19 @@ class Space:
         point[THRESHOLD] = _expit(values[THRESHOLD])
         return point
 
+    def asked(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that `suggested` made a point of, up to its rounding."""
+        windows = next(w for w in self.windows if _pair(w).items() <= point.items())
+        low, high = self.threshold_range
+        tau = _within(logit(point[THRESHOLD]), (logit(low), logit(high)))
+        values = {_WINDOWS: str(windows), THRESHOLD: tau}
+        for dimension in self.dimensions:
+            value = point[dimension.key]
+            if isinstance(dimension, Range):
+                value = _within(math.log(value), _log_ends(dimension))
+            values[dimension.key] = value
+        return values
+
 
 def describe(point: Mapping[str, Any]) -> str:
     """A point in a few words, such as `N 4, s 2, tau 0.95`."""
@@ -336,6 +349,10 @@ def _expit(x: float) -> float:
 
 def _pair(windows: Windows) -> Point:
     return {WINDOW: windows.window, STRIDE: windows.stride}
+
+
+def _within(value: float, ends: tuple[float, float]) -> float:
+    return min(max(value, ends[0]), ends[1])
 
 
 def _log_ends(dimension: Range) -> tuple[float, float]:

@@ -26,7 +26,14 @@ from distributed_avel.runtime.session import beside_the_driver, machines, ray_se
 from distributed_avel.runtime.stages import is_intact
 from distributed_avel.runtime.thresholds import read_threshold_curves
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
-from distributed_avel.runtime.tune import Outcome, Search, TaskFailure, run_tasks, run_trials
+from distributed_avel.runtime.tune import (
+    FINISHED,
+    Outcome,
+    Search,
+    TaskFailure,
+    run_tasks,
+    run_trials,
+)
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
 from distributed_avel.search.screen import screened_range, whole_range
 from distributed_avel.search.selection import check_criterion
@@ -40,7 +47,7 @@ from distributed_avel.search.space import (
     spread_thresholds,
     with_values,
 )
-from distributed_avel.sweep.record import BEST, PAGE, SEED, TRIALS, Record, short_hash
+from distributed_avel.sweep.record import BEST, PAGE, SEED, TRIALS, Record
 from distributed_avel.sweep.trial import SweepTrial
 from distributed_avel.tasks import task_class
 
@@ -185,14 +192,13 @@ class Sweep:
             for number in range(1, sweep.num_seeds)
         ]
         if points:
-            self._run(f"seeds-{short_hash(points)}", Search(points=points))
+            self._run("seeds", Search(points=points))
 
     def _run(self, name: str, search: Search) -> None:
         """Run trials, with progress, and take note of how each ended."""
-        board = self._trial.board
-        done = {self._record.key(point) for point in search.points if self._is_done(point)}
-        what = name.partition("-")[0]
-        with progress(what, len(search), "trials", already=len(done)) as report:
+        board, ended = self._trial.board, self._ended(search)
+        done = {self._record.note(outcome) for outcome in ended}
+        with progress(name, len(search), "trials", already=len(done)) as report:
 
             def watch() -> None:
                 for message in messages(board):
@@ -201,13 +207,13 @@ class Sweep:
                     report(len(done), self._record.best_so_far())
 
             outcomes = run_trials(
-                name,
                 search,
                 self._trial,
+                ended=ended,
+                keep=self._record.keep,
                 needs=self._needs,
                 concurrency=self._concurrency,
                 max_retries=self.config.sweep.max_retries,
-                storage=self._record.folder,
                 watch=watch,
             )
             for outcome in outcomes:
@@ -217,8 +223,17 @@ class Sweep:
             if outcome.error:
                 say(f"trial {describe(outcome.point)} failed: {outcome.error}")
 
+    def _ended(self, search: Search) -> list[Outcome]:
+        """The trials of a search that ended in earlier runs, and whose Step 3 is intact."""
+        return [
+            outcome
+            for outcome in self._record.ended()
+            if (outcome.point in search.points if search.points else SEED not in outcome.point)
+            and (not (outcome.report or {})[FINISHED] or self._is_done(outcome.point))
+        ][: len(search)]
+
     def _is_done(self, point: Point) -> bool:
-        """Whether Step 3 of a point is there, from an earlier run."""
+        """Whether Step 3 of a point is there."""
         return is_intact(self._trial.pipeline(point).retrain_stage(self._auxiliary))
 
     # What follows from them --------------------------------------------------------------

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 import yaml
 
 from distributed_avel.arms import PARSING_ARMS
-from distributed_avel.artifacts import Location
+from distributed_avel.artifacts import Location, read_sealed, sealed
 from distributed_avel.config import RunConfig, TuneConfig
 from distributed_avel.datasets import VideoSet
-from distributed_avel.errors import AvelError
+from distributed_avel.errors import ArtifactError, AvelError
 from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.report.sweep import SweepReport, render_sweep, sweep_figures
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.tracking import Tracker
 from distributed_avel.runtime.train import CURVES_FILE
-from distributed_avel.runtime.tune import CRITERION, FINISHED, Outcome
+from distributed_avel.runtime.tune import CRITERION, FINISHED, METRICS, STAGES, Outcome
 from distributed_avel.search.selection import (
     Candidate,
     StageUse,
@@ -32,6 +32,7 @@ from distributed_avel.tasks import task_class, task_of
 BEST = "best.yaml"
 TRIALS = "sweep.json"
 PAGE = "sweep.html"
+_TRIALS = "trials"
 SEED = "seed"
 """The key of a point that asks for another seed than that of the run."""
 
@@ -68,12 +69,28 @@ class Record:
         if report is None or not report[FINISHED]:
             trial = Trial(point=point, seed=seed, error=outcome.error)
         else:
-            stages = tuple(StageUse(*use) for use in report["stages"])
-            trial = Trial(point=point, seed=seed, metrics=report["metrics"], stages=stages)
+            stages = tuple(StageUse(*use) for use in report[STAGES])
+            trial = Trial(point=point, seed=seed, metrics=report[METRICS], stages=stages)
         if self.trials.get(key) != trial:
             self.trials[key] = trial
             self._log(key, trial)
         return key
+
+    def keep(self, outcome: Outcome) -> None:
+        """Write down a trial that ended without an error, for a rerun of the sweep."""
+        file = self.folder / _TRIALS / f"{self.key(outcome.point)}.json"
+        file.write_json(sealed({"point": outcome.point, "report": outcome.report}))
+
+    def ended(self) -> list[Outcome]:
+        """The trials that ended in earlier runs, as they were written down."""
+        outcomes = []
+        for file in (self.folder / _TRIALS).children():
+            try:
+                trial = read_sealed(file)
+                outcomes.append(Outcome(point=trial["point"], report=trial["report"], error=None))
+            except (ArtifactError, KeyError):
+                say(f"WARNING: {file} is damaged; the trial is run again")
+        return outcomes
 
     def _log(self, key: str, trial: Trial) -> None:
         run, is_logged = self.tracker.trial(key, describe({**trial.point, SEED: trial.seed}))

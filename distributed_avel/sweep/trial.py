@@ -15,6 +15,8 @@ from distributed_avel.runtime.tune import (
     CRITERION,
     EPOCH,
     FINISHED,
+    METRICS,
+    STAGES,
     UNDEFINED_CRITERION,
     ReportTrial,
 )
@@ -81,7 +83,7 @@ class SweepTrial:
         metrics = kept_validation(retrained.location, pipeline.task, keep)
         uses = [[s.name, s.fingerprint, s.manifest()["seconds"]] for s in stages]
         epochs = pipeline.config.train.retrain_epochs
-        final = self._report(metrics, epochs, finished=True) | {"stages": uses}
+        final = self._report(metrics, epochs, finished=True) | {STAGES: uses}
         self.board.put.remote({"point": point, "report": final})
         report(final)
 
@@ -90,4 +92,4 @@ class SweepTrial:
     ) -> dict[str, Any]:
         value = criterion(metrics, self.criterion)
         value = UNDEFINED_CRITERION if value is None else value
-        return {CRITERION: value, EPOCH: epoch, FINISHED: finished, "metrics": dict(metrics)}
+        return {CRITERION: value, EPOCH: epoch, FINISHED: finished, METRICS: dict(metrics)}

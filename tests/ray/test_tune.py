@@ -1,11 +1,18 @@
 """A small sweep on a real Ray cluster and a real MLflow store, on synthetic features."""
 
+import hashlib
+import io
 import json
+import pickle
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import ray
+import torch
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -18,8 +25,11 @@ from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.sweep import run_sweep
 from tests.ray.stores import store_in
+from tests.troubled import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
+
+JOB = Path(__file__).parents[2] / "jobs" / "tune.py"
 
 RUN = {
     "data": {
@@ -172,6 +182,159 @@ def test_a_failing_trial_is_reported_and_the_others_go_on(tmp_path):
     assert all("loss is" in t["error"] for t in failed)
     assert len([t for t in trials if t["metrics"]]) == 1
     assert "loss is" in (tmp_path / "run" / "sweep.html").read_text()
+
+
+def trials_of(root: Path) -> dict[Path, int]:
+    """When each trial was written down, by its file."""
+    return {path: path.stat().st_mtime_ns for path in (root / "run").glob("sweep/*/trials/*.json")}
+
+
+def copy_of(finished: Path, root: Path) -> None:
+    shutil.copytree(finished / "run", root / "run")
+
+
+def forget_a_trial(root: Path) -> Path:
+    """Remove a trial and its Step 3; returns the folder of Step 3."""
+    first, *_ = sorted(trials_of(root))
+    name, fingerprint, _ = json.loads(first.read_text())["report"]["stages"][-1]
+    first.unlink()
+    shutil.rmtree(root / "run" / name / fingerprint)
+    return root / "run" / name / fingerprint
+
+
+def test_only_trials_that_did_not_end_are_run_again(finished, tmp_path, capfd):
+    copy_of(finished, tmp_path)
+    retrained = forget_a_trial(tmp_path)
+    before = trials_of(tmp_path)
+    assert len(before) == 4
+
+    run_sweep(settings(tmp_path))
+
+    after = trials_of(tmp_path)
+    assert len(after) == 5
+    assert {path: after[path] for path in before} == before
+    assert (retrained / "DONE").exists()
+    assert metrics_of_trials(tmp_path) == metrics_of_trials(finished)
+    assert "of 4 trials to do" in capfd.readouterr().err
+
+
+def test_a_trial_whose_record_or_weights_are_damaged_is_run_again(finished, tmp_path, capfd):
+    copy_of(finished, tmp_path)
+    first, second, *_ = sorted(trials_of(tmp_path))
+    first.write_text(first.read_text().replace("accuracy", "accurate"))
+    name, fingerprint, _ = json.loads(second.read_text())["report"]["stages"][-1]
+    weights = tmp_path / "run" / name / fingerprint / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+
+    run_sweep(settings(tmp_path))
+
+    assert weights.read_bytes() == before
+    assert metrics_of_trials(tmp_path) == metrics_of_trials(finished)
+    said = capfd.readouterr().err
+    assert f"{first} is damaged; the trial is run again" in said
+    assert "model.safetensors is damaged: its sha256 has changed" in said
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_in_a_run_directory_is_loaded(finished, tmp_path):
+    """Where Ray Tune and the checkpoints of a training have, or had, theirs."""
+    copy_of(finished, tmp_path)
+    retrained, traces = forget_a_trial(tmp_path), tmp_path / "traces"
+    planted = pickle.dumps(Malicious(traces))
+    (sweep,) = (tmp_path / "run" / "sweep").iterdir()
+    for folder in (sweep, sweep / "search", sweep / "trials", sweep / "search" / "trial"):
+        for name in (
+            "tuner.pkl",
+            "trainable.pkl",
+            "params.pkl",
+            "error.pkl",
+            "searcher-state-2026-01-01_00-00-00.pkl",
+            "search_gen_state-2026-01-01_00-00-00.json",
+            "experiment_state-2026-01-01_00-00-00.json",
+        ):
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(planted)
+    retrained.mkdir()
+    for name in ("state.pt", "model.safetensors", "targets.parquet"):
+        (retrained / name).write_bytes(planted)
+    torch_file = io.BytesIO()
+    torch.save(Malicious(traces), torch_file)
+    digest = hashlib.sha256(torch_file.getvalue()).digest()
+    (retrained / "state.pt").write_bytes(digest + torch_file.getvalue())
+
+    run_sweep(settings(tmp_path))
+
+    assert not traces.exists()
+    assert metrics_of_trials(tmp_path) == metrics_of_trials(finished)
+    pickle.loads(planted)  # while it is as bad as it looks
+    assert traces.exists()
+
+
+def test_a_killed_sweep_goes_on_with_the_trials_that_had_not_ended(tmp_path):
+    """All at once: SIGKILL, as from the kernel when memory runs out."""
+    options = {
+        "--run-dir": tmp_path / "run",
+        "--tracking.uri": store_in(tmp_path),
+        "--data.dataset": "synthetic",
+        "--data.synthetic.num-train": 56,
+        "--data.synthetic.num-event-free": 6,
+        "--data.synthetic.num-val": 28,
+        "--data.synthetic.num-test": 28,
+        "--model.hidden-size": 8,
+        "--train.base-epochs": 2,
+        "--train.retrain-epochs": 40,
+        "--train.cpus-per-worker": 1,
+        "--sweep.windows": "5:5",
+        "--sweep.thresholds": "0.05,0.1,0.2,0.3",
+        "--sweep.num-seeds": 1,
+        "--sweep.max-concurrent": 1,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    command = [sys.executable, str(JOB), *words]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
+        wait_until(lambda: len(trials_of(tmp_path)) >= 2 or driver.poll() is not None, 300)
+        driver.kill()
+        driver.wait()
+    ended, trained = trials_of(tmp_path), done_markers(tmp_path)
+    assert 2 <= len(ended) < 4, (tmp_path / "log").read_text()
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+    assert again.returncode == 0, again.stderr
+    assert f"search: {4 - len(ended)} of 4 trials to do" in again.stderr
+    after = trials_of(tmp_path)
+    assert len(after) == 4
+    assert {path: after[path] for path in ended} == ended
+    assert trained.items() <= done_markers(tmp_path).items()
+    assert len(metrics_of_trials(tmp_path)) == 4
+
+
+@pytest.mark.slow
+def test_optuna_goes_on_after_the_trials_that_it_is_told_of(tmp_path):
+    vary = ["train.learning_rate=0.0005..0.005"]
+    first = settings(tmp_path, search="optuna", num_trials=4, vary=vary, num_seeds=1)
+    run_sweep(first)
+    before = metrics_of_trials(tmp_path)
+    forget_a_trial(tmp_path)
+    kept = trials_of(tmp_path)
+
+    run_sweep(first)
+
+    after = trials_of(tmp_path)
+    assert len(after) == len(metrics_of_trials(tmp_path)) == 4
+    assert {path: after[path] for path in kept} == kept
+    assert len(before.keys() & metrics_of_trials(tmp_path).keys()) == 3  # and one that is new
 
 
 @pytest.mark.slow

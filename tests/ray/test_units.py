@@ -124,6 +124,24 @@ def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path
     assert list(files_in(out / "small")) == ["0000000-0000002.parquet"]
 
 
+@pytest.mark.parametrize("damaged", ["small/0000002-0000004.parquet", "units/0000002-0000004"])
+@pytest.mark.parametrize("content", [b"", None, b"other"])
+def test_a_unit_whose_files_are_damaged_is_done_again_and_no_other(tmp_path, damaged, content):
+    out, notes, units = tmp_path / "out", tmp_path / "notes", units_of(range(8))
+    run_units("a", units, partial(Squares, notes), Location.at(out), None)
+    before = files_in(out)
+    notes.write_text("")
+    if content is None:
+        (out / damaged).unlink()
+    else:
+        (out / damaged).write_bytes(content)
+
+    run_units("a", units, partial(Squares, notes), Location.at(out), None)
+
+    assert noted(notes) == [2, 3]
+    assert files_in(out) == before
+
+
 def test_an_actor_has_two_units_in_hand_where_it_may(tmp_path):
     pool = Pool(num_actors=1, units_in_hand=2)
 

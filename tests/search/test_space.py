@@ -169,6 +169,20 @@ def test_what_optuna_suggests_is_a_point_of_the_space():
     }
 
 
+def test_what_optuna_is_told_of_a_point_is_what_it_would_suggest_for_it():
+    dimensions = (
+        Range("train.learning_rate", 1e-4, 1e-2, False),
+        Range("model.hidden_size", 16, 64, True),
+        Choice("train.loss", ("soft_margin", "cross_entropy")),
+    )
+    whole = space(dimensions=dimensions)
+
+    for point in whole.sample(50, seed=0):
+        values = whole.asked(point)
+        assert whole.suggested(values) == pytest.approx(point)
+        assert math.log(1e-4) <= values["train.learning_rate"] <= math.log(1e-2)
+
+
 def test_thresholds_are_spread_evenly_on_the_logit_scale():
     assert spread_thresholds(0.1, 0.9, 3) == (0.1, 0.5, 0.9)
     assert spread_thresholds(0.1, 0.9, 1) == (0.5,)
