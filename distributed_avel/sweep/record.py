@@ -37,11 +37,6 @@ SEED = "seed"
 """The key of a point that asks for another seed than that of the run."""
 
 
-def short_hash(points: Sequence[Point]) -> str:
-    """What tells these points from all others."""
-    return hashlib.sha256(repr([sorted(p.items()) for p in points]).encode()).hexdigest()[:12]
-
-
 @dataclass
 class Record:
     """How the trials of a sweep ended.
@@ -59,7 +54,8 @@ class Record:
 
     def key(self, point: Point) -> str:
         """What tells the trial of a point, with its seed, from the others."""
-        return short_hash([{SEED: self.config.seed, **point}])
+        items = sorted({SEED: self.config.seed, **point}.items())
+        return hashlib.sha256(repr([items]).encode()).hexdigest()[:12]
 
     def note(self, outcome: Outcome) -> str:
         """Keep how a trial ended, and log it once; returns its key."""

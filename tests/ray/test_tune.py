@@ -295,12 +295,16 @@ def test_a_killed_sweep_goes_on_with_the_trials_that_had_not_ended(tmp_path):
         "--train.retrain-epochs": 40,
         "--train.cpus-per-worker": 1,
         "--sweep.windows": "5:5",
-        "--sweep.thresholds": "0.05,0.1,0.2,0.3",
         "--sweep.num-seeds": 1,
         "--sweep.max-concurrent": 1,
     }
     words = [str(word) for pair in options.items() for word in pair]
-    command = [sys.executable, str(JOB), *words]
+    command = [
+        sys.executable,
+        str(JOB),
+        *words,
+        *["--sweep.thresholds", "0.05", "0.1", "0.2", "0.3"],
+    ]
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
         wait_until(lambda: len(trials_of(tmp_path)) >= 2 or driver.poll() is not None, 300)
