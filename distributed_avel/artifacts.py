@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from distributed_avel.errors import ArtifactError
+from distributed_avel.errors import ArtifactError, StorageError
 
 
 @dataclass(frozen=True)
@@ -393,7 +393,7 @@ def digests(folder: Location, paths: Sequence[str]) -> dict[str, dict[str, Any]]
 
     Raises:
         FileNotFoundError: One is not there.
-        ArtifactError: One cannot be read.
+        StorageError: One cannot be read.
     """
     with ThreadPoolExecutor() as threads:
         return dict(
@@ -411,7 +411,7 @@ def _digest(location: Location) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ArtifactError(f"{location}: cannot be read: {error}") from None
+        raise StorageError(f"{location} cannot be read ({error})") from None
     return {"size": size, "sha256": sha256.hexdigest()}
 
 
@@ -425,12 +425,17 @@ def read_sealed(location: Location) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
+        StorageError: It cannot be read.
         ArtifactError: It is not what was written.
     """
     try:
         value = location.read_json()
         if value.pop("sha256") == _hash(value):
             return value
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{location} cannot be read ({error})") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         pass
     raise ArtifactError(f"{location}: damaged: it is not what was written")
