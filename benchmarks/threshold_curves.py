@@ -43,7 +43,7 @@ from distributed_avel.runtime.train import kept_validation
 from distributed_avel.search.space import with_values
 
 THRESHOLDS: Mapping[Arm, Sequence[float]] = {
-    "LR": (0.02, 0.05, 0.5, 0.8),
+    "LR": (0.02, 0.05, 0.5),
     "A+LR": (0.95, 0.99, 0.9995),
 }
 """By arm: with the auxiliary loss, window probabilities are nearer to 1."""
