@@ -403,6 +403,13 @@ def test_two_that_want_the_same_stage_at_the_same_moment_compute_it_once(tmp_pat
 
     assert sorted(epochs) == [0, 0, 2]
 
+    (weights,) = tmp_path.glob("base/*/model.safetensors")
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1])
+    epochs = ray.get([compute_base.remote(config, board) for _ in range(3)])
+    assert sorted(epochs) == [0, 0, 2]
+    assert weights.read_bytes() == before
+
 
 @ray.remote(num_cpus=1, max_retries=0)
 def die_holding(stage: Stage, board) -> None:
