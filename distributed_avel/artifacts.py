@@ -7,13 +7,14 @@ what exists, once it has compared all files with the manifest. There are no lock
 has none. A file has one writer, or writers that would write the same.
 """
 
+import errno
 import hashlib
 import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from distributed_avel.errors import ArtifactError, StorageError
+from distributed_avel.errors import ArtifactError, FileSystemError, StorageError
+from distributed_avel.redaction import redact, secret_problem
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,10 @@ class Location:
             ArtifactError: A URI holds a secret.
         """
         text = str(uri)
-        scheme, mark, rest = text.partition("://")
-        if not mark:
+        if "://" not in text:
             return cls(str(Path(text).expanduser().absolute()))
-        authority = rest.partition("/")[0]
-        if ":" in authority.rpartition("@")[0] or "secret_key=" in rest:
-            raise ArtifactError(
-                f"{scheme}://...: this URI holds a key and a secret, which would end up in "
-                "manifests, reports and MLflow; leave them out and set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or use a profile of ~/.aws/credentials"
-            )
+        if problem := secret_problem(text):
+            raise ArtifactError(problem)
         return cls(text)
 
     @property
@@ -110,9 +106,14 @@ class Location:
         return isinstance(self.fs, pafs.LocalFileSystem)
 
     def exists(self) -> bool:
-        """Whether there is a file or folder."""
+        """Whether there is a file or folder.
+
+        Raises:
+            FileSystemError: The file system does not say.
+        """
         try:
-            return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
+            with storage_errors("read", self):
+                return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
         except NotADirectoryError:  # some file systems say so of what lies below a file
             return False
 
@@ -120,12 +121,16 @@ class Location:
         """Files and folders directly below, by name; none where there is no folder.
 
         What a killed process left half written is not among them.
+
+        Raises:
+            FileSystemError: The file system does not say.
         """
         selector = pafs.FileSelector(self.path, allow_not_found=True)
-        try:
-            found = self.fs.get_file_info(selector)
-        except FileNotFoundError:  # pyarrow's answer where the folder is made at this moment
-            found = self.fs.get_file_info(selector)
+        with storage_errors("read", self):
+            try:
+                found = self.fs.get_file_info(selector)
+            except FileNotFoundError:  # pyarrow's answer where the folder is made at this moment
+                found = self.fs.get_file_info(selector)
         names = sorted(info.base_name for info in found)
         return [self / name for name in names if not _UNFINISHED.search(name)]
 
@@ -134,13 +139,22 @@ class Location:
 
         Raises:
             FileNotFoundError: There is none.
+            FileSystemError: It cannot be read.
         """
-        with self.fs.open_input_stream(self.path) as stream:
+        with storage_errors("read", self), self.fs.open_input_stream(self.path) as stream:
             return stream.read()
 
     def write_bytes(self, content: bytes | pa.Buffer) -> None:
-        """Write a file so that nobody ever sees half of it."""
-        with _Write(self) as (fs, path), fs.open_output_stream(path) as stream:
+        """Write a file so that nobody ever sees half of it.
+
+        Raises:
+            FileSystemError: It cannot be written.
+        """
+        with (
+            storage_errors("written", self),
+            _Write(self) as (fs, path),
+            fs.open_output_stream(path) as stream,
+        ):
             stream.write(content)
 
     def read_json(self) -> Any:
@@ -157,7 +171,7 @@ class Location:
         Raises:
             ArtifactError: A column is of a type that Ray Data would unpickle.
         """
-        with self.fs.open_input_file(self.path) as file:
+        with storage_errors("read", self), self.fs.open_input_file(self.path) as file:
             table = pq.read_table(file, columns=columns)
         for field in table.schema:
             if _has_foreign_type(field.type):
@@ -183,6 +197,38 @@ def _has_foreign_type(kind: pa.DataType) -> bool:
     return any(_has_foreign_type(kind.field(i).type) for i in range(kind.num_fields))
 
 
+@contextmanager
+def storage_errors(what: Literal["read", "written"], location: Location) -> Iterator[None]:
+    """Tell errors of the file system as a user's; that a file to read is not there passes."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if what == "read":
+            raise
+        raise storage_error(what, location, error) from None
+    except FileSystemError:
+        raise
+    except OSError as error:
+        raise storage_error(what, location, error) from None
+
+
+def storage_error(
+    what: Literal["read", "written"], location: Location, error: OSError
+) -> FileSystemError:
+    """What a person is told of an error of a file system: the place, the reason, a remedy."""
+    reason = redact(" ".join(str(error).split()))[:_MAX_REASON_CHARS]
+    remedy = "see to its permissions, the disk, the network or the credentials"
+    if error.errno in _NO_SPACE or "No space left" in reason:
+        remedy = "free some space, or name another place; the same command goes on from here"
+    made = FileSystemError(f"{location}: cannot be {what} ({reason}); {remedy}")
+    made.errno = error.errno
+    return made
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_MAX_REASON_CHARS = 300
+
+
 @lru_cache(maxsize=256)
 def _open(root: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI or path, and the path within it."""
@@ -193,11 +239,11 @@ def _open(root: str) -> tuple[pafs.FileSystem, str]:
     except pa.ArrowInvalid:
         pass  # not one of pyarrow's own
     except OSError as error:
-        raise ArtifactError(f"{root}: {error}") from None
+        raise ArtifactError(redact(f"{root}: {error}")) from None
     try:
         filesystem, path = fsspec.core.url_to_fs(root)
     except (ValueError, ImportError) as error:
-        raise ArtifactError(f"{root}: no such file system: {error}") from None
+        raise ArtifactError(redact(f"{root}: no such file system: {error}")) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 

@@ -1,10 +1,14 @@
 """What all jobs share: settings from YAML and the command line, and errors a person can read."""
 
 import dataclasses
+import errno
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
@@ -19,9 +23,21 @@ from distributed_avel.config import (
     validate,
 )
 from distributed_avel.errors import AvelError
+from distributed_avel.redaction import redact
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "free some space; the same command goes on from here",
+    errno.EDQUOT: "free some space or raise the quota; the same command goes on from here",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "see to the permissions",
+    errno.EPERM: "see to the permissions",
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.EIO: "see to the disk or the network; the same command goes on from here",
+}
+"""Errors of the operating system that are no bug, and their remedies."""
 
 _CONFIG_HELP = "Every option may also stand in a YAML file: --config PATH. Options override it."
 
@@ -40,14 +56,36 @@ def run_job(
         description: The help text of the job.
         kind: The configuration that the job takes.
     """
+    sys.excepthook, threading.excepthook = _show_bug, _show_bug_of_thread
     try:
         return job(read_config(argv, description, kind)) or 0
     except AvelError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return USER_ERROR
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        return _refuse(f"{error}; {_OF_THE_MACHINE[error.errno]}")
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+
+
+def _refuse(problem: str) -> int:
+    print(f"error: {redact(problem)}", file=sys.stderr)  # noqa: T201
+    return USER_ERROR
+
+
+def _show_bug(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Print a traceback as Python does, without the secrets of URIs."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(redact(text), end="", file=sys.stderr)  # noqa: T201
+
+
+def _show_bug_of_thread(bug: threading.ExceptHookArgs) -> None:
+    if bug.exc_type is not SystemExit:
+        _show_bug(bug.exc_type, bug.exc_value, bug.exc_traceback)
 
 
 def read_config(
@@ -121,8 +159,9 @@ def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
 
     def show(value: Any) -> list[str]:
         if isinstance(value, dict):
-            return [str(word) for pair in value.items() for word in pair]
-        return [str(word) for word in value] if isinstance(value, list | tuple) else [str(value)]
+            return [redact(str(word)) for pair in value.items() for word in pair]
+        words = value if isinstance(value, list | tuple) else [value]
+        return [redact(str(word)) for word in words]
 
     return PrimitiveConstructorSpec(
         nargs="*" if origin in (dict, tuple) else 1,

@@ -36,3 +36,15 @@ class ResourceError(AvelError):
 
 class WeightsError(AvelError, ValueError):
     """Published weights that do not fit the network they are meant for."""
+
+
+class FileSystemError(AvelError, OSError):
+    """A file system that cannot be reached, is full, or refuses access."""
+
+
+class TrackingError(AvelError):
+    """An MLflow store that cannot be used."""
+
+
+class ClusterError(AvelError):
+    """A Ray cluster that cannot be started or reached."""

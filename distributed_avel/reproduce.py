@@ -32,12 +32,12 @@ from distributed_avel.report.reproduction import (
     table_csv,
     table_markdown,
 )
-from distributed_avel.run import check_names
+from distributed_avel.run import check_names, started
 from distributed_avel.runtime.evaluate import METRICS
 from distributed_avel.runtime.progress import progress, say
-from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.runtime.session import machines
 from distributed_avel.runtime.stages import Place, is_intact
-from distributed_avel.runtime.tracking import Tracker, store_uri, tracked, untracked
+from distributed_avel.runtime.tracking import Tracker, store_uri, untracked
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
 from distributed_avel.search.space import parse_model_settings, with_values
@@ -57,11 +57,7 @@ def run_reproduce(config: ReproduceConfig) -> None:
     run = with_values(config.run, neutral, "configuration")
     check_names(run)
     by_model = parse_model_settings(config.by_model, run)
-    with (
-        ray_session(config.cluster),
-        tracked(config, f"tables {config.data.dataset}") as tracker,
-    ):
-        require(config)
+    with started(config, f"tables {config.data.dataset}") as tracker:
         tables = tuple(table for table in TABLES if table.number in config.tables)
         seeds = tuple(range(config.seed, config.seed + config.seeds))
         work = Reproducing(run, tables, seeds, tracker, by_model, config.max_concurrent)

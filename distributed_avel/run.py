@@ -13,10 +13,11 @@ from distributed_avel.publish import RESULTS, publish
 from distributed_avel.report.tables import results_table, to_terminal
 from distributed_avel.runtime import data
 from distributed_avel.runtime.evaluate import PREDICTIONS
+from distributed_avel.runtime.preflight import check_before_start
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import ray_session, require
-from distributed_avel.runtime.tracking import store_uri, tracked
+from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 
 
 def run_pipeline(config: RunConfig) -> None:
@@ -112,9 +113,17 @@ def _mismatches(config: RunConfig) -> list[str]:
 def open_pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
     """A pipeline within a Ray session and an MLflow run; only these stages may be computed."""
     check_names(config)
-    with ray_session(config.cluster), tracked(config, config.data.dataset) as tracker:
-        require(config)
+    with started(config, config.data.dataset) as tracker:
         yield Pipeline(config, tracker, may_run)
+
+
+@contextmanager
+def started(config: RunConfig, name: str) -> Iterator[Tracker]:
+    """A Ray session and an MLflow run, after all that can be known to be wrong was checked."""
+    check_before_start(config)
+    with ray_session(config.cluster), tracked(config, name) as tracker:
+        require(config)
+        yield tracker
 
 
 def _summarize(pipeline: Pipeline) -> None:

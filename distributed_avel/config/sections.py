@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -12,6 +13,8 @@ from pydantic import (
     PositiveInt,
     field_validator,
 )
+
+from distributed_avel.redaction import SecretUri, secret_problem
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Preprocessing = Literal["keras_caffe", "torchvision"]
@@ -30,6 +33,19 @@ class Config(BaseModel):
         """Refuse `""`, which would count as "not given" where the default is none."""
         if value == "":
             raise ValueError("is empty; give a value or leave it out")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        """Refuse a URI with a secret in it, which a run would store in many places."""
+        if isinstance(value, dict):
+            texts = [*value.values()]
+        else:
+            texts = value if isinstance(value, tuple) else (value,)
+        for text in texts:
+            if isinstance(text, str) and (problem := secret_problem(text)):
+                raise ValueError(problem)
         return value
 
 
@@ -281,8 +297,9 @@ class TrackingConfig(Config):
     enabled: bool = True
     """Whether to log at all."""
 
-    uri: str | None = None
-    """Tracking store; else MLFLOW_TRACKING_URI; else a local sqlite file, runs/mlflow.db."""
+    uri: Annotated[str, AfterValidator(SecretUri)] | None = None
+    """Tracking store; else MLFLOW_TRACKING_URI; else a local sqlite file, runs/mlflow.db. A
+    password in it is shown and stored as ***."""
 
     experiment: str = "distributed_avel"
     """Name of the experiment."""

@@ -283,7 +283,8 @@ def _read(media: Location) -> bytes:
                 f"too large: {info.size / 2**30:.1f} GiB, and a file is read whole, up to "
                 f"{MAX_FILE_BYTES / 2**30:g} GiB; cut out the seconds that are annotated"
             )
-        return media.read_bytes()
+        with media.fs.open_input_stream(media.path) as stream:
+            return stream.read()
     except FileNotFoundError:
         raise StorageError(NO_FILE) from None
     except OSError as error:

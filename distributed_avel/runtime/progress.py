@@ -12,6 +12,8 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from distributed_avel.redaction import redact
+
 _LINE_EVERY_S = 5.0
 _MIN_S = 1.0
 _WATCH_EVERY_S = 0.5
@@ -110,8 +112,8 @@ def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator
 
 
 def say(line: str) -> None:
-    """One line for the person who watches."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """One line for the person who watches, without the secrets of URIs."""
+    print(redact(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _duration(seconds: float) -> str:

@@ -20,16 +20,22 @@ from typing import Any
 import ray
 import yaml
 from ray._private import ray_constants
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distributed_avel.config import ClusterConfig, RunConfig
-from distributed_avel.errors import ResourceError
+from distributed_avel.errors import AvelError, ClusterError, ResourceError
 
 MIN_LOCAL_CPUS = 4
 """Nested work hangs on fewer: a trial or a trainer, its workers and Ray Data each claim some."""
 
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """What a cluster may grow to. Only the cluster launcher writes it, on the head."""
+
+_COPIES_OF_RAY = "working_dir_files"
+"""Folder in which Ray unpacks the working directories of jobs, a folder for each upload."""
+
+_MAX_REASON_CHARS = 300
 
 
 @contextmanager
@@ -50,15 +56,35 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(f"{address}: cannot be joined", address=address)
     else:
         _start_local(config)
     previous = signal.signal(signal.SIGTERM, _stop)  # after ray.init, which sets its own
     try:
         yield
+    except RayTaskError as error:
+        if isinstance(error.cause, AvelError):
+            raise error.cause from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
+
+
+def _init(problem: str, **arguments: Any) -> None:
+    """`ray.init`, whose failures all lie outside this program.
+
+    Raises:
+        ClusterError: With its reason.
+    """
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+    except Exception as error:  # noqa: BLE001  Ray raises plain `Exception` too
+        ray.shutdown()
+        raise ClusterError(
+            f"{problem} ({' '.join(str(error).split())[:_MAX_REASON_CHARS]}); Ray's logs say more, "
+            "and on a busy machine trying again may help"
+        ) from None
 
 
 def _start_local(config: ClusterConfig) -> None:
@@ -71,18 +97,22 @@ def _start_local(config: ClusterConfig) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    ray.init(
+    _init(
+        "Ray cannot be started on this machine",
         address="local",  # and not a cluster of somebody else that runs on this machine
         num_cpus=config.num_cpus or max(MIN_LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
     )
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     os.write(2, b"SIGTERM: stopping; the same command goes on from here\n")  # print may be in use
     raise KeyboardInterrupt(f"signal {signum}")
+
+
+def is_copy_of_ray(path: str | Path) -> bool:
+    """Whether a path lies in a working directory that Ray unpacked for a job, and removes."""
+    return _COPIES_OF_RAY in Path(path).resolve().parts
 
 
 def require(config: RunConfig) -> None:

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_avel.arms import WindowLabels
-from distributed_avel.artifacts import Location, remove_folder
+from distributed_avel.artifacts import Location, remove_folder, storage_error
 from distributed_avel.config import ModelConfig, TrainConfig
-from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.errors import ArtifactError, AvelError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
@@ -43,6 +43,7 @@ CURVES_FILE = "curves.parquet"
 TARGETS_FILE = "targets.parquet"
 _CHECKPOINTS = "ray"
 _MAX_FAILURES = 5
+_NO_STORAGE_ERRORS = (ConnectionError, FileNotFoundError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,10 +191,10 @@ def train(job: TrainJob, out: Location) -> None:
         try:
             watched(trainer.fit, lambda: _show(board, report, job.task.criterion))
         except ray.train.TrainingFailedError as error:
-            diverged = _diverged(error)
-            if diverged is None:
+            mistake = _mistake(error, out)
+            if mistake is None:
                 raise
-            raise diverged from None
+            raise mistake from None
     remove_folder(out / _CHECKPOINTS)
 
 
@@ -204,12 +205,18 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def _diverged(error: ray.train.TrainingFailedError) -> ArtifactError | None:
-    """A loss that is not finite, as a user's mistake; Ray Train has tried again in vain."""
-    causes = getattr(error, "worker_failures", {}).values()
-    if not any(isinstance(cause, FloatingPointError) for cause in causes):
-        return None
-    return ArtifactError(f"training diverged ({next(iter(causes))}); lower train.learning_rate")
+def _mistake(error: ray.train.TrainingFailedError, out: Location) -> AvelError | None:
+    """What a user can mend of what Ray Train has tried in vain: storage, or a loss that grows."""
+    causes = [*getattr(error, "worker_failures", {}).values()]
+    causes.append(getattr(error, "controller_failure", None))
+    for cause in causes:
+        if isinstance(cause, AvelError):
+            return cause
+        if isinstance(cause, FloatingPointError):
+            return ArtifactError(f"training diverged ({cause}); lower train.learning_rate")
+        if isinstance(cause, OSError) and not isinstance(cause, _NO_STORAGE_ERRORS):
+            return storage_error("written", out, cause)
+    return None
 
 
 def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[str]) -> None:

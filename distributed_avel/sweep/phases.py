@@ -17,15 +17,15 @@ from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve
-from distributed_avel.run import check_names
+from distributed_avel.run import check_names, started
 from distributed_avel.runtime.cache_keys import sweep_settings
 from distributed_avel.runtime.leases import LeaseBoard, computed_stages
 from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
 from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.session import beside_the_driver, machines, ray_session, require
+from distributed_avel.runtime.session import beside_the_driver, machines
 from distributed_avel.runtime.stages import is_intact
 from distributed_avel.runtime.thresholds import read_threshold_curves
-from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
+from distributed_avel.runtime.tracking import Tracker, store_uri
 from distributed_avel.runtime.tune import (
     FINISHED,
     Outcome,
@@ -70,11 +70,7 @@ def run_sweep(config: TuneConfig) -> None:
     space = Space(windows=windows, dimensions=dimensions)
     if config.sweep.search == "grid":
         space.grid()  # refuses ranges before anything starts
-    with (
-        ray_session(config.cluster),
-        tracked(config, f"sweep {config.data.dataset}") as tracker,
-    ):
-        require(config)
+    with started(config, f"sweep {config.data.dataset}") as tracker:
         Sweep(config, space, tracker).run()
 
 

@@ -117,8 +117,8 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
         "--train.report-every": 50,
         "--train.cpus-per-worker": 1,
     }
-    command = ["--working-dir", str(working_dir), "--", "python", "jobs/pipeline.py"]
-    command += [str(part) for pair in options.items() for part in pair]
+    entry = ["--working-dir", str(working_dir), "--", "python", "jobs/pipeline.py"]
+    command = [*entry, *(str(part) for pair in options.items() for part in pair)]
     submit = ["submit", "--submission-id", "first", "--no-wait", *command]
 
     wait_for(lambda: head.job(*submit).returncode == 0, 180, "the job agent")
@@ -131,10 +131,22 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     assert "stopped" in (status.stdout + status.stderr).lower()
     assert not list(run.glob("base/*/DONE"))
 
+    lost = head.job("submit", *entry, timeout_s=300)  # results in Ray's copy of the folder
+    told = lost.stdout + lost.stderr
+    assert lost.returncode != 0, told
+    assert "error: run_dir: " in told
+    assert "working_dir_files" in told
+    assert "tracking.uri: " in told
+    assert "Traceback" not in told
+    assert "not run before" not in told  # no stage began
+
+    edited = working_dir / "distributed_avel" / "run.py"
+    edited.write_text(edited.read_text() + "\nprint('edited code')\n")
     second = head.job("submit", "--submission-id", "second", *command, timeout_s=300)
 
     assert second.returncode == 0, second.stdout + second.stderr
     said = second.stdout + second.stderr
+    assert "edited code" in said
     assert said.count("done before") == 2  # data and extract
     assert "interrupted before" in said
     assert (run / "results.json").exists()

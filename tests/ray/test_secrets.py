@@ -1,0 +1,116 @@
+"""A secret in a URI is in no file and on no stream that a run leaves."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+HUSH = "hush" + secrets.token_hex(6)
+
+TINY = {
+    "--data.dataset": "synthetic",
+    "--data.synthetic.num-train": 28,
+    "--data.synthetic.num-event-free": 2,
+    "--data.synthetic.num-val": 28,
+    "--data.synthetic.num-test": 28,
+    "--model.hidden-size": 8,
+    "--train.base-epochs": 1,
+    "--train.cpus-per-worker": 1,
+    "--arms": "base",
+}
+
+
+@pytest.fixture
+def short_folder():
+    """A folder for Ray's files: the names of sockets must be short."""
+    folder = Path("/tmp") / f"avel-{secrets.token_hex(4)}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(tmp_path: Path, code_or_job: list[str], **environment: str):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    return subprocess.run(
+        [sys.executable, *code_or_job],
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+
+
+def files_with(word: str, *folders: Path) -> list[str]:
+    return [
+        str(path)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and word.encode() in path.read_bytes()
+    ]
+
+
+def test_a_run_with_secrets_in_its_uris_leaves_none_anywhere(tmp_path, short_folder):
+    """sqlite passes over an option that it does not know, so a local store can have a secret."""
+    job = [
+        str(ROOT / "jobs" / "pipeline.py"),
+        *(str(part) for pair in TINY.items() for part in pair),
+    ]
+    database = f"sqlite:///file:{tmp_path}/mlflow.db?uri=true"
+    uri = f"{database}&password={HUSH}"
+    settings = tmp_path / "run.yaml"
+    settings.write_text(f"tracking: {{uri: '{uri}'}}\n")
+
+    first = run(tmp_path, [*job, "--config", str(settings)], RAY_TMPDIR=str(short_folder))
+    settings.unlink()
+
+    assert first.returncode == 0, first.stderr
+    assert HUSH not in first.stdout + first.stderr
+    assert f"MLflow: {database}&password=***" in first.stderr
+    redacted = {Path(path).name for path in files_with("password=***", tmp_path)}
+    assert {"config.json", "report.html", "mlflow.db"} <= redacted
+    assert files_with(HUSH, tmp_path, short_folder) == []
+
+    secret_place = f"s3://AKIAX:{HUSH}@bucket/run"
+    refusals = [
+        [*job, "--run-dir", secret_place],
+        [
+            *job,
+            f"run_dir={secret_place}",
+            "--extract.weights",
+            "vgg19",
+            f"https://host/a?sig={HUSH}",
+        ],
+        [
+            *job,
+            "--cluster.address",
+            "127.0.0.1:1",
+            "--tracking.uri",
+            f"http://user:{HUSH}@127.0.0.1:1",
+        ],
+    ]
+    for arguments in refusals:
+        refused = run(tmp_path, arguments, MLFLOW_TRACKING_URI=uri)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("error: ")
+        assert HUSH not in refused.stdout + refused.stderr
+    bug = (
+        "from distributed_avel.cli import run_job\n"
+        "def job(config):\n"
+        "    raise KeyError(config.tracking.uri.whole)\n"
+        f"raise SystemExit(run_job(job, ['--tracking.uri', '{uri}'], ''))\n"
+    )
+    failed = run(tmp_path, ["-c", bug])
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "password=***" in failed.stderr
+    assert HUSH not in failed.stderr
+    assert files_with(HUSH, tmp_path) == []
