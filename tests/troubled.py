@@ -19,9 +19,13 @@ from distributed_avel.timeline import Timeline
 TIMELINE = Timeline(num_segments=2, segment_s=1.0)
 
 
-def write_order(path: Path, do: str, seconds: float = 0.0) -> None:
-    """A file for `Troubled`; it notes in a file beside it who prepared it and when it began."""
-    order = {"do": do, "number": sum(path.name.encode()), "seconds": seconds, "me": str(path)}
+def write_order(path: Path, do: str, seconds: float = 0.0, notes: Path | None = None) -> None:
+    """A file for `Troubled`, who notes in `notes.notes` which process began it.
+
+    `notes` is the file itself by default.
+    """
+    me = str(notes or path)
+    order = {"do": do, "number": sum(path.name.encode()), "seconds": seconds, "me": me}
     path.write_text(json.dumps(order))
 
 

@@ -29,7 +29,11 @@ MEANING: dict[str, Meaning] = {
         "these videos have no features: they are listed in failures.parquet and left out",
         "fetch the file again, or remove its rows",
     ),
-    "unreadable media file": Meaning(
+    "file without access": Meaning(
+        "extraction stops at these files and names them",
+        "see to their permissions, or to the storage",
+    ),
+    "unusable media file": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
         "fetch the file again, or remove its rows",
     ),

@@ -17,8 +17,14 @@ _NAMES = {"video": "pictures", "audio": "sound"}
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file without a readable header, and why."""
+    """A file without a readable header.
 
+    Args:
+        kind: Kind of the finding: the file itself is at fault, or the storage.
+        reason: Why it cannot be read.
+    """
+
+    kind: str
     reason: str
 
 
@@ -27,7 +33,10 @@ Headers = Mapping[str, HeaderFacts | Unreadable]
 
 
 def read_headers(names: Sequence[str], root: Location) -> Headers:
-    """Read the headers of media files, without decoding: about 5 ms a local file.
+    """Read the headers of media files: about 5 ms a local file.
+
+    They are read in this process, so a file that hangs FFmpeg's probing hangs it; extraction
+    reads files in processes that can be killed.
 
     Args:
         names: Files below `root`.
@@ -44,7 +53,7 @@ def check_media(videos: VideoSet, headers: Headers) -> Iterable[Finding]:
         users.setdefault(video.uri, []).append(video)
     for name, header in headers.items():
         if isinstance(header, Unreadable):
-            yield Finding("unreadable media file", name, header.reason)
+            yield Finding(header.kind, name, header.reason)
             continue
         yield from _tracks(name, header)
         yield from _durations(name, header, users.get(name, []), videos)
@@ -54,8 +63,10 @@ def _read(file: Location) -> HeaderFacts | Unreadable:
     try:
         with file.fs.open_input_file(file.path) as opened:
             return read_header(opened)  # pyright: ignore[reportArgumentType] (it reads and seeks)
-    except (MediaError, OSError) as error:
-        return Unreadable(str(error))
+    except MediaError as error:
+        return Unreadable("unusable media file", str(error))
+    except OSError as error:
+        return Unreadable("file without access", str(error))
 
 
 def _tracks(name: str, header: HeaderFacts) -> Iterable[Finding]:

@@ -184,18 +184,20 @@ class _Process:
         connection = self._ready_connection()
         connection.send(media)
         end = time.monotonic() + self._timeout_s
-        too_late, doing = _Answer.UNREADABLE, " of reading; see to the storage"
+        if_late, remedy = _Answer.UNREADABLE, " of reading; see to the storage"
         while connection.poll(max(end - time.monotonic(), 0.0)):
             answer, value = connection.recv()
             if answer is _Answer.READ:
-                too_late, doing = _Answer.REFUSED, "; fetch it again"
+                if_late, remedy = _Answer.REFUSED, "; fetch it again"
+                end = time.monotonic() + self._timeout_s  # decoding has its own time
                 continue
             if answer is _Answer.BROKEN:
                 self.stop()
+                answer = if_late
                 value = f"unexpected {value}; fetch it again (the worker's log has the whole error)"
             return answer, value
         self.stop()
-        return too_late, f"gave up after {self._timeout_s:g} s{doing} or raise extract.timeout_s"
+        return if_late, f"gave up after {self._timeout_s:g} s{remedy} or raise extract.timeout_s"
 
     def _ready_connection(self) -> Connection:
         """A process that can take a file at once: its start is no file's time."""
@@ -212,7 +214,7 @@ class _Process:
 
 
 class _Answer(Enum):
-    """What a process says: that it is ready, then one answer a file."""
+    """What a process says: that it is ready, then `READ` and one answer a file."""
 
     READY = auto()
     READ = auto()

@@ -186,7 +186,7 @@ def _track(stream: VideoStream | AudioStream | None, zero_s: float) -> TrackFact
     return TrackFacts(
         codec=context.name if context else None,
         start_s=None if start is None else start - zero_s,
-        duration_s=_seconds(stream.duration, stream.time_base) or _tagged_s(stream),
+        duration_s=_seconds(stream.duration, stream.time_base) or _tagged_s(stream, start or 0.0),
     )
 
 
@@ -194,10 +194,10 @@ def _seconds(ticks: int | None, base: Fraction | None) -> float | None:
     return None if ticks is None or base is None else float(ticks * base)
 
 
-def _tagged_s(stream: VideoStream | AudioStream) -> float | None:
-    """The length of a track of a Matroska file, which has it as a tag, such as 00:00:10.006."""
+def _tagged_s(stream: VideoStream | AudioStream, start: float) -> float | None:
+    """Length of a track of a Matroska file, whose end is a tag such as DURATION=00:00:10.006."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
     if tag is None:
         return None
     hours, minutes, seconds = tag.groups()
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start

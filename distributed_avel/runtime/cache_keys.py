@@ -29,11 +29,11 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "extract.weights_dir": "the sha256 of the weights is hashed instead",
         "extract.max_failed_fraction": "every run compares it with the failures",
         "refine.num_actors": "the scores of a video do not depend on what an actor scored before",
-        "sweep.num_best": "which trials there are, not what one of them comes to",
-        "sweep.num_seeds": "which trials there are, not what one of them comes to",
+        "sweep.num_best": "which trials there are, not the result of one",
+        "sweep.num_seeds": "which trials there are, not the result of one",
         "sweep.max_concurrent": "how many trials run at once",
         "sweep.gpus_per_trial": "how many trials share a GPU; train.use_gpu says whether they do",
-        "sweep.max_retries": "a trial that is run again comes to the same",
+        "sweep.max_retries": "a trial that is run again gives the same result",
     }
 )
 """Settings, or whole sections, that no result depends on, each with the reason."""

@@ -107,7 +107,7 @@ def find_media(videos: VideoSet, root: Location) -> MediaFiles:
         raise StorageError(f"data.root: {root} cannot be read ({error})") from None
     found = list(zip(files, infos, strict=True))
     missing = frozenset(file for file, info in found if info.type == pafs.FileType.NotFound)
-    if len(missing) == len(files):
+    if files and len(missing) == len(files):
         raise DatasetError(
             f"data.root: none of the {len(files)} files is in {root}, such as {files[0]}; name the "
             "folder that has them, or bring it back"

@@ -32,7 +32,8 @@ RETRY_S = (1.0, 2.0, 4.0, 8.0)
 
 _FAILED_PARTS = "failed"
 _MISSING = Failed(NO_FILE, 0.0)
-_SHOWN = 10
+_UNREAD = Failed("not read yet", 0.0, is_unreadable=True)
+_MAX_LISTED = 10
 FAILURES_FILE = "failures.parquet"
 
 _INDEX = pa.schema([("video_id", pa.string()), ("part", pa.string())])
@@ -46,6 +47,7 @@ class ExtractWorker:
     Args:
         missing: Files that are known to be missing. Others that cannot be read are tried again,
             and a unit with one of them is not finished.
+        retry_s: Waits before they are tried again, in seconds.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ExtractWorker:
         num_processes: int,
         timeout_s: float,
         missing: AbstractSet[str] = frozenset(),
+        retry_s: Sequence[float] = RETRY_S,
     ) -> None:
         self._processes = DecodingProcesses(
             make_extractor, num_processes=num_processes, timeout_s=timeout_s
@@ -65,6 +68,7 @@ class ExtractWorker:
         shapes = self._extractor.shapes
         self._schema = features_schema(shapes.audio, shapes.visual)
         self._root, self._missing = root, missing
+        self._retry_s, self._timeout_s = retry_s, timeout_s
         self._lock = Lock()
 
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
@@ -86,33 +90,29 @@ class ExtractWorker:
         }
 
     def _prepare_all(self, videos: Sequence[Mapping[str, str]]) -> list[Any]:
-        """Prepare the videos of a unit, those again that cannot be read.
+        """Prepare the videos of a unit; retry files that cannot be read.
+
+        Retries end early when reading has taken long, as it does from a storage that hangs.
 
         Raises:
-            StorageError: Some cannot be read in the end.
-            ArtifactError: None can, so that the storage itself must be away.
+            StorageError: Some files cannot be read; a line for each.
         """
-        results: list[Any] = [_MISSING if v["uri"] in self._missing else None for v in videos]
-        for wait_s in (0.0, *RETRY_S):
-            time.sleep(wait_s)
-            tried = [n for n, r in enumerate(results) if r is None or _is_unreadable(r)]
-            if not tried:
-                return results
-            futures = [self._processes.prepare(self._root / videos[n]["uri"]) for n in tried]
-            for number, future in zip(tried, futures, strict=True):
+        results = [_MISSING if v["uri"] in self._missing else _UNREAD for v in videos]
+        waits, end = iter(self._retry_s), time.monotonic() + sum(self._retry_s) + self._timeout_s
+        while unread := [n for n, result in enumerate(results) if _is_unreadable(result)]:
+            if results[unread[0]] is not _UNREAD:  # not the first round
+                wait_s = next(waits, None)
+                if wait_s is None or time.monotonic() > end:
+                    raise StorageError(
+                        "\n".join(
+                            f"{self._root / videos[n]['uri']}: {results[n].reason}" for n in unread
+                        )
+                    )
+                time.sleep(wait_s)
+            futures = [self._processes.prepare(self._root / videos[n]["uri"]) for n in unread]
+            for number, future in zip(unread, futures, strict=True):
                 results[number] = future.result()
-        away = [
-            (v["uri"], r.reason) for v, r in zip(videos, results, strict=True) if _is_unreadable(r)
-        ]
-        if not away:
-            return results
-        if len(away) > 1 and len(away) == len(videos):
-            uri, reason = away[0]
-            raise ArtifactError(
-                f"data.root: no file of {self._root} can be read now, such as {uri}: {reason}; "
-                "bring the storage back and run the same command again: what is extracted is kept"
-            )
-        raise StorageError("\n".join(f"{self._root / uri}: {reason}" for uri, reason in away))
+        return results
 
     def close(self) -> None:
         """End the decoding processes."""
@@ -138,18 +138,20 @@ def extract(
     out: Location,
     make_extractor: MakeExtractor | None = None,
     missing: AbstractSet[str] = frozenset(),
+    retry_s: Sequence[float] = RETRY_S,
 ) -> dict[str, Any]:
     """Extract the features of all videos into `out`, and list what failed.
 
     Args:
         make_extractor: How a process builds its extractor, if not as `config` says.
         missing: Files that are known to be missing; they are failures.
+        retry_s: Waits before files that cannot be read are tried again, in seconds.
 
     Returns:
         Counts and shapes for the manifest.
 
     Raises:
-        ArtifactError: Some or all files cannot be read, though they are not missing. What is
+        ArtifactError: Some files cannot be read, though they are not missing. What is
             extracted is kept, and the same call does the rest.
     """
     make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
@@ -161,6 +163,7 @@ def extract(
         num_processes=config.cpus_per_actor,
         timeout_s=config.timeout_s,
         missing=missing,
+        retry_s=retry_s,
     )
     pool = Pool(
         num_actors=config.num_actors,
@@ -172,12 +175,13 @@ def extract(
         run_units("extract", cut_into_units(rows, config.unit_size), make_worker, out, pool)
     except StorageError as error:
         lines = str(error).splitlines()
-        shown = lines[:_SHOWN] + ([f"and {len(lines) - _SHOWN} more"] if lines[_SHOWN:] else [])
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more"]
         raise ArtifactError(
-            f"{len(lines)} media files cannot be read, {len(RETRY_S)} times again included:\n  "
-            + "\n  ".join(shown)
-            + "\nbring them back, or take them out of the annotations, and run the same command "
-            "again: what is extracted is kept"
+            f"{root}: these files cannot be read, after {len(retry_s)} retries:\n  "
+            + "\n  ".join(lines)
+            + "\nbring them back unchanged and run the same command again, which goes on with what "
+            "is extracted; or take them out of the annotations, to extract all others anew"
         ) from None
     failures = pa.concat_tables(
         [FAILURES.empty_table(), *_map(_read_failures, (out / _FAILED_PARTS).children())]
@@ -186,6 +190,11 @@ def extract(
     index = pa.concat_tables([_INDEX.empty_table(), *_map(_index, (out / PARTS).children())])
     _refuse_lost_rows(rows, index, failures, out)
     (out / INDEX).write_table(index)
+    if failures.num_rows:
+        say(
+            f"extract: {failures.num_rows} of {rows.num_rows} videos failed, see "
+            f"{out / FAILURES_FILE}"
+        )
     shapes = make_extractor().shapes
     return {
         "num_videos": index.num_rows,
@@ -227,10 +236,6 @@ def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConf
         DatasetError: The message has the commonest reasons.
     """
     failures = (out / FAILURES_FILE).read_table()
-    if failures.num_rows:
-        say(
-            f"extract: {failures.num_rows} of {num_videos} videos failed, see {out}/{FAILURES_FILE}"
-        )
     if failures.num_rows <= config.max_failed_fraction * num_videos:
         return
     reasons = Counter(failures["error"].to_pylist()).most_common(5)
@@ -240,5 +245,5 @@ def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConf
         f"extract.max_failed_fraction {config.max_failed_fraction:g}:\n"
         + "\n".join(lines)
         + f"\nsee {out / FAILURES_FILE}; repair the files or raise "
-        "extract.max_failed_fraction, and run the same command again"
+        f"extract.max_failed_fraction (to try the same files again, remove {out})"
     )

@@ -3,9 +3,8 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Protocol, TypeVar
 
 import ray
@@ -17,6 +16,7 @@ from distributed_avel.redaction import redact
 _LINE_EVERY_S = 5.0
 _MIN_S = 1.0
 _WATCH_EVERY_S = 0.5
+_LAST_WATCH_S = 10.0
 
 Result = TypeVar("Result")
 
@@ -35,10 +35,10 @@ def messages(board: Any) -> list[dict[str, Any]]:
 
 
 def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
-    """Make a call, and call `watch` from another thread until it returns, and once afterwards.
+    """Make a call; call `watch` from another thread until it returns, and once afterwards.
 
-    The call is made in this thread: when a signal ends the program, no thread is left that waits
-    for Ray. One that did could end the process with status 1 while Ray shuts down.
+    The call is made in this thread. A thread that waited for Ray could end a job with status 1
+    while a signal shuts Ray down.
     """
     returned = Event()
 
@@ -46,13 +46,13 @@ def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
         while not returned.wait(_WATCH_EVERY_S):
             watch()
 
-    with ThreadPoolExecutor(1) as threads:
-        watching = threads.submit(keep_watching)
-        try:
-            result = call()
-        finally:
-            returned.set()
-        watching.result()
+    watcher = Thread(target=keep_watching, daemon=True)
+    try:
+        watcher.start()
+        result = call()
+    finally:
+        returned.set()
+        watcher.join(_LAST_WATCH_S)
     watch()
     return result
 

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -106,7 +106,10 @@ def _start_local(config: ClusterConfig) -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    os.write(2, b"SIGTERM: stopping; the same command goes on from here\n")  # print may be in use
+    with suppress(OSError):
+        os.write(
+            2, b"SIGTERM: stopping; the same command goes on from here\n"
+        )  # print may be in use
     raise KeyboardInterrupt(f"signal {signum}")
 
 

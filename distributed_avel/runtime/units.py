@@ -26,6 +26,9 @@ UNIT = "unit"
 _UNITS = "units"
 _TABLE = "table"
 
+_MAX_UNDONE_IN_A_ROW = 4
+"""The storage must be gone where so many units in a row cannot be done: others are not tried."""
+
 
 class UnitWorker(Protocol):
     """What an actor holds: an ordinary class, so that its tests need no Ray."""
@@ -137,10 +140,15 @@ def run_units(
     with progress(stage, total, "videos", already=done) as report:
         do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
         undone: list[str] = []
+        in_a_row = 0
         for summary in do:
             if summary["error"] == StorageError.__name__:
                 undone.append(summary["message"])
+                in_a_row += 1
+                if in_a_row == _MAX_UNDONE_IN_A_ROW:
+                    break
                 continue
+            in_a_row = 0
             if summary["error"]:
                 raise getattr(errors, summary["error"])(summary["message"])
             done += summary["rows"]
@@ -168,8 +176,7 @@ def _stream(
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    # A unit is one row, and a block: map_batches with GPUs wants a batch size, by which it could
-    # join units.
+    # A unit is one row. map_batches requires a batch size with GPUs, and could then join units.
     rows = [pa.table({_TABLE: [_to_stream(unit)]}) for unit in units]
     actor: Any = _UnitActor  # the annotation of map knows functions only
     summaries = ray.data.from_arrow(rows).map(

@@ -68,8 +68,8 @@ FOUND = {
     "short.mp4": ["media file too short"] * 2,
     "short_sound.mkv": ["media file too short"],
     "late_pictures.mp4": ["media file too short", "media file cut off"],
-    "text.mp4": ["unreadable media file"],
-    "no_index.mp4": ["unreadable media file"],
+    "text.mp4": ["unusable media file"],
+    "no_index.mp4": ["unusable media file"],
 }
 
 
