@@ -141,10 +141,10 @@ def threshold_for_share(
 ) -> float:
     """Return the tau that removes this part of the (window, labelled class) pairs.
 
-    Applied to the windows that Step 3 is trained on, with the share that is right on the
-    validation split, the pseudo-labels have the true prevalence: as many labels are removed
-    wrongly as are left wrongly. How sure the base model is of videos that it was trained on does
-    not matter, while a tau that is best for validation windows removes almost nothing there.
+    Step 3 is trained on the windows of the training videos. There, tau removes the share of labels
+    that is wrong on the validation split, so that the pseudo-labels have the true prevalence, if
+    the splits agree in it. The base model is surer of the videos that it was trained on: a tau
+    that is best for validation windows removes almost nothing there.
 
     Args:
         scores_VWK: Z-hat of the training videos.
