@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +118,9 @@ def descendants(pid: int) -> set[int]:
     """All processes below a process, now."""
     found = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            found |= {child} | descendants(child)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            for child in map(int, children.read_text().split()):
+                found |= {child} | descendants(child)
     return found
 
 

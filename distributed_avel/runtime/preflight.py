@@ -39,6 +39,9 @@ _ANSWER_S = 5.0
 _STORAGE_S = 10.0
 """The same for storage: the clients of object stores try again and again, for over a minute."""
 
+_RENDERED = "demo"
+"""The data set that is written to `data.root` where it is missing."""
+
 _PROBE = ".probe"
 _PROBE_BYTES = 1 << 16
 _MAX_REASON_CHARS = 300
@@ -58,7 +61,7 @@ def check_before_start(config: RunConfig) -> None:
     run_dir = Location.at(config.resolved_run_dir)
     _within(_STORAGE_S, "run_dir", run_dir, lambda: _write_and_remove(run_dir))
     for key, uri in (("data.root", config.data.root), ("data.split", config.data.split)):
-        if uri is not None and needs_root(config.data.dataset):
+        if uri is not None and needs_root(config.data.dataset) and config.data.dataset != _RENDERED:
             place = Location.at(uri)
             _within(_STORAGE_S, key, place, lambda place=place: _refuse_missing(place))
     if config.tracking.enabled:
@@ -120,11 +123,15 @@ def _within(seconds: float, key: str, place: Location, check: Callable[[], None]
 def _write_and_remove(folder: Location) -> None:
     fs, path = _impatient(folder.fs), (folder / _PROBE).path
     with storage_errors("written", folder):
+        is_new = folder.is_local and not Path(folder.path).exists()
         fs.create_dir(folder.path, recursive=True)
         with fs.open_output_stream(path) as stream:
             stream.write(bytes(_PROBE_BYTES))
     with suppress(OSError):  # nothing else here is removed, so one may not be allowed to
         fs.delete_file(path)
+    if is_new:
+        with suppress(OSError):  # somebody else put something there
+            Path(folder.path).rmdir()
 
 
 def _impatient(fs: pafs.FileSystem) -> pafs.FileSystem:

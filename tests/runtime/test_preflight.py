@@ -27,6 +27,12 @@ JOB = Path(__file__).parents[2] / "jobs" / "pipeline.py"
 FEW_S = 15
 
 
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch):
+    """As at the start of a job: another test of this process may have left Ray running."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+
 @pytest.fixture
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as opened:
@@ -80,8 +86,12 @@ def refused(kind: type[AvelError], *words: str):
 
 
 def test_what_is_all_right_passes_and_leaves_no_probe(tmp_path):
-    check_before_start(config_of(tmp_path, tracking={"uri": store_in(tmp_path)}))
+    config = config_of(tmp_path, tracking={"uri": store_in(tmp_path)})
 
+    check_before_start(config)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    check_before_start(config)
     assert list((tmp_path / "run").iterdir()) == []
 
 
