@@ -1,4 +1,4 @@
-"""Where stages keep what they made, on any file system that pyarrow knows.
+"""Stage results and their files, on any file system that pyarrow knows.
 
 A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json` with the
 size and the sha256 of every file, then the marker `DONE`. The fingerprint hashes what the result
@@ -71,7 +71,7 @@ class Location:
         return self.uri
 
     def __truediv__(self, name: str) -> "Location":
-        """What lies below, never outside.
+        """Return a file or folder below this one.
 
         Raises:
             ArtifactError: `name` is absolute or climbs out with `..`.
@@ -102,11 +102,11 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether other programs can open `path` as it is."""
+        """True on the local file system, where other programs can open `path` too."""
         return isinstance(self.fs, pafs.LocalFileSystem)
 
     def exists(self) -> bool:
-        """Whether there is a file or folder.
+        """Return True if the file or folder exists.
 
         Raises:
             FileSystemError: The file system does not say.
@@ -189,7 +189,7 @@ class Location:
 
 
 def _has_foreign_type(kind: pa.DataType) -> bool:
-    """Whether a column holds an extension type, such as Ray's pickled objects, at any depth."""
+    """Return True if a type is or contains an extension type, such as Ray's pickled objects."""
     if isinstance(kind, pa.BaseExtensionType):
         return not isinstance(kind, pa.FixedShapeTensorType)
     if pa.types.is_dictionary(kind):
@@ -199,7 +199,7 @@ def _has_foreign_type(kind: pa.DataType) -> bool:
 
 @contextmanager
 def storage_errors(what: Literal["read", "written"], location: Location) -> Iterator[None]:
-    """Tell errors of the file system as a user's; that a file to read is not there passes."""
+    """Turn file-system errors into `FileSystemError`, except for a missing file to read."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -215,7 +215,7 @@ def storage_errors(what: Literal["read", "written"], location: Location) -> Iter
 def storage_error(
     what: Literal["read", "written"], location: Location, error: OSError
 ) -> FileSystemError:
-    """What a person is told of an error of a file system: the place, the reason, a remedy."""
+    """Describe a file-system error to the user: place, reason and remedy."""
     reason = redact(" ".join(str(error).split()))[:_MAX_REASON_CHARS]
     remedy = "see to its permissions, the disk, the network or the credentials"
     if error.errno in _NO_SPACE or "No space left" in reason:
@@ -298,11 +298,11 @@ class Stage:
         return self.run_dir / self.name / self.fingerprint
 
     def is_done(self) -> bool:
-        """Whether the result is complete, and every file as it was written."""
+        """Return True if the result is complete and every file matches the manifest."""
         return self._state()[0] == "done"
 
     def damage(self) -> str | None:
-        """What is wrong with a result that was finished, in a few words; None if nothing is."""
+        """Describe the damage of a finished result; None if it is intact or not finished."""
         return self._state()[1]
 
     def begin(self) -> None:
@@ -353,7 +353,7 @@ class Stage:
         return manifest
 
     def why_not_done(self) -> str:
-        """What differs from the most similar result that exists, in one line."""
+        """Explain in one line why the stage has to run: its damage, or the changed settings."""
         if damage := self.damage():
             return damage
         if (self.location / "depends.json").exists():
@@ -370,7 +370,7 @@ class Stage:
         return "; ".join(min(changes, key=len))
 
     def _state(self) -> tuple[Literal["done", "no marker", "damaged", "not done"], str | None]:
-        """Whether the result can be used, and what is damaged if not.
+        """State of the result, and a description of its damage.
 
         Contents are read once in a process, and again when size or time of a file changes.
         """
@@ -387,7 +387,7 @@ class Stage:
         return "done", None
 
     def _compare(self, found: Mapping[str, tuple[int, Any]]) -> str | None:
-        """The first file that is not as the manifest has it, and how."""
+        """Describe the first file that differs from the manifest; None if all match."""
         if _MANIFEST not in found:
             return f"{_MANIFEST} is missing"
         if found.get(_MARKER, (0, None))[0]:

@@ -1,4 +1,4 @@
-"""What all jobs share: settings from YAML and the command line, and errors a person can read."""
+"""Command-line entry of all jobs: settings from YAML and options, and readable errors."""
 
 import dataclasses
 import errno
@@ -145,7 +145,7 @@ def _same(value: Any) -> Any:
 
 
 def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
-    """How an option of this type is shown and split into words; what they mean is checked later."""
+    """Parsing rule of an option that keeps its words unchecked, for validation afterwards."""
     origin = get_origin(kind)
 
     def read(words: list[str]) -> Any:
