@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from distributed_avel.artifacts import Location
+from tests.ray.small_runs import SMALL_RUN
 from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -26,16 +27,9 @@ def command(tmp_path) -> list[str]:
     options = {
         "--run-dir": tmp_path / "run",
         "--tracking.uri": store_in(tmp_path),
-        "--arms": "base",
-        "--data.dataset": "synthetic",
-        "--data.synthetic.num-train": 28,
-        "--data.synthetic.num-event-free": 2,
-        "--data.synthetic.num-val": 28,
-        "--data.synthetic.num-test": 28,
-        "--model.hidden-size": 8,
+        **SMALL_RUN,
         "--train.base-epochs": NUM_EPOCHS,
         "--train.report-every": 50,
-        "--train.cpus-per-worker": 1,
     }
     return [sys.executable, str(JOB), *(str(part) for pair in options.items() for part in pair)]
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ray.small_runs import SMALL_RUN
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(800)]
 
 ROOT = Path(__file__).parents[2]
@@ -106,16 +108,9 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     options = {
         "--run-dir": run,
         "--tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-        "--arms": "base",
-        "--data.dataset": "synthetic",
-        "--data.synthetic.num-train": 28,
-        "--data.synthetic.num-event-free": 2,
-        "--data.synthetic.num-val": 28,
-        "--data.synthetic.num-test": 28,
-        "--model.hidden-size": 8,
+        **SMALL_RUN,
         "--train.base-epochs": 1000,
         "--train.report-every": 50,
-        "--train.cpus-per-worker": 1,
     }
     entry = ["--working-dir", str(working_dir), "--", "python", "jobs/pipeline.py"]
     command = [*entry, *(str(part) for pair in options.items() for part in pair)]

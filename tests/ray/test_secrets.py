@@ -9,22 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.ray.small_runs import SMALL_RUN
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 HUSH = "hush" + secrets.token_hex(6)
 
-TINY = {
-    "--data.dataset": "synthetic",
-    "--data.synthetic.num-train": 28,
-    "--data.synthetic.num-event-free": 2,
-    "--data.synthetic.num-val": 28,
-    "--data.synthetic.num-test": 28,
-    "--model.hidden-size": 8,
-    "--train.base-epochs": 1,
-    "--train.cpus-per-worker": 1,
-    "--arms": "base",
-}
+TINY = {**SMALL_RUN, "--train.base-epochs": 1}
 
 
 @pytest.fixture
