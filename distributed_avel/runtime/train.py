@@ -1,8 +1,8 @@
-"""Training on Ray Train: one worker is set up, told to run epochs, and reports.
+"""Training on Ray, with one worker or with the workers of Ray Train.
 
-No mathematics here. A worker differs from a plain single-process run in four
-ways only: the objective is wrapped in DDP, each global batch is shared out, sums are added up
-over the workers, and rank 0 alone writes files.
+No mathematics here. One of several workers differs from a single one in four ways only: its
+objective is wrapped in DDP, each global batch is divided among the workers, sums are added up
+over them, and rank 0 alone writes files.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,12 @@ import ray.train
 import ray.train.torch
 import torch
 from numpy.typing import NDArray
+from ray.exceptions import RayTaskError
 
 from distributed_avel.arms import WindowLabels
 from distributed_avel.artifacts import Location, remove_folder, storage_error
 from distributed_avel.config import ModelConfig, TrainConfig
-from distributed_avel.errors import ArtifactError, AvelError, DatasetError
+from distributed_avel.errors import ArtifactError, AvelError, DatasetError, StorageError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel, create
 from distributed_avel.randomness import derive
@@ -165,9 +166,51 @@ def train(job: TrainJob, out: Location) -> None:
     """Train, and leave the targets, the weights and the learning curves in `out`.
 
     Interrupted, it goes on from the last checkpoint; the checkpoints are removed at the end.
+
+    Several workers are those of Ray Train. A single one is a Ray task, whose process may have
+    loaded torch for an earlier training; its weights are the same, bit for bit.
     """
     (out / TARGETS_FILE).write_table(job.targets_table())
     board = ProgressBoard.remote()
+    run = _train_in_task if job.config.num_workers == 1 else train_with_ray_train
+    with progress(job.stage, job.num_epochs, "epochs") as report:
+        try:
+            watched(lambda: run(job, out, board), lambda: _show(board, report, job.task.criterion))
+        except (ray.train.TrainingFailedError, RayTaskError) as error:
+            mistake = _mistake(error, out)
+            if mistake is None:
+                raise
+            raise mistake from None
+    remove_folder(out / _CHECKPOINTS)
+
+
+def _train_in_task(job: TrainJob, out: Location, board: Any) -> None:
+    """Train with one worker; a process that dies is replaced by one that goes on."""
+    task = ray.remote(_train_in_this_process).options(
+        name=_train_in_task.__name__,
+        num_cpus=job.config.cpus_per_worker,
+        num_gpus=int(job.config.use_gpu),
+        max_retries=_MAX_FAILURES,
+        retry_exceptions=[OSError, StorageError],
+    )
+    ray.get(task.remote(job, out, board))
+
+
+def _train_in_this_process(job: TrainJob, out: Location, board: Any) -> None:
+    """Body of the task."""
+
+    def show(stage: str, epoch: int, metrics: dict[str, float]) -> None:
+        board.put.remote({"epoch": epoch, "metrics": metrics})
+
+    _train_alone(job, out, show)
+
+
+def train_with_ray_train(job: TrainJob, out: Location, board: Any) -> None:
+    """Train with the workers of Ray Train, as many as the configuration says.
+
+    Args:
+        board: Where rank 0 leaves a message after each epoch.
+    """
     trainer = _Trainer(
         _train_worker,
         train_loop_config={"job": job, "out": out, "board": board},
@@ -187,15 +230,7 @@ def train(job: TrainJob, out: Location) -> None:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    with progress(job.stage, job.num_epochs, "epochs") as report:
-        try:
-            watched(trainer.fit, lambda: _show(board, report, job.task.criterion))
-        except ray.train.TrainingFailedError as error:
-            mistake = _mistake(error, out)
-            if mistake is None:
-                raise
-            raise mistake from None
-    remove_folder(out / _CHECKPOINTS)
+    trainer.fit()
 
 
 class _Trainer(ray.train.torch.TorchTrainer):
@@ -205,10 +240,10 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def _mistake(error: ray.train.TrainingFailedError, out: Location) -> AvelError | None:
-    """What a user can mend of what Ray Train has tried in vain: storage, or a loss that grows."""
+def _mistake(error: Exception, out: Location) -> AvelError | None:
+    """What a user can mend of what Ray has tried in vain: storage, or a loss that grows."""
     causes = [*getattr(error, "worker_failures", {}).values()]
-    causes.append(getattr(error, "controller_failure", None))
+    causes += [getattr(error, name, None) for name in ("controller_failure", "cause")]
     for cause in causes:
         if isinstance(cause, AvelError):
             return cause
@@ -230,6 +265,10 @@ def _show(board: Any, report: Callable[[int, str], None], criterion: Sequence[st
 def train_here(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
     """What `train` does with one worker, in this process; the weights are the same."""
     (out / TARGETS_FILE).write_table(job.targets_table())
+    _train_alone(job, out, watch)
+
+
+def _train_alone(job: TrainJob, out: Location, watch: Watch | None) -> None:
     device = torch.device("cuda" if job.config.use_gpu else "cpu")
     team = Alone(job.stage, out, device, watch)
     _run_epochs(job, team, out)

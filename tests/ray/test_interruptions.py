@@ -21,8 +21,14 @@ JOB = Path(__file__).parents[2] / "jobs" / "pipeline.py"
 NUM_EPOCHS = 1000
 
 
+@pytest.fixture(params=[1, 2], ids=["a task", "Ray Train"])
+def num_workers(request) -> int:
+    """A single worker is a Ray task; several are those of Ray Train."""
+    return request.param
+
+
 @pytest.fixture
-def command(tmp_path) -> list[str]:
+def command(tmp_path, num_workers) -> list[str]:
     """A pipeline whose Step 1 takes long enough to be killed."""
     options = {
         "--run-dir": tmp_path / "run",
@@ -30,12 +36,14 @@ def command(tmp_path) -> list[str]:
         **SMALL_RUN,
         "--train.base-epochs": NUM_EPOCHS,
         "--train.report-every": 50,
+        "--train.num-workers": num_workers,
     }
     return [sys.executable, str(JOB), *(str(part) for pair in options.items() for part in pair)]
 
 
 def checkpoints(run: Path) -> list[Path]:
-    return list(run.glob("base/*/ray/checkpoint_*/state.pt"))
+    """The last checkpoint, of a task or of Ray Train."""
+    return [*run.glob("base/*/state.pt"), *run.glob("base/*/ray/checkpoint_*/state.pt")]
 
 
 def wait_for(condition, seconds: float, what: str) -> None:
@@ -45,6 +53,7 @@ def wait_for(condition, seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize("num_workers", [1], indirect=True)
 def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     run = tmp_path / "run"
     with (tmp_path / "first.log").open("w") as log:
@@ -72,7 +81,11 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     assert np.isfinite([row["value"] for row in losses]).all()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "num_workers"),
+    [(signal.SIGTERM, 1), (signal.SIGINT, 2)],  # Ray Train has its own handler of the latter
+    indirect=["num_workers"],
+)
 def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: checkpoints(tmp_path / "run"), 240, "a checkpoint")
@@ -87,7 +100,9 @@ def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
         os.killpg(driver.pid, 0)
 
 
-def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(command, tmp_path):
+def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(
+    command, tmp_path, num_workers
+):
     run = tmp_path / "run"
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
@@ -96,9 +111,9 @@ def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(com
     victims = [
         process
         for process in psutil.Process(driver.pid).children(recursive=True)
-        if "TrainWorker" in " ".join(process.cmdline())
+        if process.cmdline()[0].startswith(("ray::_train_in_task", "ray::RayTrainWorker"))
     ]
-    assert len(victims) == 1
+    assert len(victims) == num_workers
     victims[0].kill()
 
     assert driver.wait(timeout=240) == 0, (tmp_path / "log").read_text()

@@ -428,13 +428,3 @@ def test_the_lease_of_a_dead_holder_passes_on(tmp_path):
 
     with LeaseHolder(board)(stage) as is_mine:
         assert is_mine
-
-
-def test_a_stage_computed_in_one_process_is_that_of_ray_train_bit_by_bit(tmp_path):
-    weights = []
-    for name, place in (("here", Place(here=True)), ("ray", Place())):
-        config = RunConfig.model_validate({**RUN, "run_dir": str(tmp_path / name)})
-        stage = Pipeline(config, untracked(), place=place).retrain(auxiliary=True)
-        weights.append((stage.location / "model.safetensors").read_bytes())
-
-    assert weights[0] == weights[1]
