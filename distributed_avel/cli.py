@@ -2,10 +2,11 @@
 
 import dataclasses
 import errno
+import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +45,7 @@ _CONFIG_HELP = "Every option may also stand in a YAML file: --config PATH. Optio
 
 def run_job(
     job: Callable[[AnyRun], int | None],
-    argv: list[str],
+    argv: Sequence[str],
     description: str | None,
     kind: type[AnyRun] = RunConfig,
 ) -> int:
@@ -89,7 +90,7 @@ def _show_bug_of_thread(bug: threading.ExceptHookArgs) -> None:
 
 
 def read_config(
-    argv: list[str], description: str | None = None, kind: type[AnyRun] = RunConfig
+    argv: Sequence[str], description: str | None = None, kind: type[AnyRun] = RunConfig
 ) -> AnyRun:
     """The configuration that these arguments ask for.
 
@@ -102,7 +103,7 @@ def read_config(
     options = tyro.cli(
         _options_of(kind, values),
         args=arguments.options,
-        description=f"{(description or '').strip()}\n\n{_CONFIG_HELP}",
+        description=f"{inspect.cleandoc(description or '')}\n\n{_CONFIG_HELP}",
     )
     values = _merged(values, dataclasses.asdict(options))
     _add_unknown(values, arguments.unknown)

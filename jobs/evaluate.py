@@ -1,14 +1,8 @@
-"""Evaluation: all arms on the test split, and the report page.
-
-    python jobs/evaluate.py --config configs/ave.yaml --data.root DIR
-
-Writes RUN_DIR/results.json, predictions.parquet and report.html.
-"""
+"""Evaluation, as `avel evaluate`: an entry for `ray job submit -- python jobs/evaluate.py`."""
 
 import sys
 
-from distributed_avel.cli import run_job
-from distributed_avel.run import run_evaluate
+from distributed_avel.commands import evaluate
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(run_evaluate, sys.argv[1:], __doc__))
+    raise SystemExit(evaluate(sys.argv[1:]))

@@ -1,14 +1,8 @@
-"""Features: decode the videos and extract aligned audio and visual features.
-
-    python jobs/extract.py --config configs/ave.yaml --data.root DIR
-
-Writes RUN_DIR/data and RUN_DIR/extract; what could not be used is in failures.parquet.
-"""
+"""Features, as `avel extract`: an entry for `ray job submit -- python jobs/extract.py`."""
 
 import sys
 
-from distributed_avel.cli import run_job
-from distributed_avel.run import run_extract
+from distributed_avel.commands import extract
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(run_extract, sys.argv[1:], __doc__))
+    raise SystemExit(extract(sys.argv[1:]))

@@ -1,15 +1,8 @@
-"""Step 3: train from scratch on the refined pseudo-labels.
-
-    python jobs/retrain.py --config configs/ave.yaml --data.root DIR
-
-Reads the window probabilities and the features; writes weights and learning curves under
-RUN_DIR/retrain.
-"""
+"""Step 3, as `avel retrain`: an entry for `ray job submit -- python jobs/retrain.py`."""
 
 import sys
 
-from distributed_avel.cli import run_job
-from distributed_avel.run import run_retrain
+from distributed_avel.commands import retrain
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(run_retrain, sys.argv[1:], __doc__))
+    raise SystemExit(retrain(sys.argv[1:]))

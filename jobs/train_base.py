@@ -1,15 +1,8 @@
-"""Step 1: train the base models on video-level labels.
-
-    python jobs/train_base.py --config configs/ave.yaml --data.root DIR
-
-Reads the features; writes weights and learning curves under RUN_DIR/base, with or without the
-auxiliary loss, as the arms need it.
-"""
+"""Step 1, as `avel train-base`: an entry for `ray job submit -- python jobs/train_base.py`."""
 
 import sys
 
-from distributed_avel.cli import run_job
-from distributed_avel.run import run_base
+from distributed_avel.commands import train_base
 
 if __name__ == "__main__":
-    raise SystemExit(run_job(run_base, sys.argv[1:], __doc__))
+    raise SystemExit(train_base(sys.argv[1:]))

@@ -6,7 +6,7 @@ reported together with all other problems of the configuration.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, get_origin
@@ -51,7 +51,7 @@ class Arguments:
     unknown: list[str] = field(default_factory=list)
 
 
-def read_arguments(argv: list[str], section: type[Config]) -> Arguments:
+def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
     """Tell the options of `section` from words that are none, without reading their values."""
     known = {CONFIG: _Option(CONFIG, "one"), **dict(_options(section))}
     read = Arguments()

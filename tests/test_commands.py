@@ -1,0 +1,72 @@
+"""The console command `avel` and the files in `jobs/`, which run the same functions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distributed_avel import __version__
+from distributed_avel.cli import USER_ERROR
+from distributed_avel.commands import COMMANDS, main
+
+JOBS = Path(__file__).parents[1] / "jobs"
+HEAVY = ("torch", "ray", "mlflow", "librosa", "pandas")
+
+
+def test_the_overview_lists_each_command(capsys):
+    assert main([]) == main(["--help"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    for name in COMMANDS:
+        assert any(line.split()[:1] == [name] for line in lines)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"avel {__version__}\n"
+
+
+def test_an_unknown_command_is_refused_with_those_there_are(capsys):
+    assert main(["runn"]) == USER_ERROR
+
+    line = capsys.readouterr().err
+    assert line.startswith("error: no command 'runn'; there are: run, ")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_refusals_load_none_of_the_heavy_libraries(name, tmp_path):
+    script = (
+        "import sys\n"
+        "from distributed_avel.commands import main\n"
+        "try:\n"
+        "    main([sys.argv[1], sys.argv[2]])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    for argument in ("--help", "--no-such-option=1"):
+        run = subprocess.run(
+            [sys.executable, "-c", script, name, argument],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        assert run.stdout.splitlines()[-1] == "[]", argument
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.py")), ids=lambda path: path.stem)
+def test_each_job_prints_its_help(job, tmp_path):
+    run = subprocess.run(
+        [sys.executable, str(job), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert "--config PATH" in run.stdout
