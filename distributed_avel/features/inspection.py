@@ -151,7 +151,8 @@ def inspect_media(media: bytes, extractor: Extractor) -> Inspection:
         reader=config.reader,
     )
     if sampled.reader != "decord" and config.reader == "auto":
-        reason = why_not(facts)
+        _, *size_hw, _ = sampled.frames_FHW3.shape
+        reason = why_not(facts, (size_hw[0], size_hw[1]))
         notes.append(f"decord is not used: {reason or 'it counts other frames'}")
     frame_times_TS = sampled.times_F[sampled.index_TS]
     if config.sampling == "published":

@@ -26,11 +26,20 @@ _CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _PIXEL_FORMATS = {"yuv420p", "yuvj420p"}
 
 
-def why_not(facts: PictureFacts) -> str | None:
-    """Why decord may give other frames than the container presents; None where it cannot."""
+def why_not(facts: PictureFacts, size_hw: tuple[int, int]) -> str | None:
+    """Why decord may give other pictures than the container presents; None where it cannot.
+
+    Args:
+        size_hw: Height and width to which they are scaled.
+    """
     if find_spec("decord") is None:
         return "decord is not installed (there is no wheel for this platform)"
+    height, width = size_hw
     reasons = (
+        (
+            height == facts.size_hw[0] and width != facts.size_hw[1],
+            "it scales colours in another way where only the width changes",
+        ),
         (facts.container not in _CONTAINERS, f"the container is {facts.container}"),
         (facts.codec not in _CODECS, f"the codec is {facts.codec}"),
         (facts.num_tracks != 1, f"there are {facts.num_tracks} video tracks"),
@@ -80,12 +89,22 @@ class DecordReader(FrameReader):
                 for _ in range(index - position):  # skip_frames() miscounts after open groups
                     reader.next()
                 position = index + 1
-                return reader.next().asnumpy()
+                return self._without_padding(reader.next().asnumpy())
 
         starts_s = self._facts.times_s
         ends_s = (*starts_s[1:], self._facts.end_s)
         for index, (start_s, end_s) in enumerate(zip(starts_s, ends_s, strict=True)):
             yield Frame(start_s, end_s - start_s, partial(picture, index))
+
+    def _without_padding(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture, (H, W, 3).
+
+        FFmpeg pads the rows of a picture. Where the length of a row is a multiple of the width,
+        decord takes the padding for further colours: (16, 16, 6) at 16 x 16 pixels.
+        """
+        height, width = self._size_hw
+        rows = picture.reshape(height, -1)[:, : 3 * width]
+        return rows.reshape(height, width, 3)
 
     def _open(self) -> Any:
         import decord

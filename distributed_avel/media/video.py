@@ -145,7 +145,7 @@ def open_reader(
     """
     if name == "pyav":
         return PyavReader(media, size_hw)
-    reason = why_not(facts)
+    reason = why_not(facts, size_hw)
     if reason is None:
         try:
             return DecordReader(media, size_hw, facts)

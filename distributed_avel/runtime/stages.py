@@ -15,7 +15,7 @@ from distributed_avel.runtime.tracking import Run, Tracker
 
 REVISIONS = {
     "data": 1,
-    "extract": 2,
+    "extract": 3,
     "base": 3,
     "refine": 4,
     "screen": 1,

@@ -134,6 +134,23 @@ def test_both_readers_give_the_same_pixels_wherever_decord_is_used(name, source,
         np.testing.assert_allclose(ours.times_F, theirs.times_F, atol=1e-9)
 
 
+def test_each_size_of_pictures_has_the_pixels_of_pyav(source, tmp_path):
+    """decord pads some widths, and scales colours in another way where only the width changes."""
+    ffmpeg("-i", source, *ENCODED["h264.mp4"], tmp_path / "h264.mp4")
+    media = (tmp_path / "h264.mp4").read_bytes()
+    height, width = sample_frames(media, TEN, 1).frames_FHW3.shape[1:3]
+    widths = [8, 12, 16, 24, 33, 40, 48, 72, 96, 100, 112, 129, 160, 171, 224, 256, 299, 384]
+    sizes = [(64, w) for w in widths] + [(height, w) for w in widths] + [(h, width) for h in widths]
+    readers = set()
+    for size_hw in sizes:
+        ours, theirs = (
+            sample_frames(media, TEN, 1, size_hw, reader=reader) for reader in ("auto", "pyav")
+        )
+        readers.add(ours.reader)
+        np.testing.assert_array_equal(ours.frames_FHW3, theirs.frames_FHW3, err_msg=str(size_hw))
+    assert readers == {"decord", "pyav"}
+
+
 def test_asking_decord_for_frames_by_number_gives_others(source, tmp_path):
     """The reason for reading in order; if this fails, decord has been mended."""
     decord = pytest.importorskip("decord")
