@@ -1,4 +1,6 @@
-"""Options of a pipeline that is small enough for a test: synthetic features, arm `base`."""
+"""Pipelines that are small enough for a test: synthetic features, arm `base`."""
+
+from pathlib import Path
 
 SMALL_RUN = {
     "--arms": "base",
@@ -10,3 +12,8 @@ SMALL_RUN = {
     "--model.hidden-size": 8,
     "--train.cpus-per-worker": 1,
 }
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Checkpoints of Step 1: that of a Ray task, or those of Ray Train."""
+    return [*run.glob("base/*/state.pt"), *run.glob("base/*/ray/checkpoint_*/state.pt")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.small_runs import SMALL_RUN
+from tests.ray.small_runs import SMALL_RUN, checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(800)]
 
@@ -117,7 +117,7 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     submit = ["submit", "--submission-id", "first", "--no-wait", *command]
 
     wait_for(lambda: head.job(*submit).returncode == 0, 180, "the job agent")
-    wait_for(lambda: list(run.glob("base/*/ray/checkpoint_*/state.pt")), 300, "a checkpoint")
+    wait_for(lambda: checkpoints(run), 300, "a checkpoint")
     assert head.job("stop", "first").returncode == 0
     logs = head.job("logs", "first").stdout
     assert "SIGTERM: stopping; the same command goes on from here" in logs
