@@ -17,6 +17,7 @@ from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.refine.pseudo_labels import Threshold, repeated_labels
+from distributed_avel.registry import import_plugins
 from distributed_avel.report.alarms import prediction_warnings
 from distributed_avel.runtime import cache_keys
 from distributed_avel.runtime import data as data_stage
@@ -74,6 +75,7 @@ class Pipeline:
         may_run: tuple[str, ...] = STAGES,
         place: Place | None = None,
     ) -> None:
+        import_plugins(config.plugins)  # where a trial runs, nobody else has done so
         self.config = config
         self._place, self._may_run = place or Place(), may_run
         self.run_dir = Location.at(config.resolved_run_dir)

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 
 from distributed_avel.arms import ARMS, PARSING_ARMS
 from distributed_avel.config import RunConfig
+from distributed_avel.datasets import dataset_reader
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_class
 from distributed_avel.models import model_class
 from distributed_avel.pipeline import STAGES, Pipeline
 from distributed_avel.publish import RESULTS, publish
+from distributed_avel.registry import import_plugins
 from distributed_avel.report.tables import results_table, to_terminal
-from distributed_avel.runtime import data
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.preflight import check_before_start
 from distributed_avel.runtime.progress import say
@@ -71,10 +72,11 @@ def check_names(config: RunConfig) -> None:
         ConfigError: The message has every wrong name and the ones there are.
     """
     checks: list[tuple[Callable[[str], object], str]] = [
-        (data.check_name, config.data.dataset),
+        (dataset_reader, config.data.dataset),
         (extractor_class, config.extract.extractor),
         (model_class, config.model.name),
     ]
+    import_plugins(config.plugins)
     problems = []
     for look_up, name in checks:
         try:

@@ -45,6 +45,10 @@ class RunConfig(Config):
     (LR_dummy); for parsing also with labels of each modality (MA: the exchange of Wu and Yang
     2021, without their contrastive loss)."""
 
+    plugins: tuple[str, ...] = ()
+    """Modules to import, which register models, extractors or data sets of your own. Packages that
+    name theirs as entry points need not be listed."""
+
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()
     model: ModelConfig = ModelConfig()

@@ -13,6 +13,7 @@ from distributed_avel.datasets.base import Split as Split
 from distributed_avel.datasets.base import Video as Video
 from distributed_avel.datasets.base import VideoSet as VideoSet
 from distributed_avel.datasets.base import dataset_names as dataset_names
+from distributed_avel.datasets.base import dataset_reader as dataset_reader
 from distributed_avel.datasets.base import feature_source as feature_source
 from distributed_avel.datasets.base import inspect_dataset as inspect_dataset
 from distributed_avel.datasets.base import load_dataset as load_dataset

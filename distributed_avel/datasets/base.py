@@ -1,9 +1,10 @@
 """Data sets: videos with their labels, and the registry of data set readers.
 
 To add one: write `datasets/<name>.py` with a function from a `DataConfig` to a `VideoSet`,
-decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`. It notes
-mistakes in `Problems` and goes on, so that a user hears of all of them at once. A data set with
-ready-made features registers their reader with `@register_features("<name>")`.
+decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`; or do so in
+a package of your own, see `distributed_avel.registry`. It notes mistakes in `Problems` and goes on,
+so that a user hears of all of them at once. A data set with ready-made features registers their
+reader with `@register_features("<name>")`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from distributed_avel.config import DataConfig
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import read_lines
 from distributed_avel.errors import DatasetError
+from distributed_avel.registry import Registry
 from distributed_avel.schema import VIDEOS
 from distributed_avel.timeline import Timeline
 
@@ -195,7 +197,7 @@ LoadDataset = Callable[[DataConfig, Location, Problems], VideoSet]
 It notes rows that cannot be used in `Problems` and leaves them out, and raises `DatasetError` if it
 cannot go on."""
 
-_DATASETS: dict[str, LoadDataset] = {}
+_DATASETS: Registry[LoadDataset] = Registry("data set", "data.dataset", "distributed_avel.datasets")
 _NEED_NO_ROOT: set[str] = set()
 
 
@@ -207,9 +209,7 @@ def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDat
     """
 
     def register(load: LoadDataset) -> LoadDataset:
-        if name in _DATASETS:
-            raise ValueError(f"data set {name!r} is already registered by {_DATASETS[name]}")
-        _DATASETS[name] = load
+        _DATASETS.register(name, load)
         if not needs_root:
             _NEED_NO_ROOT.add(name)
         return load
@@ -217,8 +217,18 @@ def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDat
     return register
 
 
+def dataset_reader(name: str) -> LoadDataset:
+    """Return the reader of a data set.
+
+    Raises:
+        ConfigError: There is no such data set; the message has the names there are.
+    """
+    return _DATASETS[name]
+
+
 def needs_root(name: str) -> bool:
     """Whether a data set needs `data.root`."""
+    dataset_reader(name)  # that of another package is imported here
     return name not in _NEED_NO_ROOT
 
 
@@ -279,19 +289,21 @@ def register_features(
 
 def feature_source(name: str) -> FeatureSource | None:
     """Return the ready-made features of a data set, or None if they are extracted."""
+    dataset_reader(name)  # that of another package is imported here
     return _FEATURES.get(name)
 
 
 def dataset_names() -> list[str]:
     """Return the names of all data sets, in alphabetical order."""
-    return sorted(_DATASETS)
+    return _DATASETS.names()
 
 
 def load_dataset(config: DataConfig, root: Location) -> VideoSet:
     """Read the data set `config.dataset`, in the split `config.split` if there is one.
 
     Raises:
-        DatasetError: There is no such data set, or it has errors; the message has up to 20.
+        ConfigError: There is no such data set.
+        DatasetError: It has errors; the message has up to 20.
     """
     problems = Problems()
     videos = inspect_dataset(config, root, problems)
@@ -303,16 +315,10 @@ def inspect_dataset(config: DataConfig, root: Location, problems: Problems) -> V
     """Read a data set without its unusable rows, which are noted in `problems`.
 
     Raises:
-        DatasetError: There is no such data set, or its reader cannot go on.
+        ConfigError: There is no such data set.
+        DatasetError: Its reader cannot go on.
     """
-    try:
-        load = _DATASETS[config.dataset]
-    except KeyError:
-        known = ", ".join(dataset_names())
-        raise DatasetError(
-            f"data.dataset: no data set {config.dataset!r}; there are: {known}"
-        ) from None
-    videos = load(config, root, problems)
+    videos = dataset_reader(config.dataset)(config, root, problems)
     return _resplit(videos, Location.at(config.split), problems) if config.split else videos
 
 

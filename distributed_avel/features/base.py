@@ -1,7 +1,8 @@
 """What an extractor is, and the list of those we have.
 
 To add one: write `features/<name>.py` with an `Extractor`, decorate it with
-`@register_extractor("<name>")`, and import it in `features/__init__.py`.
+`@register_extractor("<name>")`, and import it in `features/__init__.py`; or do so in a package of
+your own, see `distributed_avel.registry`.
 
 An extractor works in two halves, so that decoding and a GPU keep each other busy:
 `prepare` runs in a decoding process that can be killed, and returns no more than what
@@ -10,7 +11,7 @@ An extractor works in two halves, so that decoding and a GPU keep each other bus
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError
+from distributed_avel.registry import Registry
 from distributed_avel.timeline import Timeline
 
 
@@ -115,16 +117,16 @@ class Extractor(ABC):
 
 ExtractorClass = TypeVar("ExtractorClass", bound=type[Extractor])
 
-_EXTRACTORS: dict[str, type[Extractor]] = {}
+_EXTRACTORS: Registry[type[Extractor]] = Registry(
+    "extractor", "extract.extractor", "distributed_avel.extractors"
+)
 
 
 def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
     """Class decorator that makes an extractor known under `name`."""
 
     def register(extractor: ExtractorClass) -> ExtractorClass:
-        if name in _EXTRACTORS:
-            raise ValueError(f"extractor {name!r} is already registered by {_EXTRACTORS[name]}")
-        _EXTRACTORS[name] = extractor
+        _EXTRACTORS.register(name, extractor)
         return extractor
 
     return register
@@ -132,25 +134,25 @@ def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
 
 def extractor_names() -> list[str]:
     """Names of all extractors, in alphabetical order."""
-    return sorted(_EXTRACTORS)
+    return _EXTRACTORS.names()
 
 
 def extractor_class(name: str) -> type[Extractor]:
     """The extractor of that name, or an error that lists the ones there are."""
-    try:
-        return _EXTRACTORS[name]
-    except KeyError:
-        known = ", ".join(extractor_names())
-        raise ConfigError(f"extract.extractor: no extractor {name!r}; there are: {known}") from None
+    return _EXTRACTORS[name]
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorRecipe:
-    """How a process builds its own extractor. Unpickling it registers all of them."""
+    """How a process builds its own extractor, whichever package that comes from."""
 
     timeline: Timeline
     config: ExtractConfig
+    extractor: type[Extractor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extractor", extractor_class(self.config.extractor))
 
     def __call__(self) -> Extractor:
         """A new extractor."""
-        return extractor_class(self.config.extractor)(self.timeline, self.config)
+        return self.extractor(self.timeline, self.config)

@@ -1,9 +1,9 @@
 """What a base model is, and the list of those we have.
 
 To add one: write `models/<name>.py` with a `BaseModel`, decorate it with
-`@register_model("<name>")`, and import it in `models/__init__.py`. The registry tests run
-over the list, so they cover it at once: shapes, gradients, any number of segments, and that
-mixing codes equals mixing videos.
+`@register_model("<name>")`, and import it in `models/__init__.py`; or do so in a package of your
+own, see `distributed_avel.registry`. The registry tests run over the list, so they cover it at
+once: shapes, gradients, any number of segments, and that mixing codes equals mixing videos.
 
 A model is written in two parts. `encode` looks at each segment alone, `score` looks across
 segments. A synthetic video is then a mix of codes, and no segment is encoded twice. Code
@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from distributed_avel.errors import ConfigError
+from distributed_avel.registry import Registry
 
 Shape = tuple[int, ...]
 
@@ -86,16 +86,14 @@ UNVERIFIED = "reimplemented from descriptions, unverified"
 
 ModelClass = TypeVar("ModelClass", bound=type[BaseModel])
 
-_MODELS: dict[str, type[BaseModel]] = {}
+_MODELS: Registry[type[BaseModel]] = Registry("base model", "model.name", "distributed_avel.models")
 
 
 def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
     """Class decorator that makes a base model known under `name`."""
 
     def register(model: ModelClass) -> ModelClass:
-        if name in _MODELS:
-            raise ValueError(f"base model {name!r} is already registered by {_MODELS[name]}")
-        _MODELS[name] = model
+        _MODELS.register(name, model)
         return model
 
     return register
@@ -103,16 +101,12 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
 
 def model_names() -> list[str]:
     """Names of all base models, in alphabetical order."""
-    return sorted(_MODELS)
+    return _MODELS.names()
 
 
 def model_class(name: str) -> type[BaseModel]:
     """The base model of that name, or an error that lists the ones there are."""
-    try:
-        return _MODELS[name]
-    except KeyError:
-        known = ", ".join(model_names())
-        raise ConfigError(f"model.name: no base model {name!r}; there are: {known}") from None
+    return _MODELS[name]
 
 
 def is_verified(name: str) -> bool:

@@ -20,6 +20,7 @@ from distributed_avel.tasks import Localization, Parsing, Task
 NEUTRAL: Mapping[str, str] = MappingProxyType(
     {
         "run_dir": "where results lie",
+        "plugins": "the names of what is used of them are hashed",
         "tracking": "where results are logged as well",
         "cluster": "where Ray runs",
         "data.root": "the annotations, and sizes and times of the files, are hashed instead",

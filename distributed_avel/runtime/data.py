@@ -13,7 +13,6 @@ from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import DataConfig, DemoConfig
 from distributed_avel.datasets import (
     VideoSet,
-    dataset_names,
     feature_source,
     load_dataset,
     needs_root,
@@ -34,17 +33,6 @@ _DEMO = "demo"
 _SECTIONS = {"demo", "synthetic", "synthetic_llp"}
 _SECTION_OF = {"synthetic_easy": "synthetic"}
 _RENDER_UNIT = 16
-
-
-def check_name(name: str) -> None:
-    """Refuse a data set that is not registered.
-
-    Raises:
-        ConfigError: It says which there are.
-    """
-    if name not in dataset_names():
-        known = ", ".join(dataset_names())
-        raise ConfigError(f"data.dataset: no data set {name!r}; there are: {known}")
 
 
 def root_of(config: DataConfig, run_dir: Location) -> Location:

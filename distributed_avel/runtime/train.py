@@ -6,7 +6,7 @@ over them, and rank 0 alone writes files.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from distributed_avel.artifacts import Location, remove_folder, storage_error
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.errors import ArtifactError, AvelError, DatasetError, StorageError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.models import BaseModel, create
+from distributed_avel.models import BaseModel, model_class
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.runtime.progress import ProgressBoard, messages, progress, watched
@@ -49,18 +49,21 @@ _NO_STORAGE_ERRORS = (ConnectionError, FileNotFoundError)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRecipe:
-    """How a process builds its own base model, with or without trained weights."""
+    """How a process builds its own base model, of whichever package, with or without weights."""
 
     config: ModelConfig
     num_classes: int
     audio_shape: tuple[int, ...]
     visual_shape: tuple[int, ...]
     weights: Location | None = None
+    model: type[BaseModel] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", model_class(self.config.name))
 
     def __call__(self) -> BaseModel:
         """A new model."""
-        model = create(
-            self.config.name,
+        model = self.model(
             num_classes=self.num_classes,
             audio_dim=self.audio_shape[-1],
             regions=self.visual_shape[-2],

@@ -16,7 +16,7 @@ from distributed_avel.datasets import (
     load_dataset,
 )
 from distributed_avel.datasets.checks import check
-from distributed_avel.errors import DatasetError
+from distributed_avel.errors import ConfigError, DatasetError
 from tests.datasets.examples import EXAMPLES
 
 
@@ -136,5 +136,5 @@ def test_a_split_that_cannot_be_used_is_refused(tmp_path, change, says):
 
 
 def test_a_data_set_that_there_is_not_is_refused_with_those_there_are():
-    with pytest.raises(DatasetError, match="no data set 'avee'; there are: ave, ave_features, "):
+    with pytest.raises(ConfigError, match="no data set 'avee'; there are: ave, ave_features, "):
         load_dataset(DataConfig(dataset="avee"), Location.at("/nowhere"))
