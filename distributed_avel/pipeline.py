@@ -18,7 +18,7 @@ from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.refine.pseudo_labels import Threshold, repeated_labels
 from distributed_avel.registry import import_plugins
-from distributed_avel.report.alarms import prediction_warnings
+from distributed_avel.report.alarms import prediction_warnings, share_warnings
 from distributed_avel.runtime import cache_keys
 from distributed_avel.runtime import data as data_stage
 from distributed_avel.runtime.evaluate import METRICS, evaluate
@@ -45,6 +45,7 @@ from distributed_avel.runtime.thresholds import (
     best_by_step_3,
     choose_threshold,
     chosen_threshold,
+    share_metrics,
     threshold_metrics,
 )
 from distributed_avel.runtime.tracking import Run, Tracker
@@ -195,6 +196,7 @@ class Pipeline:
             )
             if chosen["threshold"] is not None:
                 run.metrics(threshold_metrics(chosen["threshold"]))
+                run.metrics(share_metrics(chosen["removed_share"]))
                 run.file(stage.location / THRESHOLDS_FILE)
             return chosen
 
@@ -238,6 +240,8 @@ class Pipeline:
         def compute(run: Run) -> dict[str, Any]:
             labels_VWK, facts = self._step_3_labels(auxiliary, windows)
             tell_labels(facts)
+            for warning in self.share_warnings(auxiliary, windows):
+                say(f"WARNING: {warning}")
             if facts["windows"]:
                 run.metrics({"background_windows": facts["windows"]["background"]})
             num_epochs, what = self.config.train.retrain_epochs, targets_of(labels_VWK, windows)
@@ -332,6 +336,16 @@ class Pipeline:
         if plan.windows is None:
             return self.base_stage(plan.auxiliary)
         return self.retrain_stage(plan.auxiliary, plan.windows)
+
+    def share_warnings(self, auxiliary: bool, windows: WindowLabels) -> list[str]:
+        """Say where the tau of Step 2 misses its share, if Step 3 uses that tau."""
+        refine = self.config.refine
+        if refine.labels == "soft" or refine.threshold != "validation":
+            return []
+        if windows in ("dummy", "segments"):
+            return []
+        manifest = self.refine_stage(auxiliary, windows).manifest()
+        return share_warnings(manifest.get("removed_share", {}))  # older manifests have none
 
     # Within -------------------------------------------------------------------------------
 

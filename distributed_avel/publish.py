@@ -110,9 +110,12 @@ def _sources(pipeline: Pipeline, evaluated: Stage) -> ReportSources:
 
 def _warnings(pipeline: Pipeline, windows: Mapping[str, Any] | None, evaluated: Stage) -> list[str]:
     note = pipeline.extract.manifest()["weights_note"]
+    arm = refined_arm(pipeline.config.arms)
+    plan = ARMS[arm] if arm else None
     return [
         *([note] if note else []),
         *(window_warnings(windows) if windows else []),
+        *(pipeline.share_warnings(plan.auxiliary, plan.windows) if plan and plan.windows else []),
         *prediction_warnings(evaluated.manifest()["background"]),
     ]
 

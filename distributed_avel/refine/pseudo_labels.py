@@ -152,15 +152,26 @@ def threshold_for_share(
         removed_share: In 0..1.
         thresholds_G: Ascending. The one with the nearest share is taken, of equals the middle.
     """
-    num_events = labels_VK.shape[-1] - background
-    scores_VWE = np.asarray(scores_VWK[..., :num_events])
-    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], scores_VWE.shape)
-    scores_P = np.sort(scores_VWE[labelled_VWE])
-    share_G = np.searchsorted(scores_P, thresholds_G, side="left") / max(len(scores_P), 1)
+    share_G = removed_shares(scores_VWK, labels_VK, thresholds_G, background=background)
     distance_G = np.abs(share_G - removed_share)
     nearest = np.flatnonzero(distance_G <= distance_G.min() + 1e-12)
     longest = max(np.split(nearest, np.flatnonzero(np.diff(nearest) > 1) + 1), key=len)
     return float(thresholds_G[longest[len(longest) // 2]])
+
+
+def removed_shares(
+    scores_VWK: NDArray[np.floating],
+    labels_VK: NDArray[np.bool_],
+    thresholds_G: NDArray[np.float64],
+    *,
+    background: bool = True,
+) -> NDArray[np.float64]:
+    """Return the part of the (window, labelled class) pairs that each tau removes, in 0..1."""
+    num_events = labels_VK.shape[-1] - background
+    scores_VWE = np.asarray(scores_VWK[..., :num_events])
+    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], scores_VWE.shape)
+    scores_P = np.sort(scores_VWE[labelled_VWE])
+    return np.searchsorted(scores_P, thresholds_G, side="left") / max(len(scores_P), 1)
 
 
 def threshold_grid() -> NDArray[np.float64]:

@@ -30,6 +30,25 @@ def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def share_warnings(shares: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each part of the columns whose tau misses the share it was chosen for.
+
+    Args:
+        shares: "removed_share" of the manifest of Step 2.
+    """
+    return [
+        f"{part}: tau was to remove {share['requested']:.1%} of the labels from the training "
+        f"windows and removes {share['achieved']:.1%}; no tau of the grid comes nearer, as many "
+        "windows have nearly the same probability; set refine.threshold to a number or to "
+        "screened, or train Step 1 for fewer epochs"
+        for part, share in shares.items()
+        if abs(share["requested"] - share["achieved"]) > _MAX_SHARE_ERROR
+    ]
+
+
+_MAX_SHARE_ERROR = 0.05
+
+
 def segments_text(segments: Mapping[str, int]) -> str:
     """What the base model predicts for the training segments, which PL takes for ground truth.
 

@@ -15,6 +15,7 @@ from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import (
     Threshold,
     ThresholdCurve,
+    removed_shares,
     threshold_curve,
     threshold_for_share,
     threshold_grid,
@@ -49,8 +50,10 @@ def choose_threshold(
         out: Folder of Step 2; the curve is written into it.
 
     Returns:
-        For the manifest: "threshold", or None and the reason as "no_threshold". Step 2 itself
-        does not need tau, so a split that cannot tell is no failure here.
+        For the manifest: "threshold", and for each part of the columns the share of labels that
+        was to be removed and the one that tau removes, as "removed_share"; or "threshold" None
+        and the reason as "no_threshold". Step 2 itself does not need tau, so a split that cannot
+        tell is no failure here.
     """
     with_event = [v for v in validation if v.labels]
     if not with_event:
@@ -62,7 +65,7 @@ def choose_threshold(
     training_VWK = read_window_scores(out, [v.video_id for v in training])
     training_VK = task.targets(videos, training)
     size = targets_VK.shape[-1] // len(task.parts)
-    curves, best = {}, {}
+    curves, best, shares = {}, {}, {}
     for number, part in enumerate(task.parts):
         columns = slice(number * size, (number + 1) * size)
         try:
@@ -75,15 +78,17 @@ def choose_threshold(
             )
         except DatasetError as error:
             return {"threshold": None, "no_threshold": f"{part}: {error}"}
+        requested = curves[part].absent_share
+        part_VWK, part_VK = training_VWK[..., columns], training_VK[:, columns]
         best[part] = threshold_for_share(
-            training_VWK[..., columns],
-            training_VK[:, columns],
-            curves[part].absent_share,
-            threshold_grid(),
-            background=task.background,
+            part_VWK, part_VK, requested, threshold_grid(), background=task.background
         )
+        tau_G = np.array([best[part]])
+        removed_G = removed_shares(part_VWK, part_VK, tau_G, background=task.background)
+        shares[part] = {"requested": requested, "achieved": float(removed_G[0])}
     (out / THRESHOLDS_FILE).write_table(_to_table(curves))
-    return {"threshold": best if len(best) > 1 else next(iter(best.values()))}
+    threshold = best if len(best) > 1 else next(iter(best.values()))
+    return {"threshold": threshold, "removed_share": shares}
 
 
 def chosen_threshold(manifest: Mapping[str, Any]) -> Threshold:
@@ -146,6 +151,15 @@ def threshold_metrics(threshold: Threshold) -> dict[str, float]:
     if isinstance(threshold, Mapping):
         return {f"threshold_{part}": value for part, value in threshold.items()}
     return {"threshold": threshold}
+
+
+def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the manifest's "removed_share" under the names of metrics."""
+    return {
+        f"removed_share_{kind}" + (f"_{part}" if len(shares) > 1 else ""): value
+        for part, share in shares.items()
+        for kind, value in share.items()
+    }
 
 
 def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:

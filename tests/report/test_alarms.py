@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.report.alarms import prediction_warnings, share_warnings, window_warnings
 
 
 def counts(background: int, kept: int, restored: int = 0) -> dict:
@@ -43,3 +43,14 @@ def test_no_window_of_an_event_is_no_reason_to_fail():
     empty = dict.fromkeys(("of_events", "background", "restored"), 0)
     empty |= {"of_class": [0], "kept_of_class": [0]}
     assert window_warnings(empty) == []
+
+
+@pytest.mark.parametrize("achieved", [0.19, 0.31])
+def test_a_share_of_labels_that_tau_misses_is_told_with_both_shares(achieved):
+    near = {"requested": 0.1, "achieved": 0.14}
+
+    (warning,) = share_warnings({"heard": {"requested": 0.25, "achieved": achieved}, "seen": near})
+
+    assert warning.startswith("heard: tau was to remove 25.0% of the labels")
+    assert f"removes {achieved:.1%}" in warning
+    assert "\n" not in warning
