@@ -35,6 +35,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 
 # Values where the type alone does not give one that is valid beside the other defaults.
 VALUES: Mapping[str, Any] = {
+    "plugins": ("os",),
     "data.num_segments": 12,
     "data.dataset": "synthetic",
     "extract.extractor": "vgg19+vggish",
