@@ -5,12 +5,13 @@ load neither torch nor Ray nor MLflow.
 """
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from distributed_avel import __version__
 from distributed_avel.cli import USER_ERROR, run_job
-from distributed_avel.config import ReproduceConfig, RunConfig, TuneConfig
+from distributed_avel.config import InspectConfig, ReproduceConfig, RunConfig, TuneConfig
 
 Command = Callable[[Sequence[str]], int]
 """Takes the arguments of the command line, and returns the exit status."""
@@ -156,9 +157,82 @@ def reproduce(argv: Sequence[str]) -> int:
     return run_job(job, argv, reproduce.__doc__, ReproduceConfig)
 
 
+def inspect(argv: Sequence[str]) -> int:
+    """Show what an extractor receives of one media file: which picture and which sound, and when.
+
+        avel inspect FILE [--out DIR] [--json] [--data.num-segments T]
+
+    Prints, for each segment, the presentation times of its sampled frames and of its sound, the
+    reader, and what is unusual about the file. The exit status is 2 where the file is refused.
+
+        --out DIR    write sheet.png, a contact sheet with one frame a segment above its log-mel,
+                     and samples.npz, exactly what the extractor receives: frames_TSHW3 (uint8),
+                     frame_times_TS (s), waveform_TN (float32, mono), sample_rate_hz
+        --json       print JSON in place of text
+    """
+    parser = _own_options()
+    parser.add_argument("--out", metavar="DIR")
+    parser.add_argument("--json", action="store_true")
+    asks_for_help = bool({"-h", "--help"} & {*argv})
+    if not asks_for_help and (not argv or argv[0].startswith("-")):
+        print("error: name the file first: avel inspect FILE [OPTIONS]", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+    options, settings = parser.parse_known_args(argv if asks_for_help else argv[1:])
+    options.file = argv[0]
+
+    def job(config: InspectConfig) -> None:
+        from distributed_avel.checks import show_media
+
+        show_media(options, config)
+
+    return run_job(job, settings, inspect.__doc__, InspectConfig)
+
+
+def check(argv: Sequence[str]) -> int:
+    """Check a data set before anything runs.
+
+        avel check --config configs/ave.yaml --data.root DIR
+
+    Looks for missing, empty and duplicate files, media files that extraction will refuse or cut
+    off, files in two splits, names of classes that differ only in spelling, wrong separators,
+    events without time or outside the video, labels without ground truth, and classes without
+    training videos. Prints the counts of each split, then the findings in groups: how many, the
+    consequence, the remedy, and the first five with file and line.
+
+    Exit status: 0 if there are no findings; 1 if there are some, "unusable" being those for which
+    the pipeline refuses the data set; 2 if an option or the configuration is wrong.
+
+        --json               print the whole report as JSON, with every finding
+        --no-files           check the labels only; do not look for the files of the videos
+        --write-split DIR    write a split in which no file is shared: test keeps all its videos,
+                             val and train lose those that share a file with test, and train those
+                             that share one with val. Use it with --data.split DIR. The data set
+                             is not changed.
+    """
+    parser = _own_options()
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-files", action="store_true")
+    parser.add_argument("--write-split", metavar="DIR")
+    options, settings = parser.parse_known_args(argv)
+
+    def job(config: RunConfig) -> int:
+        from distributed_avel.checks import check_data
+
+        return check_data(options, config)
+
+    return run_job(job, settings, check.__doc__)
+
+
+def _own_options() -> ArgumentParser:
+    """A parser for the options of one command; the others are settings, as in every command."""
+    return ArgumentParser(add_help=False, allow_abbrev=False)
+
+
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "run": pipeline,
+        "inspect": inspect,
+        "check": check,
         "extract": extract,
         "train-base": train_base,
         "refine": refine,

@@ -70,3 +70,23 @@ def test_each_job_prints_its_help(job, tmp_path):
         cwd=tmp_path,
     )
     assert "--config PATH" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["inspect", "clip.mp4", "--out", "sheets"], "--out"),
+        (["check", "--data.dataset", "synthetic", "--write-split", "split"], "--write-split"),
+    ],
+)
+def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+
+    assert main(argv) == USER_ERROR
+
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {option}: ")
+    assert "give an absolute path" in line
+    assert not list(copy.iterdir())

@@ -106,7 +106,7 @@ class DataConfig(Config):
 
     split: str | None = None
     """Folder or URI with train.txt, val.txt and test.txt, a video id a line, in place of the
-    data set's own split. jobs/check_data.py writes one in which no file is shared."""
+    data set's own split. `avel check` writes one in which no file is shared."""
 
     num_segments: PositiveInt = 10
     """T, the number of segments of a video."""

@@ -18,7 +18,7 @@ YouTube's videos, of which LLP has one excerpt each. `llp` are the videos themse
 Only validation and test videos have segment labels, for what is heard and what is seen apart; an
 event is audio-visual where it is both. The published files have events that end where they begin
 or before, and events of videos that are in no split. As the authors' evaluation does, the
-reader ignores them; `jobs/check_data.py` reports them.
+reader ignores them; `avel check` reports them.
 """
 
 import math

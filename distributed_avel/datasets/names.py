@@ -1,7 +1,7 @@
 """Check class names: two spellings of one class, background as a class, wrong separators.
 
 Readers pass every class name with the place of its first use. What would give wrong results is
-an error; what only looks like a mistake is an oddity, which `jobs/check_data.py` reports.
+an error; what only looks like a mistake is an oddity, which `avel check` reports.
 """
 
 import re

@@ -3,7 +3,7 @@
 A reader goes on after a line that it cannot use, so that a user hears of all of them at once.
 What makes the results wrong is an *error*: the pipeline refuses the data set. What its authors
 may have published all the same, such as an event that ends where it begins, is an *oddity*:
-`jobs/check_data.py` reports it, and the pipeline goes on.
+`avel check` reports it, and the pipeline goes on.
 """
 
 from collections.abc import Iterator

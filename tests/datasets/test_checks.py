@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distributed_avel.artifacts import Location
+from distributed_avel.commands import check as check_data
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset, load_dataset
 from distributed_avel.datasets.checks import (
@@ -17,7 +18,6 @@ from distributed_avel.datasets.checks import (
 )
 from distributed_avel.datasets.findings import MEANING, Report, render
 from distributed_avel.errors import DatasetError
-from jobs.check_data import main
 from tests.datasets.examples import EXAMPLES, FACTS, write_lines, write_published_ave
 
 
@@ -206,7 +206,7 @@ def test_the_text_shows_some_examples_of_each_kind_and_how_many_there_are(ave):
 
 
 def job(capsys, *argv: object) -> tuple[int, str, str]:
-    status = main([str(argument) for argument in argv])
+    status = check_data([str(argument) for argument in argv])
     return status, *capsys.readouterr()
 
 

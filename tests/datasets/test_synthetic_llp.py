@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location
+from distributed_avel.commands import check as check_data
 from distributed_avel.config import DataConfig, SyntheticLlpConfig
 from distributed_avel.datasets import VideoSet, feature_source, load_dataset
 from distributed_avel.datasets.synthetic_llp import (
@@ -24,7 +25,6 @@ from distributed_avel.datasets.synthetic_llp import (
 )
 from distributed_avel.errors import DatasetError
 from distributed_avel.models.han import Han
-from jobs.check_data import main
 
 NOWHERE = Location.at("/nowhere")
 LLP = Path(__file__).parents[1] / "data" / "llp"
@@ -261,7 +261,7 @@ def test_features_come_in_chunks_and_han_splits_them_into_frames_and_motion():
 
 
 def test_nothing_is_wrong_with_it(capsys):
-    assert main(["--config", str(CONFIG)]) == 0
+    assert check_data(["--config", str(CONFIG)]) == 0
     assert "Nothing wrong was found." in capsys.readouterr().out
 
 

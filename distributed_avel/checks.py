@@ -1,0 +1,105 @@
+"""What `avel check` and `avel inspect` do: look at data, and run nothing."""
+
+import json
+import sys
+from argparse import Namespace
+
+from distributed_avel.artifacts import Location
+from distributed_avel.config import InspectConfig, RunConfig
+from distributed_avel.datasets import Problems, inspect_dataset
+from distributed_avel.datasets.checks import (
+    NO_FILES,
+    check,
+    survey,
+    unreadable,
+    without_leaks,
+    write_split,
+)
+from distributed_avel.datasets.demo import is_rendered
+from distributed_avel.datasets.findings import render
+from distributed_avel.errors import ConfigError, DatasetError, MediaError
+from distributed_avel.features.base import ExtractorRecipe
+from distributed_avel.features.inspection import inspect_media
+from distributed_avel.registry import import_plugins
+from distributed_avel.runtime.data import root_of
+from distributed_avel.runtime.session import is_copy_of_ray
+from distributed_avel.timeline import Timeline
+
+
+def show_media(options: Namespace, config: InspectConfig) -> None:
+    """Print what an extractor receives of a file, and write its samples if that is asked for.
+
+    Args:
+        options: `file`, and `out` and `json` as in `avel inspect --help`.
+        config: The timeline and the extractor.
+
+    Raises:
+        ConfigError: The folder to write to would not last.
+        MediaError: The file cannot be read, or the extractor refuses it.
+    """
+    out = _lasting_folder(options.out, "--out")
+    import_plugins(config.plugins)
+    data = config.data
+    timeline = Timeline(num_segments=data.num_segments, segment_s=data.segment_s)
+    extractor = ExtractorRecipe(timeline, config.extract)()
+    try:
+        media = Location.at(options.file).read_bytes()
+    except OSError as error:
+        raise MediaError(f"{options.file}: cannot be read ({error})") from None
+    try:
+        inspection = inspect_media(media, extractor)
+    except MediaError as error:
+        raise MediaError(f"{options.file}: {error}") from None
+    as_json = json.dumps(inspection.to_json(), indent=2)
+    print(as_json if options.json else inspection.to_text())  # noqa: T201
+    if out is not None:
+        (out / "sheet.png").write_bytes(inspection.sheet())
+        (out / "samples.npz").write_bytes(inspection.samples())
+
+
+def check_data(options: Namespace, config: RunConfig) -> int:
+    """Print the findings on a data set; return 1 if there are some, else 0.
+
+    Args:
+        options: `json`, `no_files` and `write_split` as in `avel check --help`.
+        config: The data set.
+
+    Raises:
+        ConfigError: The folder of the split would not last.
+        DatasetError: The data set is not there, or no split can be made of it.
+    """
+    split = _lasting_folder(options.write_split, "--write-split")
+    import_plugins(config.plugins)
+    data, problems = config.data, Problems()
+    root = root_of(data, Location.at(config.resolved_run_dir))
+    if data.dataset == "demo" and not is_rendered(data.demo, root):
+        raise DatasetError(f"{root}: the demo is not rendered yet; `avel run` renders it")
+    videos, files = None, NO_FILES
+    with problems.collect():
+        videos = inspect_dataset(data, root, problems)
+    if videos is None:
+        report = unreadable(data.dataset, problems)
+    else:
+        if not options.no_files:
+            files = survey(videos, root)
+        report = check(videos, problems, files)
+    print(json.dumps(report.to_json(), indent=2) if options.json else render(report))  # noqa: T201
+    if split is not None:
+        if videos is None or problems.errors:
+            raise DatasetError("no split was written: fix what is unusable first")
+        write_split(without_leaks(videos, files.twin_of), split)
+        print(f"split without leaks: --data.split {split}", file=sys.stderr)  # noqa: T201
+    return int(bool(report.findings))
+
+
+def _lasting_folder(uri: str | None, option: str) -> Location | None:
+    """The folder that an option names, unless Ray removes it after the job."""
+    if uri is None:
+        return None
+    folder = Location.at(uri)
+    if folder.is_local and is_copy_of_ray(folder.path):
+        raise ConfigError(
+            f"{option}: {folder} lies in Ray's copy of the job's working directory, which is "
+            "removed after the job; give an absolute path or a URI that lasts"
+        )
+    return folder
