@@ -1,4 +1,4 @@
-"""Media to aligned features, one file an extractor. Importing this registers all of them."""
+"""Feature extractors, one file each. Importing this package registers all of them."""
 
 from distributed_avel.features import descriptors as descriptors
-from distributed_avel.features import pairs as pairs
+from distributed_avel.features import published as published

@@ -1,12 +1,12 @@
-"""What an extractor is, and the list of those we have.
+"""The interface of feature extractors, and their registry.
 
 To add one: write `features/<name>.py` with an `Extractor`, decorate it with
 `@register_extractor("<name>")`, and import it in `features/__init__.py`; or do so in a package of
 your own, see `distributed_avel.registry`.
 
-An extractor works in two halves, so that decoding and a GPU keep each other busy:
-`prepare` runs in a decoding process that can be killed, and returns no more than what
-`embed` needs; `embed` runs in the feature actor, once for all videos of a batch.
+An extractor has two methods, so that decoding and embedding on a GPU overlap: `prepare` runs in a
+decoding process, which can be killed, and returns only what `embed` needs; `embed` runs in the
+feature actor, once for all videos of a batch.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""The visual half of AVE's published features: VGG-19 on a 7 x 7 grid.
+"""Visual stream of AVE's published features: VGG-19 on a 7 x 7 grid.
 
 Sixteen frames a second, scaled to 224 x 224 without a crop; for each, the last pooling layer
 (`block5_pool`); then their mean. The published features came from Keras, whose VGG-19 has the
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
-from distributed_avel.features.halves import Half, Weights, loaded
+from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
 from distributed_avel.media.video import SampledFrames
 
 _SIDE = 224
@@ -23,7 +23,7 @@ _REGIONS = 49
 _DIM = 512
 
 
-class Vgg19(Half):
+class Vgg19(FeatureStream):
     """Means over the frames of a segment of VGG-19's last pooling layer."""
 
     picture_size = (_SIDE, _SIDE)

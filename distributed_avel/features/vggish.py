@@ -1,4 +1,4 @@
-"""The audio half of the published features of AVE and LLP: VGGish.
+"""Audio stream of the published features of AVE and LLP: VGGish.
 
 Each segment is cut out first and transformed on its own, so no sound leaks into its neighbours.
 A patch is 0.96 s; a segment of a second has one, and what is left of it is not heard, as in the
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError
-from distributed_avel.features.halves import Half, Weights, loaded
+from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
 from distributed_avel.media.audio import LogMel, read_audio, segments_of_audio
 from distributed_avel.timeline import Timeline
 
@@ -26,7 +26,7 @@ _SHORTEST_S = (_PATCH_FRAMES - 1) * _LOG_MEL.hop_s + _LOG_MEL.window_s
 _DIM = 128
 
 
-class Vggish(Half):
+class Vggish(FeatureStream):
     """VGGish embeddings after the last ReLU, without PCA."""
 
     sample_rate_hz = _LOG_MEL.sample_rate_hz

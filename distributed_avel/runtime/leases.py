@@ -1,11 +1,11 @@
-"""A stage that several trials want at the same moment is computed by one of them.
+"""Leases: of several trials that need the same stage, only one computes it.
 
-Stages lie on any file system, and object storage has no locks. So the trials of a sweep ask an
-actor, the board, before they compute a stage: one gets a lease, the others wait until the stage
-is there. A holder says again and again that it lives; when it falls silent, its lease passes on.
+Artifacts may be on object storage, which has no locks. Therefore the trials of a sweep ask an actor
+before they compute a stage. One trial gets a lease; the others wait until the stage is finished.
+The holder renews its lease; if it dies, the lease expires and another trial gets it.
 
-Leases save work, and correctness does not rest on them: should a holder that was thought dead go
-on after all, both would write the same files.
+Leases save work. Correctness does not depend on them: two trials that compute the same stage write
+the same files.
 """
 
 import threading
@@ -22,17 +22,17 @@ from ray.actor import ActorHandle
 from distributed_avel.artifacts import Stage
 
 LEASE_S = 20.0
-"""A holder that was silent for so long is taken for dead."""
+"""A lease that is not renewed for this long expires."""
 
 _RENEW_EVERY_S = 2.0
 _ASK_EVERY_S = 0.5
 
 
 class Leases:
-    """Who computes which stage now, and what was computed: the state of the board.
+    """The leases of all stages, and the names of the stages that were computed.
 
     Args:
-        lease_s: How long a lease lasts without a word from its holder.
+        lease_s: Time after which a lease that is not renewed expires.
     """
 
     def __init__(self, lease_s: float = LEASE_S) -> None:
@@ -41,7 +41,7 @@ class Leases:
         self._computed: dict[str, str] = {}
 
     def ask(self, key: str, holder: str) -> bool:
-        """Whether the lease of a stage is now this holder's; asking again renews it."""
+        """Acquire or renew the lease of a stage; return False if another holder has it."""
         now_s = time.monotonic()
         owner, until_s = self._held.get(key, (holder, now_s))
         if owner != holder and until_s > now_s:
@@ -49,8 +49,8 @@ class Leases:
         self._held[key] = (holder, now_s + self._lease_s)
         return True
 
-    def give_back(self, key: str, holder: str, computed: str | None) -> None:
-        """End a lease; `computed` is the stage's name if the holder computed it."""
+    def release(self, key: str, holder: str, computed: str | None) -> None:
+        """End a lease; `computed` is the name of the stage if the holder computed it."""
         if computed is not None:
             self._computed[key] = computed
         if self._held.get(key, ("", 0.0))[0] == holder:
@@ -61,33 +61,33 @@ class Leases:
         return dict(self._computed)
 
 
-LeaseBoard = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases)
-"""The board as an actor. Restarted, it knows of no lease until the holders renew theirs."""
+LeaseActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases)
+"""`Leases` as an actor. After a restart it has no lease until the holders renew theirs."""
 
 
-def computed_stages(board: ActorHandle) -> dict[str, str]:
-    """What `Leases.computed` of a board says."""
-    computed: Any = ray.get(board.computed.remote())
+def computed_stages(leases: ActorHandle) -> dict[str, str]:
+    """Call `Leases.computed` of the actor."""
+    computed: Any = ray.get(leases.computed.remote())
     return computed
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Takes leases from a board; for `stages.Place.alone_at`."""
+    """Acquires leases from a `LeaseActor`; see `stages.Place.alone_at`."""
 
-    board: ActorHandle
+    leases: ActorHandle
 
     @contextmanager
     def __call__(self, stage: Stage) -> Iterator[bool]:
-        """Hold a stage while it is computed, or wait until somebody else has done so."""
+        """Yield True with the lease held, or False once another holder has finished the stage."""
         holder, key = uuid.uuid4().hex, stage.fingerprint
-        while not ray.get(self.board.ask.remote(key, holder)):
+        while not ray.get(self.leases.ask.remote(key, holder)):
             time.sleep(_ASK_EVERY_S)
             if stage.is_done():
                 yield False
                 return
-        if stage.is_done():  # between the caller's look and the lease
-            ray.get(self.board.give_back.remote(key, holder, None))
+        if stage.is_done():  # finished between the caller's check and the lease
+            ray.get(self.leases.release.remote(key, holder, None))
             yield False
             return
         stop = threading.Event()
@@ -100,8 +100,8 @@ class LeaseHolder:
         finally:
             stop.set()
             renewal.join()
-            ray.get(self.board.give_back.remote(key, holder, computed))
+            ray.get(self.leases.release.remote(key, holder, computed))
 
     def _renew(self, key: str, holder: str, stop: threading.Event) -> None:
         while not stop.wait(_RENEW_EVERY_S):
-            self.board.ask.remote(key, holder)
+            self.leases.ask.remote(key, holder)

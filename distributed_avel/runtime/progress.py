@@ -1,4 +1,4 @@
-"""Progress that a person can follow: which stage, how far, how fast, what is left."""
+"""Progress of stages on the terminal: counts, speed and time left."""
 
 import sys
 import time
@@ -22,16 +22,16 @@ Result = TypeVar("Result")
 
 
 class Report(Protocol):
-    """What a stage calls as it goes on."""
+    """Callback that reports the progress of a stage."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """Say how many units are done, and a few words."""
+        """Report how many items are done, with an optional note."""
         ...
 
 
-def messages(board: Any) -> list[dict[str, Any]]:
-    """What was put on a `ProgressBoard` since the last time."""
-    return ray.get(board.take.remote())
+def messages(actor: Any) -> list[dict[str, Any]]:
+    """Take the messages that a `ProgressActor` received since the last call."""
+    return ray.get(actor.take.remote())
 
 
 def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
@@ -59,15 +59,15 @@ def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
 
 @contextmanager
 def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator[Report]:
-    """A bar on a terminal, a line every few seconds elsewhere.
+    """Show a progress bar on a terminal, or print a line every few seconds elsewhere.
 
     Args:
-        total: All units of the stage.
+        total: Number of items of the stage.
         unit: What is counted, such as "videos".
-        already: Units done in an earlier run; they do not count for the speed.
+        already: Items done in an earlier run; they do not count towards the speed.
     """
     started = time.monotonic()
-    first: tuple[float, int] | None = None  # the start of actors and workers says nothing of speed
+    first: tuple[float, int] | None = None  # excludes the start of actors and workers
 
     def text(done: int, note: str) -> str:
         nonlocal first
@@ -112,7 +112,7 @@ def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator
 
 
 def say(line: str) -> None:
-    """One line for the person who watches, without the secrets of URIs."""
+    """Print one line to stderr, with the secrets of URIs redacted."""
     print(redact(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -122,17 +122,17 @@ def _duration(seconds: float) -> str:
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class ProgressBoard:
-    """Where remote workers leave messages for the driver."""
+class ProgressActor:
+    """Receives messages of remote workers for the driver."""
 
     def __init__(self) -> None:
         self._messages: list[dict[str, Any]] = []
 
     def put(self, message: dict[str, Any]) -> None:
-        """Leave a message."""
+        """Add a message."""
         self._messages.append(message)
 
     def take(self) -> list[dict[str, Any]]:
-        """All messages since the last call."""
+        """Return and clear the messages."""
         messages, self._messages = self._messages, []
         return messages

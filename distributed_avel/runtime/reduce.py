@@ -7,7 +7,7 @@ from distributed_avel.train.loop import EpochSums
 
 
 def all_reduce_sums(local: EpochSums, device: torch.device) -> EpochSums:
-    """What all workers saw together; the same on each. Alone, a worker keeps its own."""
+    """Sum over all workers; the result is the same on each. Without DDP, return the input."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return local
     names = sorted(local.loss_sums)

@@ -10,8 +10,8 @@ from distributed_avel.artifacts import Location, Stage
 from distributed_avel.errors import ArtifactError
 from distributed_avel.provenance import provenance
 from distributed_avel.runtime.progress import say
-from distributed_avel.runtime.teams import Watch
 from distributed_avel.runtime.tracking import Run, Tracker
+from distributed_avel.runtime.training_workers import Watch
 
 REVISIONS = {
     "data": 1,

@@ -19,8 +19,8 @@ from distributed_avel.publish import RESULTS, publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve
 from distributed_avel.run import check_names, started
 from distributed_avel.runtime.cache_keys import sweep_settings
-from distributed_avel.runtime.leases import LeaseBoard, computed_stages
-from distributed_avel.runtime.progress import ProgressBoard, messages, progress, say
+from distributed_avel.runtime.leases import LeaseActor, computed_stages
+from distributed_avel.runtime.progress import ProgressActor, messages, progress, say
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import beside_the_driver, machines
 from distributed_avel.runtime.stages import is_intact
@@ -192,12 +192,12 @@ class Sweep:
 
     def _run(self, name: str, search: Search) -> None:
         """Run trials, with progress, and take note of how each ended."""
-        board, ended = self._trial.board, self._ended(search)
+        progress_actor, ended = self._trial.progress, self._ended(search)
         done = {self._record.note(outcome) for outcome in ended}
         with progress(name, len(search), "trials", already=len(done)) as report:
 
             def watch() -> None:
-                for message in messages(board):
+                for message in messages(progress_actor):
                     outcome = Outcome(point=message["point"], report=message["report"], error=None)
                     done.add(self._record.note(outcome))
                     report(len(done), self._record.best_so_far())
@@ -264,8 +264,8 @@ class Sweep:
             criterion=self.config.sweep.criterion,
             here=self._needs.here,
             made={"data": self._driver.data, "extract": self._driver.extract},
-            leases=LeaseBoard.options(**beside_the_driver()).remote(),
-            board=ProgressBoard.options(**beside_the_driver()).remote(),
+            leases=LeaseActor.options(**beside_the_driver()).remote(),
+            progress=ProgressActor.options(**beside_the_driver()).remote(),
         )
 
     @cached_property

@@ -34,8 +34,8 @@ class SweepTrial:
     Args:
         here: Train in the process of the trial rather than in workers of its own.
         made: The stages `data` and `extract`, which all trials share.
-        leases: The actor `LeaseBoard`.
-        board: The actor `ProgressBoard`, for the driver.
+        leases: The actor `LeaseActor`.
+        progress: The actor `ProgressActor`, for the driver.
     """
 
     config: RunConfig
@@ -44,7 +44,7 @@ class SweepTrial:
     here: bool
     made: Mapping[str, Stage]
     leases: Any
-    board: Any
+    progress: Any
 
     def pipeline(self, point: Mapping[str, Any], report: ReportTrial | None = None) -> Pipeline:
         """The pipeline of a point, with its seed if it has one."""
@@ -84,7 +84,7 @@ class SweepTrial:
         uses = [[s.name, s.fingerprint, s.manifest()["seconds"]] for s in stages]
         epochs = pipeline.config.train.retrain_epochs
         final = self._report(metrics, epochs, finished=True) | {STAGES: uses}
-        self.board.put.remote({"point": point, "report": final})
+        self.progress.put.remote({"point": point, "report": final})
         report(final)
 
     def _report(

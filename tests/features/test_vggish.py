@@ -1,4 +1,4 @@
-"""VGGish against the numbers of the published one, and the laws of its half."""
+"""VGGish against the numbers of the published one, and the laws of audio streams."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(vggish_state(), tmp_path_factory.mktemp("weights") / "vggish.pth")
 
 
-def half(weights_file: Path, timeline: Timeline = SECONDS, **settings) -> Vggish:
+def vggish_stream(weights_file: Path, timeline: Timeline = SECONDS, **settings) -> Vggish:
     vggish = Vggish(timeline, ExtractConfig(**settings), frames_per_segment=16)
     vggish.load({"vggish": find_weights("vggish", str(weights_file))})
     return vggish
@@ -31,7 +31,7 @@ def half(weights_file: Path, timeline: Timeline = SECONDS, **settings) -> Vggish
 
 @pytest.fixture(scope="module")
 def vggish(weights_file: Path) -> Vggish:
-    return half(weights_file)
+    return vggish_stream(weights_file)
 
 
 def parity_patches() -> np.ndarray:
@@ -60,7 +60,7 @@ def test_lower_precision_is_close_but_not_the_same(weights_file, precision):
     timeline = Timeline(num_segments=2, segment_s=1.0)
     exact = reference("vggish").outputs["embedding"][:2]
 
-    (rough,) = half(weights_file, timeline, precision=precision).embed([patches])
+    (rough,) = vggish_stream(weights_file, timeline, precision=precision).embed([patches])
 
     error = np.abs(rough - exact).max()
     assert 1e-6 < error < 0.05 * np.abs(exact).max()
@@ -71,7 +71,7 @@ def test_lower_precision_is_close_but_not_the_same(weights_file, precision):
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05)])
 def test_a_gpu_computes_the_published_embeddings_too(weights_file, precision, tolerance):
     expected = reference("vggish").outputs["embedding"]
-    vggish = half(weights_file, precision=precision)
+    vggish = vggish_stream(weights_file, precision=precision)
 
     (embedding,) = vggish.embed([parity_patches()])
 
@@ -90,9 +90,9 @@ def test_silence_has_finite_features_the_same_in_each_segment(vggish):
 
 
 def test_a_long_segment_has_the_mean_of_its_patches(weights_file):
-    pairs = Timeline(num_segments=5, segment_s=2.0)
-    patches = log_mel_patches(segments_of_audio(parity_wave(), pairs, 16_000))
-    long, short = half(weights_file, pairs), half(weights_file)
+    two_second_segments = Timeline(num_segments=5, segment_s=2.0)
+    patches = log_mel_patches(segments_of_audio(parity_wave(), two_second_segments, 16_000))
+    long, short = vggish_stream(weights_file, two_second_segments), vggish_stream(weights_file)
 
     (means,) = long.embed([patches])
     (parts,) = short.embed([patches.reshape(10, 1, 96, 64)])

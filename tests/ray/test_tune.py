@@ -20,7 +20,7 @@ from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError, ResourceError
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.leases import LeaseBoard, LeaseHolder
+from distributed_avel.runtime.leases import LeaseActor, LeaseHolder
 from distributed_avel.runtime.stages import Place
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.sweep import run_sweep
@@ -382,13 +382,13 @@ def test_what_the_cluster_can_never_run_is_refused_before_anything_starts(tmp_pa
 
 
 @ray.remote(num_cpus=1)
-def compute_base(config: RunConfig, board) -> int:
+def compute_base(config: RunConfig, leases) -> int:
     """Step 1, and how many epochs this process trained for it."""
     epochs = []
     place = Place(
         here=True,
         watch=lambda stage, epoch, metrics: epochs.append(epoch),
-        alone_at=LeaseHolder(board),
+        alone_at=LeaseHolder(leases),
     )
     Pipeline(config, untracked(), place=place).base(auxiliary=True)
     return len(epochs)
@@ -397,23 +397,23 @@ def compute_base(config: RunConfig, board) -> int:
 def test_two_that_want_the_same_stage_at_the_same_moment_compute_it_once(tmp_path):
     config = RunConfig.model_validate({**RUN, "run_dir": str(tmp_path)})
     Pipeline(config, untracked()).usable("train")
-    board = LeaseBoard.remote()
+    leases = LeaseActor.remote()
 
-    epochs = ray.get([compute_base.remote(config, board) for _ in range(3)])
+    epochs = ray.get([compute_base.remote(config, leases) for _ in range(3)])
 
     assert sorted(epochs) == [0, 0, 2]
 
     (weights,) = tmp_path.glob("base/*/model.safetensors")
     before = weights.read_bytes()
     weights.write_bytes(before[:-1])
-    epochs = ray.get([compute_base.remote(config, board) for _ in range(3)])
+    epochs = ray.get([compute_base.remote(config, leases) for _ in range(3)])
     assert sorted(epochs) == [0, 0, 2]
     assert weights.read_bytes() == before
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def die_holding(stage: Stage, board) -> None:
-    with LeaseHolder(board)(stage) as is_mine:
+def die_holding(stage: Stage, leases) -> None:
+    with LeaseHolder(leases)(stage) as is_mine:
         assert is_mine
         import os
 
@@ -422,9 +422,9 @@ def die_holding(stage: Stage, board) -> None:
 
 def test_the_lease_of_a_dead_holder_passes_on(tmp_path):
     stage = Stage(Location.at(tmp_path), "base", {})
-    board = LeaseBoard.remote(3.0)
+    leases = LeaseActor.remote(3.0)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
-        ray.get(die_holding.remote(stage, board))
+        ray.get(die_holding.remote(stage, leases))
 
-    with LeaseHolder(board)(stage) as is_mine:
+    with LeaseHolder(leases)(stage) as is_mine:
         assert is_mine

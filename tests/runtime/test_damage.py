@@ -16,8 +16,8 @@ from distributed_avel.errors import ArtifactError
 from distributed_avel.pipeline import STAGES, Pipeline
 from distributed_avel.publish import publish
 from distributed_avel.runtime.stages import Place
-from distributed_avel.runtime.teams import Alone
 from distributed_avel.runtime.tracking import untracked
+from distributed_avel.runtime.training_workers import SingleWorker
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -166,7 +166,9 @@ def test_an_interrupted_training_whose_checkpoint_is_damaged_starts_anew(
     (folder,) = root.glob("base/*")
     shutil.rmtree(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Alone, "forget", interrupt)  # after the last epoch, before the end
+        patch.setattr(
+            SingleWorker, "remove_checkpoint", interrupt
+        )  # after the last epoch, before the end
         with pytest.raises(KeyboardInterrupt):
             run(root)
     damage(folder / "state.pt", "one bit flipped")
@@ -175,9 +177,9 @@ def test_an_interrupted_training_whose_checkpoint_is_damaged_starts_anew(
     run(root)
 
     assert (folder / "model.safetensors").read_bytes() == before
-    assert "state.pt: the checkpoint is damaged; training starts anew" in capsys.readouterr().err
+    assert "state.pt: the checkpoint is damaged; training starts again" in capsys.readouterr().err
     assert not (folder / "state.pt").exists()
 
 
-def interrupt(team: Alone) -> None:
+def interrupt(worker: SingleWorker) -> None:
     raise KeyboardInterrupt

@@ -12,7 +12,7 @@ def test_one_holder_at_a_time_has_a_stage():
     assert leases.ask("a", "first")  # which renews it
     assert leases.ask("b", "second")
 
-    leases.give_back("a", "first", "base")
+    leases.release("a", "first", "base")
     assert leases.ask("a", "second")
     assert leases.computed() == {"a": "base"}
 
@@ -23,5 +23,5 @@ def test_the_lease_of_a_silent_holder_passes_on_and_stays_there():
 
     assert not leases.ask("a", "second")
     wait_until(lambda: leases.ask("a", "second"))
-    leases.give_back("a", "dead", None)
+    leases.release("a", "dead", None)
     assert not leases.ask("a", "third")

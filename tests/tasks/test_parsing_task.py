@@ -25,7 +25,7 @@ from distributed_avel.runtime.train import (
     CURVES_FILE,
     WEIGHTS,
     Watch,
-    better,
+    better_checkpoint,
     kept_validation,
     learning_rate,
 )
@@ -341,7 +341,7 @@ def test_of_equally_good_epochs_the_later_one_is_kept():
     best = None
     for value, weight in [(1.0, 0.1), (3.0, 0.2), (2.0, 0.3), (3.0, 0.4), (2.5, 0.5)]:
         nn.init.constant_(model.weight, weight)
-        best = better(best, model, value)
+        best = better_checkpoint(best, model, value)
 
     assert best is not None
     assert best["value"] == 3.0

@@ -1,4 +1,4 @@
-"""The visual half of LLP's published features: ResNet-152 for frames, R(2+1)D-18 for motion.
+"""Visual stream of LLP's published features: ResNet-152 for frames, R(2+1)D-18 for motion.
 
 Eight frames a second. ResNet-152 sees each (shorter side 256, centre crop 224) and yields 2048;
 R(2+1)D-18 sees the eight together (112 x 112 without a crop) and yields 512. The published files
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distributed_avel.config import ExtractConfig
-from distributed_avel.features.halves import Half, Weights, loaded
+from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
 from distributed_avel.features.vgg19 import mean_over_samples
 
 _SHORTER_SIDE = 256
@@ -36,7 +36,7 @@ class FramesAndClips(NamedTuple):
     index_TS: NDArray[np.intp]
 
 
-class ResNetAndR2Plus1d(Half):
+class ResNetAndR2Plus1d(FeatureStream):
     """Mean frame features and motion features of each segment, side by side."""
 
     picture_size = _SHORTER_SIDE

@@ -11,9 +11,9 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError, WeightsError
 from distributed_avel.features.base import Extractor, extractor_class
 from distributed_avel.features.descriptors import Descriptors
-from distributed_avel.features.llp import centre_crop
 from distributed_avel.features.networks import Vgg19Pool5
-from distributed_avel.features.pairs import AveExtractor, LlpExtractor
+from distributed_avel.features.published import AveExtractor, LlpExtractor
+from distributed_avel.features.resnet_r2plus1d import centre_crop
 from distributed_avel.features.vgg19 import mean_over_samples
 from distributed_avel.features.weights import PUBLIC
 from distributed_avel.media.write import write_mp4

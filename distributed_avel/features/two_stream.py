@@ -1,9 +1,11 @@
-"""Extractors from two halves: one for the pictures, one for the sound.
+"""Extractors that combine a visual stream and an audio stream of frozen networks.
 
-Data sets published features of different networks in different pairs. A half is one class that
-knows its networks and nothing of the other half; a pair is a name and two halves (`pairs.py`).
-What halves share stands here: where weights come from, what goes into the manifest, and that
-no feature is ever infinite.
+Each stream is one class that knows its own networks and nothing of the other stream. A two-stream
+extractor is a name and two streams (`published.py`). This module contains what all streams share:
+loading weights, recording them in the manifest, and checking that features are finite.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    R = regions of a picture    D = width of a feature
 """
 
 from abc import ABC, abstractmethod
@@ -29,14 +31,14 @@ Weights = Mapping[str, WeightsFile | None]
 """A file for each network, None for random weights."""
 
 
-class Half(ABC):
-    """Turns the pictures, or the sound, of media files into features with frozen networks."""
+class FeatureStream(ABC):
+    """Features of either the pictures or the sound of media files, from frozen networks."""
 
     picture_size: ClassVar[tuple[int, int] | int]
-    """Size of the pictures that it takes; of a half for pictures only."""
+    """Height and width of the input pictures, or the shorter side; visual streams only."""
 
     sample_rate_hz: ClassVar[int]
-    """Sample rate of the sound that it takes; of a half for sound only."""
+    """Sample rate of the input; audio streams only."""
 
     def __init__(self, timeline: Timeline, config: ExtractConfig, frames_per_segment: int) -> None:
         self.timeline = timeline
@@ -46,24 +48,24 @@ class Half(ABC):
     @classmethod
     @abstractmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """Name of each network, and the source of its weights where the user names none."""
+        """Default source of the weights of each network, by the name of the network."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """Settings of this half that its features depend on."""
+        """Settings that the features of this stream depend on."""
         return {}
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Shape of one video's features: (T, D) of sound, (T, R, D) of pictures."""
+        """Shape of the features of one video: (T, D) for audio, (T, R, D) for visual features."""
 
     @abstractmethod
     def prepare(self, media: bytes) -> Any:
-        """As `Extractor.prepare`, for this half. It must not import torch."""
+        """`Extractor.prepare` for this stream. It must not import torch."""
 
     def sample(self, media: bytes) -> SampledFrames:
-        """Sample the frames that this half takes, as the settings say."""
+        """Sample frames of `picture_size` as the settings say."""
         return sample_frames(
             media,
             self.timeline,
@@ -82,27 +84,27 @@ class Half(ABC):
         """Features of the prepared videos, each of `shape`, and independent of the others."""
 
 
-class PairedExtractor(Extractor):
-    """An extractor of two halves; a subclass says which."""
+class TwoStreamExtractor(Extractor):
+    """An extractor that combines two streams; subclasses set `visual_stream` and `audio_stream`."""
 
-    visual_half: ClassVar[type[Half]]
-    audio_half: ClassVar[type[Half]]
+    visual_stream: ClassVar[type[FeatureStream]]
+    audio_stream: ClassVar[type[FeatureStream]]
 
     def __init_subclass__(cls) -> None:
-        cls.picture_size = cls.visual_half.picture_size
-        cls.sample_rate_hz = cls.audio_half.sample_rate_hz
+        cls.picture_size = cls.visual_stream.picture_size
+        cls.sample_rate_hz = cls.audio_stream.sample_rate_hz
 
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         super().__init__(timeline, config)
-        self._visual = self.visual_half(timeline, config, self.frames_per_segment)
-        self._audio = self.audio_half(timeline, config, self.frames_per_segment)
+        self._visual = self.visual_stream(timeline, config, self.frames_per_segment)
+        self._audio = self.audio_stream(timeline, config, self.frames_per_segment)
         self._sources = {**self.networks(config), **config.weights}
         self._found: dict[str, WeightsFile | None] | None = None
         self._loaded = False
 
     @property
     def shapes(self) -> FeatureShapes:
-        """The shapes of both halves."""
+        """Feature shapes of both streams."""
         num_segments, audio_dim = self._audio.shape
         _, regions, visual_dim = self._visual.shape
         return FeatureShapes(
@@ -111,12 +113,12 @@ class PairedExtractor(Extractor):
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """The networks of both halves."""
-        return {**cls.visual_half.networks(config), **cls.audio_half.networks(config)}
+        """The networks of both streams."""
+        return {**cls.visual_stream.networks(config), **cls.audio_stream.networks(config)}
 
     @property
     def weights_note(self) -> str | None:
-        """A warning where weights are random."""
+        """A warning if weights are random, else None."""
         random = [name for name, source in self._sources.items() if source == RANDOM]
         if not random:
             return None
@@ -142,11 +144,11 @@ class PairedExtractor(Extractor):
         self._loaded = True
 
     def prepare(self, media: bytes) -> tuple[Any, Any]:
-        """What both halves need of a media file."""
+        """Decoded input of the audio stream and of the visual stream."""
         return self._audio.prepare(media), self._visual.prepare(media)
 
     def embed(self, prepared: Sequence[tuple[Any, Any]]) -> list[Features]:
-        """Features of both halves.
+        """Features of both streams.
 
         Raises:
             WeightsError: A feature is not finite, or too large for float16.
@@ -180,5 +182,5 @@ class PairedExtractor(Extractor):
 def loaded(runner: "Runner | None") -> "Runner":
     """The runner of a network that has been loaded."""
     if runner is None:
-        raise RuntimeError("`load` the half before `embed`")
+        raise RuntimeError("call `load` before `embed`")
     return runner

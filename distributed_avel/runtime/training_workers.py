@@ -1,6 +1,7 @@
-"""Who trains: workers of Ray Train, or this process alone. The training itself is the same.
+"""Training workers: Ray Train workers or the current process.
 
-What differs is who a worker is, whether its objective is wrapped, and where a checkpoint goes.
+Both run the same training loop. They differ in rank and device, in whether DDP wraps the objective,
+and in where checkpoints go.
 """
 
 import tempfile
@@ -23,54 +24,54 @@ from distributed_avel.train.checkpoint import state_from_bytes, state_to_bytes
 from distributed_avel.train.objectives import Objective
 
 Watch = Callable[[str, int, dict[str, float]], None]
-"""Called with the stage, the epoch that is done (from 0) and its metrics."""
+"""Callback after each epoch: stage, epoch (0-based) and metrics."""
 
 _STATE = "state.pt"
 
 
-class Team(Protocol):
-    """The workers of one training, as one of them sees it."""
+class TrainingWorker(Protocol):
+    """One worker of a training."""
 
     rank: int
     num_workers: int
     device: torch.device
 
     def wrap(self, objective: Objective) -> Callable[[Batch], dict[str, Tensor]]:
-        """The objective on this worker's device, its gradients averaged over the workers."""
+        """Move the objective to the device of this worker; DDP averages gradients over workers."""
         ...
 
     def restore(self) -> dict[str, Any] | None:
-        """The state that was saved last, if there is any."""
+        """Load the last checkpoint, or return None."""
         ...
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the person who watches; only rank 0 does."""
+        """Report the metrics of an epoch (0-based). Only rank 0 calls it."""
         ...
 
     def save(self, state: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Keep the state of rank 0; every worker calls this."""
+        """Save a checkpoint of rank 0. Every worker calls it."""
         ...
 
 
-class RayTeam:
-    """Workers of Ray Train, with DDP if there are several.
+class RayTrainWorker:
+    """A worker of Ray Train; with several workers, DDP averages gradients.
 
     Args:
-        board: Where rank 0 leaves messages for the driver.
+        progress: The `ProgressActor` that receives the metrics of rank 0.
     """
 
-    def __init__(self, board: ActorHandle) -> None:
+    def __init__(self, progress: ActorHandle) -> None:
         context = ray.train.get_context()
         self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self._board = board
+        self._progress = progress
 
     def wrap(self, objective: Objective) -> Callable[[Batch], dict[str, Tensor]]:
-        """The objective, prepared by Ray Train."""
+        """Prepare the objective with Ray Train."""
         return ray.train.torch.prepare_model(objective)
 
     def restore(self) -> dict[str, Any] | None:
-        """The state in the last checkpoint."""
+        """Load the last checkpoint of Ray Train."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return None
@@ -78,11 +79,11 @@ class RayTeam:
             return _usable_state((Path(directory) / _STATE).read_bytes(), str(checkpoint.path))
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Leave a message on the board."""
-        self._board.put.remote({"epoch": epoch, "metrics": metrics})
+        """Send the metrics to the progress actor."""
+        self._progress.put.remote({"epoch": epoch, "metrics": metrics})
 
     def save(self, state: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Report a checkpoint; off rank 0, only that the epoch is done."""
+        """Report a checkpoint; ranks other than 0 report metrics only."""
         if self.rank != 0:
             ray.train.report(metrics)
             return
@@ -91,12 +92,14 @@ class RayTeam:
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
 
 
-class Alone:
-    """This process, with the state in a file of the stage.
+class SingleWorker:
+    """The current process, which keeps its checkpoint in the folder of the stage.
 
     Args:
-        stage: What is trained, for `watch`.
+        stage: Name of the stage, passed to `watch`.
         out: Folder of the stage.
+        device: Device to train on.
+        watch: Called after each epoch.
     """
 
     rank, num_workers = 0, 1
@@ -108,17 +111,17 @@ class Alone:
         self._stage, self._state, self._watch = stage, out / _STATE, watch
 
     def wrap(self, objective: Objective) -> Callable[[Batch], dict[str, Tensor]]:
-        """The objective itself."""
+        """Move the objective to the device."""
         return objective.to(self.device)
 
     def restore(self) -> dict[str, Any] | None:
-        """The state in the file."""
+        """Load the checkpoint file."""
         if not self._state.exists():
             return None
         return _usable_state(self._state.read_bytes(), str(self._state))
 
-    def forget(self) -> None:
-        """Remove the file, once the training is over."""
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint file after training."""
         remove_file(self._state)
 
     def show(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -127,14 +130,14 @@ class Alone:
             self._watch(self._stage, epoch, metrics)
 
     def save(self, state: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Write the file."""
+        """Write the checkpoint file."""
         self._state.write_bytes(state_to_bytes(state))
 
 
 def _usable_state(content: bytes, source: str) -> dict[str, Any] | None:
-    """The state of a training; None where it is damaged, so that the training starts anew."""
+    """Parse a checkpoint; return None with a warning if it is damaged, so training restarts."""
     try:
         return state_from_bytes(content, source)
     except ArtifactError as error:
-        say(f"WARNING: {error}; training starts anew")
+        say(f"WARNING: {error}; training starts again")
         return None
