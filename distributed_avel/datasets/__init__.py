@@ -18,4 +18,5 @@ from distributed_avel.datasets.base import feature_source as feature_source
 from distributed_avel.datasets.base import inspect_dataset as inspect_dataset
 from distributed_avel.datasets.base import load_dataset as load_dataset
 from distributed_avel.datasets.base import needs_root as needs_root
+from distributed_avel.datasets.base import unread_sections as unread_sections
 from distributed_avel.datasets.problems import Problems as Problems

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location
-from distributed_avel.config import DataConfig
+from distributed_avel.config import Config, DataConfig
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import read_lines
 from distributed_avel.errors import DatasetError
@@ -199,19 +199,31 @@ cannot go on."""
 
 _DATASETS: Registry[LoadDataset] = Registry("data set", "data.dataset", "distributed_avel.datasets")
 _NEED_NO_ROOT: set[str] = set()
+_SECTIONS: dict[str, str] = {}
+_ALL_SECTIONS = {
+    field
+    for field, info in DataConfig.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Config)
+}
 
 
-def register_dataset(name: str, *, needs_root: bool = True) -> Callable[[LoadDataset], LoadDataset]:
+def register_dataset(
+    name: str, *, needs_root: bool = True, section: str | None = None
+) -> Callable[[LoadDataset], LoadDataset]:
     """Register a reader of the data set `name` (function decorator).
 
     Args:
         needs_root: Whether there are files that the user has to name with `data.root`.
+        section: The section of `DataConfig`, such as "synthetic", that the data set reads. Cache
+            keys of the data set hash this section and no other one.
     """
 
     def register(load: LoadDataset) -> LoadDataset:
         _DATASETS.register(name, load)
         if not needs_root:
             _NEED_NO_ROOT.add(name)
+        if section is not None:
+            _SECTIONS[name] = section
         return load
 
     return register
@@ -230,6 +242,12 @@ def needs_root(name: str) -> bool:
     """Whether a data set needs `data.root`."""
     dataset_reader(name)  # that of another package is imported here
     return name not in _NEED_NO_ROOT
+
+
+def unread_sections(name: str) -> set[str]:
+    """Return the sections of `DataConfig` that a data set does not read."""
+    dataset_reader(name)  # that of another package is imported here
+    return _ALL_SECTIONS - {_SECTIONS.get(name)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

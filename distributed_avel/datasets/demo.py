@@ -74,7 +74,7 @@ class VideoSpec:
         return f"{CLASSES[self.label].name}&{self.video_id}&good&{self.start}&{self.end}"
 
 
-@register_dataset("demo")
+@register_dataset("demo", section="demo")
 def load_demo(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
     """The demo videos below `root`, rendered one by one if they are not there.
 

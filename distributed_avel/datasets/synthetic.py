@@ -109,7 +109,7 @@ class Script:
 
 def register_revision(name: str, revision: Revision) -> None:
     """Register a revision of the generator as the data set `name`, with its features."""
-    register_dataset(name, needs_root=False)(partial(_load, name, revision))
+    register_dataset(name, needs_root=False, section="synthetic")(partial(_load, name, revision))
     register_features(name)(partial(_features, revision))
 
 

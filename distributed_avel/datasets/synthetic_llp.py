@@ -141,7 +141,7 @@ class Script:
     events: tuple[Event, ...]
 
 
-@register_dataset(NAME, needs_root=False)
+@register_dataset(NAME, needs_root=False, section="synthetic_llp")
 def load_synthetic_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
     """The synthetic videos.
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from distributed_avel.arms import WindowLabels
 from distributed_avel.config import Config, RunConfig, TuneConfig
+from distributed_avel.datasets import unread_sections
 from distributed_avel.features.base import Extractor
 from distributed_avel.refine.pseudo_labels import Threshold
-from distributed_avel.runtime import data as data_stage
 from distributed_avel.tasks import Localization, Parsing, Task
 
 NEUTRAL: Mapping[str, str] = MappingProxyType(
@@ -68,7 +68,7 @@ def _pruned(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def data_settings(config: RunConfig) -> dict[str, Any]:
     """The videos and their labels: without the sections of other data sets."""
-    return without_neutral(config.data, "data", data_stage.other_sections(config.data))
+    return without_neutral(config.data, "data", unread_sections(config.data.dataset))
 
 
 def extract_settings(config: RunConfig, extractor: Extractor | None) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def retrain_settings(
 
 def report_settings(config: RunConfig) -> dict[str, Any]:
     """The page, which shows the settings of the whole run."""
-    others = data_stage.other_sections(config.data)
+    others = unread_sections(config.data.dataset)
     return {
         **without_neutral(config),
         "data": without_neutral(config.data, "data", others),
@@ -148,7 +148,7 @@ def report_settings(config: RunConfig) -> dict[str, Any]:
 
 def sweep_settings(config: TuneConfig) -> dict[str, Any]:
     """The trials of a sweep, of which the page of the run that was chosen is no part."""
-    others = data_stage.other_sections(config.data)
+    others = unread_sections(config.data.dataset)
     return {
         **without_neutral(config, unread={"report"}),
         "data": without_neutral(config.data, "data", others),

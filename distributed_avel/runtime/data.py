@@ -30,8 +30,6 @@ from distributed_avel.timeline import Timeline
 
 VIDEOS_FILE = "videos.parquet"
 _DEMO = "demo"
-_SECTIONS = {"demo", "synthetic", "synthetic_llp"}
-_SECTION_OF = {"synthetic_easy": "synthetic"}
 _RENDER_UNIT = 16
 
 
@@ -48,11 +46,6 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
     if not needs_root(config.dataset):
         return run_dir / "videos"
     raise ConfigError(f"data.root: say where the files of {config.dataset!r} lie")
-
-
-def other_sections(config: DataConfig) -> set[str]:
-    """Sections of the configuration that belong to other data sets."""
-    return _SECTIONS - {_SECTION_OF.get(config.dataset, config.dataset)}
 
 
 def annotations(config: DataConfig, root: Location) -> str:

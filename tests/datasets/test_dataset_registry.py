@@ -1,19 +1,23 @@
 """What holds for every data set that is registered."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from distributed_avel.artifacts import Location
-from distributed_avel.config import DataConfig
+from distributed_avel.config import Config, DataConfig
 from distributed_avel.datasets import (
     Problems,
     VideoSet,
     dataset_names,
+    dataset_reader,
     feature_source,
     inspect_dataset,
     load_dataset,
+    unread_sections,
 )
 from distributed_avel.datasets.checks import check
 from distributed_avel.errors import ConfigError, DatasetError
@@ -87,6 +91,29 @@ def test_ready_made_features_cover_the_videos_in_the_shape_of_the_timeline(name,
     assert sorted(ids) == sorted(video.video_id for video in videos.videos)
     missing = [name for name in source.files_of(videos) if not (root / name).exists()]
     assert not missing
+
+
+def test_a_data_set_reads_no_section_but_the_one_it_names(example):
+    """Cache keys leave the others out: a data set that read one would find stale results."""
+    config, root = example
+    sections = {n for n, v in vars(config).items() if isinstance(v, Config)}
+    unread = unread_sections(config.dataset)
+    assert len(sections - unread) <= 1
+    bare = SimpleNamespace(**{n: v for n, v in vars(config).items() if n not in unread})
+
+    problems = Problems()
+    dataset_reader(config.dataset)(cast("DataConfig", bare), root, problems)
+    if source := feature_source(config.dataset):
+        assert list(source.read(cast("DataConfig", bare), root))
+    assert problems.errors == []
+
+
+def test_revisions_of_the_synthetic_data_share_a_section():
+    revisions = ("synthetic", "synthetic_easy")
+
+    assert {frozenset(unread_sections(name)) for name in revisions} == {
+        frozenset({"demo", "synthetic_llp"})
+    }
 
 
 def test_a_sound_example_has_nothing_unusable(example):
