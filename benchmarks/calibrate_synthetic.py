@@ -3,8 +3,8 @@
     python benchmarks/calibrate_synthetic.py --run-dir DIR --out FILE.json
     python benchmarks/calibrate_synthetic.py --run-dir DIR --out FILE.json --at 1.8 1.9 2.0
 
-Trains the base model alone (Step 1 without the auxiliary loss, configs/synthetic.yaml) with
-several seeds for each deviation. Its mean segment accuracy on the validation split falls as the
+Trains the base model alone (Step 1 without the auxiliary loss, `--config synthetic`) with several
+seeds for each deviation. Its mean segment accuracy on the validation split falls as the
 deviation grows; the bisection ends when it is near the middle of 67 to 70 %, the accuracy of base
 models on AVE (the paper's Tables 1 and 2: AVE 67.1 to PSP 70.0). No test video is read and no
 refinement arm is trained. Trainings that DIR has already are reused.
@@ -29,7 +29,7 @@ from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
 from distributed_avel.search.space import with_values
 
-CONFIG = Path(__file__).parent.parent / "configs" / "synthetic.yaml"
+CONFIG = "synthetic"
 LOW, HIGH = 67.0, 70.0
 """Accuracy of base models on AVE, in percent."""
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
 
 def calibration_config(run_dir: Path, seed: int = 0, dataset: str = "synthetic") -> RunConfig:
-    """The settings of configs/synthetic.yaml, for the base model alone."""
+    """The settings of the built-in configuration `synthetic`, for the base model alone."""
     point = {
         "run_dir": str(run_dir),
         "seed": seed,

@@ -252,7 +252,7 @@ def main() -> None:
         args.batch_size, args.repeats, args.regions, args.visual_dim = 4, 1, 9, 64
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = models.create(
+    model = models.create_model(
         args.model,
         num_classes=NUM_CLASSES,
         visual_dim=args.visual_dim,

@@ -1,6 +1,6 @@
 """Train the arms LR and A+LR with many values of tau, and plot accuracy and non-AVE F1 over tau.
 
-    python benchmarks/threshold_curves.py --config configs/synthetic.yaml --run-dir DIR \
+    python benchmarks/threshold_curves.py --config synthetic --run-dir DIR \
         --out benchmarks/results/threshold_curves --seeds 3
 
 A single tau shows an arm at one trade-off between accuracy and non-AVE F1; the curve shows all of

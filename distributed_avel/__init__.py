@@ -1,3 +1,50 @@
-"""Weakly-supervised audio-visual event localization with temporal label refinement, on Ray."""
+"""Weakly-supervised audio-visual event localization with temporal label refinement, on Ray.
+
+The public interface is what `__all__` lists:
+
+    from distributed_avel import load_config, run_pipeline
+
+    result = run_pipeline(load_config("synthetic", seed=1))
+    print(result.table)
+
+Importing the package loads none of the heavy libraries; the first use of a name does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed_avel.config import RunConfig, load_config
+    from distributed_avel.datasets import load_dataset
+    from distributed_avel.errors import AvelError
+    from distributed_avel.models import create_model
+    from distributed_avel.run import RunResult, run_pipeline
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AvelError",
+    "RunConfig",
+    "RunResult",
+    "create_model",
+    "load_config",
+    "load_dataset",
+    "run_pipeline",
+]
+
+_MODULES = {
+    "AvelError": "errors",
+    "RunConfig": "config",
+    "RunResult": "run",
+    "create_model": "models",
+    "load_config": "config",
+    "load_dataset": "datasets",
+    "run_pipeline": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -8,7 +8,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,6 +18,7 @@ from distributed_avel.config import (
     AnyRun,
     Config,
     RunConfig,
+    built_in_configs,
     load_values,
     read_arguments,
     validate,
@@ -40,7 +40,10 @@ _OF_THE_MACHINE = {
 }
 """Errors of the operating system that are no bug, and their remedies."""
 
-_CONFIG_HELP = "Every option may also stand in a YAML file: --config PATH. Options override it."
+_CONFIG_HELP = (
+    "Options can also be given in a YAML file, --config PATH, or in a built-in one, --config NAME: "
+    f"{', '.join(built_in_configs())}. Options on the command line override it."
+)
 
 
 def run_job(
@@ -99,7 +102,7 @@ def read_config(
             and those of the command line.
     """
     arguments = read_arguments(argv, kind)
-    values = load_values(Path(arguments.config)) if arguments.config else {}
+    values = load_values(arguments.config) if arguments.config else {}
     options = tyro.cli(
         _options_of(kind, values),
         args=arguments.options,

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from distributed_avel import __version__
 from distributed_avel.cli import USER_ERROR, run_job
 from distributed_avel.config import InspectConfig, ReproduceConfig, RunConfig, TuneConfig
+from distributed_avel.errors import ConfigError
 
 Command = Callable[[Sequence[str]], int]
 """Takes the arguments of the command line, and returns the exit status."""
@@ -21,7 +22,7 @@ def pipeline(argv: Sequence[str]) -> int:
     """The whole pipeline: videos to features, base model, refined labels, retrained model, report.
 
         avel run                                                  the embedded demo (synthetic)
-        avel run --config configs/ave.yaml --data.root DIR
+        avel run --config ave --data.root DIR
 
     What exists already in the run directory is reused; interrupted, the same command goes on.
     """
@@ -34,10 +35,47 @@ def pipeline(argv: Sequence[str]) -> int:
     return run_job(job, argv, pipeline.__doc__)
 
 
+def demo(argv: Sequence[str]) -> int:
+    """The whole pipeline on rendered videos (synthetic), a first run that needs no data.
+
+        avel demo [OPTIONS]
+
+    Writes runs/demo/report.html. Takes the options of `avel run`; about a minute on 2 CPU cores.
+    """
+
+    def job(config: RunConfig) -> None:
+        if config.data.dataset != "demo":
+            raise ConfigError(
+                f"data.dataset: `avel demo` runs the demo; use `avel run` for {config.data.dataset}"
+            )
+        from distributed_avel.run import run_pipeline
+
+        run_pipeline(config)
+
+    return run_job(job, argv, demo.__doc__)
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """Check packages, devices, plug-ins, storage, MLflow and Ray with the settings of a run.
+
+        avel doctor
+        avel doctor --config my.yaml --cluster.address HOST:PORT
+
+    Exit status: 0 if a run can start, 1 if there are problems, 2 if an option is wrong.
+    """
+
+    def job(config: RunConfig) -> int:
+        from distributed_avel.doctor import doctor as check_installation
+
+        return check_installation(config)
+
+    return run_job(job, argv, doctor.__doc__)
+
+
 def extract(argv: Sequence[str]) -> int:
     """Features: decode the videos and extract aligned audio and visual features.
 
-        avel extract --config configs/ave.yaml --data.root DIR
+        avel extract --config ave --data.root DIR
 
     Writes RUN_DIR/data and RUN_DIR/extract; what could not be used is in failures.parquet.
     """
@@ -53,7 +91,7 @@ def extract(argv: Sequence[str]) -> int:
 def train_base(argv: Sequence[str]) -> int:
     """Step 1: train the base models on video-level labels.
 
-        avel train-base --config configs/ave.yaml --data.root DIR
+        avel train-base --config ave --data.root DIR
 
     Reads the features; writes weights and learning curves under RUN_DIR/base, with or without the
     auxiliary loss, as the arms need it.
@@ -70,7 +108,7 @@ def train_base(argv: Sequence[str]) -> int:
 def refine(argv: Sequence[str]) -> int:
     """Step 2: score windows of the training videos with the base model of Step 1.
 
-        avel refine --config configs/ave.yaml --data.root DIR
+        avel refine --config ave --data.root DIR
 
     Reads the base model and the features; writes window probabilities and the choice of tau under
     RUN_DIR/refine.
@@ -87,7 +125,7 @@ def refine(argv: Sequence[str]) -> int:
 def retrain(argv: Sequence[str]) -> int:
     """Step 3: train from scratch on the refined pseudo-labels.
 
-        avel retrain --config configs/ave.yaml --data.root DIR
+        avel retrain --config ave --data.root DIR
 
     Reads the window probabilities and the features; writes weights and learning curves under
     RUN_DIR/retrain.
@@ -104,7 +142,7 @@ def retrain(argv: Sequence[str]) -> int:
 def evaluate(argv: Sequence[str]) -> int:
     """Evaluation: all arms on the test split, and the report page.
 
-        avel evaluate --config configs/ave.yaml --data.root DIR
+        avel evaluate --config ave --data.root DIR
 
     Writes RUN_DIR/results.json, predictions.parquet and report.html.
     """
@@ -121,8 +159,8 @@ def tune(argv: Sequence[str]) -> int:
     r"""A sweep: the best tau, window and stride for a data set, and other settings on request.
 
         avel tune                                              the embedded demo (synthetic)
-        avel tune --config configs/sweep.yaml                  generated features (synthetic)
-        avel tune --config configs/ave.yaml --data.root DIR --sweep.search optuna \
+        avel tune --config sweep                  generated features (synthetic)
+        avel tune --config ave --data.root DIR --sweep.search optuna \
             --sweep.vary train.learning_rate=0.0003..0.003
 
     Stages that trials share are computed once. Interrupted, the same command goes on. The choice
@@ -140,8 +178,8 @@ def tune(argv: Sequence[str]) -> int:
 def reproduce(argv: Sequence[str]) -> int:
     """The paper's Tables 1 to 7, mean and spread over seeds, each figure beside the paper's.
 
-        avel reproduce --config configs/synthetic.yaml --tables 3 --seeds 3
-        avel reproduce --config configs/ave_features.yaml --data.root DIR --seeds 5
+        avel reproduce --config synthetic --tables 3 --seeds 3
+        avel reproduce --config ave_features --data.root DIR --seeds 5
 
     Which models, arms, windows and fixed tau are trained follows from the tables: model.name and
     arms have no effect. All other settings are those of the run. What systems share is computed
@@ -191,7 +229,7 @@ def inspect(argv: Sequence[str]) -> int:
 def check(argv: Sequence[str]) -> int:
     """Check a data set before anything runs.
 
-        avel check --config configs/ave.yaml --data.root DIR
+        avel check --config ave --data.root DIR
 
     Looks for missing, empty and duplicate files, media files that extraction will refuse or cut
     off, files in two splits, names of classes that differ only in spelling, wrong separators,
@@ -230,6 +268,7 @@ def _own_options() -> ArgumentParser:
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
+        "demo": demo,
         "run": pipeline,
         "inspect": inspect,
         "check": check,
@@ -240,6 +279,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "evaluate": evaluate,
         "tune": tune,
         "reproduce": reproduce,
+        "doctor": doctor,
     }
 )
 """The commands by their names on the command line."""

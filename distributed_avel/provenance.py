@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("torch", "ray", "numpy", "pyarrow", "decord", "av", "librosa", "mlflow")
+PACKAGES = ("torch", "ray", "numpy", "pyarrow", "decord", "av", "librosa", "mlflow")
+"""Packages whose versions a manifest records."""
 
 
 def provenance() -> dict[str, Any]:
     """Commit, package versions, hardware and time, for a manifest."""
     return {
         "commit": commit(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "hardware": {
             "machine": platform.machine(),

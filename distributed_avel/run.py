@@ -2,8 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_reader
 from distributed_avel.errors import ConfigError
@@ -20,12 +25,49 @@ from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.session import ray_session, require
 from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def run_pipeline(config: RunConfig) -> None:
-    """All stages, then a table of the results and where everything lies."""
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The results of a finished run.
+
+    Args:
+        run_dir: Folder or URI of the run.
+        results: Content of `results.json`: `arms` has the metrics of each arm, in percent.
+    """
+
+    run_dir: Location
+    results: dict[str, Any]
+
+    @property
+    def report(self) -> Location:
+        """The report page, HTML."""
+        return self.run_dir / REPORT
+
+    @property
+    def predictions(self) -> pa.Table:
+        """Probabilities, prediction and ground truth of every segment of the test split."""
+        return (self.run_dir / PREDICTIONS).read_table()
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """Metrics on the test split, in percent: a row for each arm, NaN where undefined."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(self.results["arms"], orient="index", dtype=float)
+
+
+def run_pipeline(config: RunConfig) -> RunResult:
+    """Run all stages, print the table of results, and return it.
+
+    Raises:
+        AvelError: A setting, a file or a service is wrong; the message names it and the remedy.
+    """
     with open_pipeline(config, STAGES) as pipeline:
         publish(pipeline)
-        _summarize(pipeline)
+        return _summarize(pipeline)
 
 
 def run_extract(config: RunConfig) -> None:
@@ -128,7 +170,7 @@ def started(config: RunConfig, name: str) -> Iterator[Tracker]:
         yield tracker
 
 
-def _summarize(pipeline: Pipeline) -> None:
+def _summarize(pipeline: Pipeline) -> RunResult:
     results = (pipeline.run_dir / RESULTS).read_json()
     synthetic = ", synthetic" if results["synthetic"] else ""
     title = f"{results['dataset']}{synthetic}: {results['num_test_videos']} test videos"
@@ -138,3 +180,4 @@ def _summarize(pipeline: Pipeline) -> None:
         say(f"{name}: {pipeline.run_dir / name}")
     if pipeline.config.tracking.enabled:
         say(f"MLflow: {store_uri(pipeline.config.tracking)}")
+    return RunResult(pipeline.run_dir, results)

@@ -31,7 +31,7 @@ def test_an_unknown_command_is_refused_with_those_there_are(capsys):
     assert main(["runn"]) == USER_ERROR
 
     line = capsys.readouterr().err
-    assert line.startswith("error: no command 'runn'; there are: run, ")
+    assert line.startswith("error: no command 'runn'; there are: demo, run, ")
     assert line.count("\n") == 1
 
 
@@ -90,3 +90,8 @@ def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeyp
     assert line.startswith(f"error: {option}: ")
     assert "give an absolute path" in line
     assert not list(copy.iterdir())
+
+
+def test_the_demo_runs_no_other_data_set(capsys):
+    assert main(["demo", "--data.dataset", "synthetic"]) == USER_ERROR
+    assert "use `avel run` for synthetic" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from distributed_avel.errors import ConfigError
 from distributed_avel.refine.windows import window_mask
 
 DEFAULTS = Path(__file__).parent / "data" / "default_config.yaml"
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parent.parent / "distributed_avel" / "configs"
 
 
 def refused(values: dict) -> str:

@@ -101,7 +101,17 @@ def test_every_module_but_runtime_is_held_free_of_ray():
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
 
-    on_ray = ("__main__", "checks", "commands", "pipeline", "publish", "run", "sweep", "reproduce")
+    on_ray = (
+        "__main__",
+        "checks",
+        "commands",
+        "doctor",
+        "pipeline",
+        "publish",
+        "run",
+        "sweep",
+        "reproduce",
+    )
     assert above == {f"distributed_avel.{name}" for name in on_ray}
     assert below == modules - above - {"distributed_avel.__init__", "distributed_avel.runtime"}
 

@@ -7,7 +7,9 @@ and all problems are reported together.
 
 from distributed_avel.config.arguments import read_arguments as read_arguments
 from distributed_avel.config.loading import AnyRun as AnyRun
+from distributed_avel.config.loading import built_in_configs as built_in_configs
 from distributed_avel.config.loading import explain as explain
+from distributed_avel.config.loading import load_config as load_config
 from distributed_avel.config.loading import load_values as load_values
 from distributed_avel.config.loading import validate as validate
 from distributed_avel.config.runs import Arm as Arm

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -16,21 +17,63 @@ from distributed_avel.errors import ConfigError
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
 
 
-def load_values(path: Path) -> dict[str, Any]:
-    """The values of a YAML file, unchecked; `validate` checks them.
+_BUILT_IN = Path(str(files("distributed_avel") / "configs"))
+
+
+def built_in_configs() -> tuple[str, ...]:
+    """Names of the configurations that the package contains, sorted."""
+    return tuple(sorted(path.stem for path in _BUILT_IN.glob("*.yaml")))
+
+
+def load_values(source: str | Path) -> dict[str, Any]:
+    """Read settings without checking them; `validate` checks them.
+
+    Args:
+        source: Name of a built-in configuration, such as `synthetic`, or path of a YAML file.
 
     Raises:
-        ConfigError: There is no such file, or it holds something else.
+        ConfigError: There is no such configuration, or it is not a YAML mapping.
     """
+    path = _BUILT_IN / f"{source}.yaml" if str(source) in built_in_configs() else Path(source)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
-        raise ConfigError(f"{path}: no configuration file to read: {error.strerror}") from None
+        names = ", ".join(built_in_configs())
+        raise ConfigError(
+            f"{path}: no configuration file to read: {error.strerror}; built-in configurations are "
+            f"given by name: {names}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
     return values or {}
+
+
+def load_config(source: str | Path | None = None, **settings: Any) -> RunConfig:
+    """Read and check the settings of a run.
+
+    Args:
+        source: Name of a built-in configuration, path of a YAML file, or None for the defaults.
+        settings: Values that override it; sections are dictionaries, as in
+            `load_config("synthetic", seed=1, train={"base_epochs": 10})`.
+
+    Raises:
+        ConfigError: The message lists all problems.
+    """
+    values = load_values(source) if source is not None else {}
+    return validate(_overridden(values, settings), str(source or "settings"))
+
+
+def _overridden(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in settings.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, dict):
+            merged[key] = _overridden(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -98,7 +98,8 @@ class DataConfig(Config):
     """Which videos, and how they are cut into segments."""
 
     dataset: str = "demo"
-    """A registered data set."""
+    """A registered data set: ave, ave_features, demo, folder, llp, llp_features, synthetic,
+    synthetic_easy, synthetic_llp, or one of a plug-in."""
 
     root: str | None = None
     """Folder or URI in the layout of the data set. The demo is rendered into it
@@ -123,7 +124,8 @@ class ExtractConfig(Config):
     """Features: decoding, and the pool of feature actors."""
 
     extractor: str = "descriptors"
-    """A registered extractor."""
+    """A registered extractor: descriptors, resnet152+r2plus1d_18+vggish, vgg19+vggish, or one of a
+    plug-in."""
 
     num_actors: PositiveInt = 2
     """Feature actors in the pool."""
@@ -181,7 +183,8 @@ class ModelConfig(Config):
     """The base model, shared by Step 1 and Step 3."""
 
     name: str = "ave"
-    """A registered base model."""
+    """A registered base model: ave, avfb, avin, avsdn, avt, cman, cmran, han, psp, or one of a
+    plug-in."""
 
     hidden_size: PositiveInt = 32
     """Width of each direction of the recurrent layers."""

@@ -19,7 +19,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, DataConfig
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import read_lines
-from distributed_avel.errors import DatasetError
+from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.registry import Registry
 from distributed_avel.schema import VIDEOS
 from distributed_avel.timeline import Timeline
@@ -316,14 +316,22 @@ def dataset_names() -> list[str]:
     return _DATASETS.names()
 
 
-def load_dataset(config: DataConfig, root: Location) -> VideoSet:
+def load_dataset(config: DataConfig, root: Location | None = None) -> VideoSet:
     """Read the data set `config.dataset`, in the split `config.split` if there is one.
 
+    Args:
+        config: Section `data` of the settings.
+        root: Folder of its files (default: `config.root`).
+
     Raises:
-        ConfigError: There is no such data set.
-        DatasetError: It has errors; the message has up to 20.
+        ConfigError: There is no such data set, or it has files and no folder is given.
+        DatasetError: It has errors; the message lists up to 20.
     """
     problems = Problems()
+    if root is None:
+        if config.root is None and needs_root(config.dataset):
+            raise ConfigError(f"data.root: name the folder of the files of {config.dataset!r}")
+        root = Location.at(config.root or ".")
     videos = inspect_dataset(config, root, problems)
     problems.refuse(config.dataset)
     return videos

@@ -133,7 +133,7 @@ def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
 
 
 def extractor_names() -> list[str]:
-    """Names of all extractors, in alphabetical order."""
+    """Names of all extractors, sorted."""
     return _EXTRACTORS.names()
 
 

@@ -14,7 +14,7 @@ from distributed_avel.models import (
 from distributed_avel.models.base import (
     UNVERIFIED,
     BaseModel,
-    create,
+    create_model,
     is_verified,
     model_class,
     model_names,
@@ -32,7 +32,7 @@ __all__ = [
     "avt",
     "cman",
     "cmran",
-    "create",
+    "create_model",
     "han",
     "is_verified",
     "load_reference",

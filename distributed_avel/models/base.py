@@ -114,7 +114,7 @@ def is_verified(name: str) -> bool:
     return issubclass(model_class(name), PublishedModel)
 
 
-def create(
+def create_model(
     name: str,
     *,
     num_classes: int,

@@ -28,7 +28,7 @@ from distributed_avel.models.han import Han
 
 NOWHERE = Location.at("/nowhere")
 LLP = Path(__file__).parents[1] / "data" / "llp"
-CONFIG = Path(__file__).parents[2] / "configs" / "synthetic_llp.yaml"
+CONFIG = "synthetic_llp"
 SMALL = SyntheticLlpConfig(num_train=60, num_event_free=5, num_val=3, num_test=4)
 MANY = SyntheticLlpConfig(num_train=1, num_val=1, num_test=4_000)
 SCRIPTS = scripts(MANY)

@@ -10,7 +10,7 @@ SIZES = {"num_classes": 4, "visual_dim": 10, "audio_dim": 6, "regions": 9, "hidd
 
 def small_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> models.BaseModel:
     torch.manual_seed(seed)
-    return models.create(name, **SIZES).to(dtype).eval()
+    return models.create_model(name, **SIZES).to(dtype).eval()
 
 
 def score_shape(model: models.BaseModel) -> tuple[int, ...]:

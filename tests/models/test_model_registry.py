@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_weights(name):
 
 @pytest.mark.parametrize("name", ["ave", "avfb", "avin", "avsdn", "psp"])
 def test_the_attention_follows_the_number_of_regions(name):
-    model = models.create(name, **{**SIZES, "regions": 4})
+    model = models.create_model(name, **{**SIZES, "regions": 4})
     audio, visual = features(2)
 
     assert model(audio, visual[:, :, :4]).shape == (2, 10, 5)
@@ -111,7 +111,7 @@ def test_the_attention_follows_the_number_of_regions(name):
 
 def test_a_model_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(ConfigError, match="no base model 'avee'; there are: ave, "):
-        models.create("avee", **SIZES)
+        models.create_model("avee", **SIZES)
 
 
 def test_a_name_is_registered_once():
@@ -122,7 +122,7 @@ def test_a_name_is_registered_once():
 @pytest.mark.parametrize("name", ["avt", "cmran"])
 def test_heads_that_do_not_divide_the_width_are_refused_by_name(name):
     with pytest.raises(ConfigError, match=rf"model\.hidden_size: {name} .* even number, got 7"):
-        models.create(name, **{**SIZES, "hidden_size": 7})
+        models.create_model(name, **{**SIZES, "hidden_size": 7})
 
 
 @pytest.mark.parametrize("name", NAMES)

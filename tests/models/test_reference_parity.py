@@ -97,7 +97,7 @@ def test_the_default_sizes_are_the_published_ones(name):
     if name == "han":
         sizes = {"num_classes": 25, "visual_dim": 2560, "audio_dim": 128, "regions": 8}
 
-    created = models.create(name, **sizes).state_dict()
+    created = models.create_model(name, **sizes).state_dict()
 
     loaded = models.load_reference(name, published.weights).state_dict()
     assert {k: v.shape for k, v in created.items()} == {k: v.shape for k, v in loaded.items()}

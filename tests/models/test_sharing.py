@@ -112,7 +112,9 @@ def test_a_code_is_a_function_of_its_own_segment_alone(name):
 @torch.no_grad()
 def test_ave_is_shared_exactly_at_the_size_of_the_paper():
     torch.manual_seed(0)
-    model = models.create("ave", num_classes=28, visual_dim=512, audio_dim=128, regions=49).eval()
+    model = models.create_model(
+        "ave", num_classes=28, visual_dim=512, audio_dim=128, regions=49
+    ).eval()
     generator = torch.Generator().manual_seed(1)
     audio, visual = (
         torch.randn(4, 10, *rest, generator=generator).relu() for rest in [(128,), (49, 512)]

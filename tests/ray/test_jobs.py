@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(800)]
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
-CARRIED = ("distributed_avel", "jobs", "configs")
+CARRIED = ("distributed_avel", "jobs")
 
 
 def free_ports(count: int) -> list[int]:

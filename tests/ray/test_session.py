@@ -7,6 +7,7 @@ import psutil
 import pytest
 import ray
 
+from distributed_avel.commands import main
 from distributed_avel.config import validate
 from distributed_avel.errors import ResourceError
 from distributed_avel.runtime.session import require
@@ -64,3 +65,19 @@ def test_threads_of_workers_sleep_while_they_wait():
         return os.environ.get("OMP_WAIT_POLICY")
 
     assert ray.get(waiting.remote()) == "passive"
+
+
+def test_the_doctor_reports_what_a_run_would_meet(tmp_path, capsys):
+    options = ["doctor", "--run-dir", str(tmp_path), "--tracking.no-enabled"]
+
+    assert main(options) == 0
+    out = capsys.readouterr().out
+    for line in ("ok       packages: Python 3", "ok       Ray: 1 machine(s) with ", "models ave, "):
+        assert line in out
+    assert out.endswith("no problem found\n")
+
+    assert main([*options, "--train.cpus-per-worker", "1000", "--plugins", "no_such_module"]) == 1
+    out = capsys.readouterr().out
+    assert "PROBLEM  plug-ins: plugins: no_such_module" in out
+    assert "PROBLEM  Ray: " in out
+    assert out.endswith("2 problem(s)\n")

@@ -33,7 +33,7 @@ def test_weights_come_back_as_they_were(name):
 
 
 def test_the_weights_of_another_model_are_refused_by_name():
-    wider = models.create("ave", **{**SIZES, "hidden_size": 16})
+    wider = models.create_model("ave", **{**SIZES, "hidden_size": 16})
 
     with pytest.raises(ArtifactError, match=r"base/model\.safetensors: not the weights of this"):
         load_weights(wider, weights_to_bytes(small_model("ave")), "base/model.safetensors")
