@@ -10,6 +10,7 @@ has none. A file has one writer, or writers that would write the same.
 import errno
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,7 @@ class Location:
         What a killed process left half written is not among them.
 
         Raises:
-            FileSystemError: The file system does not say.
+            FileSystemError: The file system does not say, or this is a file.
         """
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         with storage_errors("read", self):
@@ -131,6 +132,8 @@ class Location:
                 found = self.fs.get_file_info(selector)
             except FileNotFoundError:  # pyarrow's answer where the folder is made at this moment
                 found = self.fs.get_file_info(selector)
+            except NotADirectoryError as error:
+                raise storage_error("read", self, error) from None
         names = sorted(info.base_name for info in found)
         return [self / name for name in names if not _UNFINISHED.search(name)]
 
@@ -197,8 +200,11 @@ def _has_foreign_type(kind: pa.DataType) -> bool:
     return any(_has_foreign_type(kind.field(i).type) for i in range(kind.num_fields))
 
 
+_Action = Literal["read", "written", "removed"]
+
+
 @contextmanager
-def storage_errors(what: Literal["read", "written"], location: Location) -> Iterator[None]:
+def storage_errors(what: _Action, location: Location) -> Iterator[None]:
     """Turn file-system errors into `FileSystemError`, except for a missing file to read."""
     try:
         yield
@@ -212,17 +218,28 @@ def storage_errors(what: Literal["read", "written"], location: Location) -> Iter
         raise storage_error(what, location, error) from None
 
 
-def storage_error(
-    what: Literal["read", "written"], location: Location, error: OSError
-) -> FileSystemError:
-    """Describe a file-system error to the user: place, reason and remedy."""
-    reason = redact(" ".join(str(error).split()))[:_MAX_REASON_CHARS]
+def storage_error(what: _Action, location: Location, error: OSError) -> FileSystemError:
+    """Describe a file-system error to the user: place, reason and remedy, each once."""
+    reason = redact(_reason(error, location.path))[:_MAX_REASON_CHARS]
     remedy = "see to its permissions, the disk, the network or the credentials"
     if error.errno in _NO_SPACE or "No space left" in reason:
         remedy = "free some space, or name another place; the same command goes on from here"
     made = FileSystemError(f"{location}: cannot be {what} ({reason}); {remedy}")
     made.errno = error.errno
     return made
+
+
+def _reason(error: OSError, path: str) -> str:
+    """The text of an error, without `path`, which the message names already.
+
+    pyarrow puts the path and the number of the error around the text, some of them twice.
+    """
+    text = " ".join(str(error).split())
+    own = re.compile(rf" ?'{re.escape(path)}({_UNFINISHED_SUFFIX})?'")
+    without = own.sub("", text)
+    if error.errno and not re.search(r"'[^']+'", without):
+        return os.strerror(error.errno)
+    return without
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -247,7 +264,8 @@ def _open(root: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
-_UNFINISHED = re.compile(r"\.tmp-[0-9a-f]{8}$")
+_UNFINISHED_SUFFIX = r"\.tmp-[0-9a-f]{8}"
+_UNFINISHED = re.compile(rf"{_UNFINISHED_SUFFIX}$")
 
 
 class _Write:
@@ -414,10 +432,11 @@ class Stage:
     def _files(self) -> dict[str, tuple[int, Any]]:
         """Size and time of every file of the result, by its path below the folder."""
         selector = pafs.FileSelector(self.location.path, recursive=True, allow_not_found=True)
-        try:
-            infos = self.location.fs.get_file_info(selector)
-        except FileNotFoundError:  # a file was renamed or removed at this moment
-            infos = self.location.fs.get_file_info(selector)
+        with _verification_errors(self.location):
+            try:
+                infos = self.location.fs.get_file_info(selector)
+            except FileNotFoundError:  # a file was renamed or removed at this moment
+                infos = self.location.fs.get_file_info(selector)
         below = f"/{self.name}/{self.fingerprint}/"
         return {
             info.path.partition(below)[2]: (info.size, info.mtime_ns)
@@ -449,15 +468,10 @@ def digests(folder: Location, paths: Sequence[str]) -> dict[str, dict[str, Any]]
 
 def _digest(location: Location) -> dict[str, Any]:
     sha256, size = hashlib.sha256(), 0
-    try:
-        with location.fs.open_input_stream(location.path) as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                sha256.update(chunk)
-                size += len(chunk)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{location} cannot be read ({error})") from None
+    with _verification_errors(location), location.fs.open_input_stream(location.path) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+            size += len(chunk)
     return {"size": size, "sha256": sha256.hexdigest()}
 
 
@@ -474,17 +488,27 @@ def read_sealed(location: Location) -> dict[str, Any]:
         StorageError: It cannot be read.
         ArtifactError: It is not what was written.
     """
+    with _verification_errors(location):
+        content = location.read_bytes()
     try:
-        value = location.read_json()
+        value = json.loads(content)
         if value.pop("sha256") == _hash(value):
             return value
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{location} cannot be read ({error})") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         pass
     raise ArtifactError(f"{location}: damaged: it is not what was written")
+
+
+@contextmanager
+def _verification_errors(location: Location) -> Iterator[None]:
+    """Turn file-system errors of reading into `StorageError`, except for a missing file."""
+    try:
+        with storage_errors("read", location):
+            yield
+    except FileSystemError as error:
+        raise StorageError(str(error)) from None
+    except NotADirectoryError as error:
+        raise StorageError(str(storage_error("read", location, error))) from None
 
 
 def _hash(value: Any) -> str:
@@ -493,14 +517,22 @@ def _hash(value: Any) -> str:
 
 
 def remove_file(location: Location) -> None:
-    """Remove a file, if it is there."""
-    with suppress(FileNotFoundError):
+    """Remove a file, if it is there.
+
+    Raises:
+        FileSystemError: It cannot be removed.
+    """
+    with storage_errors("removed", location), suppress(FileNotFoundError):
         location.fs.delete_file(location.path)
 
 
 def remove_folder(location: Location) -> None:
-    """Remove a folder with all that is in it, if it is there."""
-    with suppress(FileNotFoundError):
+    """Remove a folder with all that is in it, if it is there.
+
+    Raises:
+        FileSystemError: It cannot be removed.
+    """
+    with storage_errors("removed", location), suppress(FileNotFoundError):
         location.fs.delete_dir(location.path)
 
 

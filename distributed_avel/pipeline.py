@@ -81,7 +81,7 @@ class Pipeline:
         self._place, self._may_run = place or Place(), may_run
         self.run_dir = Location.at(config.resolved_run_dir)
         self.tracker = tracker
-        self.stages = StageMaker(self.run_dir, tracker, may_run, self._place)
+        self.stages = StageMaker(tracker, may_run, self._place)
         vars(self).update(self._place.made)
 
     # Stages ------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Locations on several file systems, writes that are whole or not there, and stages."""
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -11,11 +13,15 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from moto.server import ThreadedMotoServer
+from pyarrow import fs as pafs
 
 from distributed_avel import artifacts
-from distributed_avel.artifacts import Location, Stage, remove_file
-from distributed_avel.errors import ArtifactError
+from distributed_avel.artifacts import Location, Stage, remove_file, storage_error
+from distributed_avel.errors import ArtifactError, AvelError
+from distributed_avel.runtime.stages import Place, StageMaker
+from distributed_avel.runtime.tracking import untracked
 
 KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
 
@@ -344,6 +350,67 @@ def test_a_damaged_file_is_named_and_the_result_is_not_used(folder, file):
     assert made.why_not_done() == "interrupted before"
     assert (made.location / "parts" / "0").exists()  # units are checked one by one
     assert not (made.location / "data.bin").exists()
+
+
+class Refusing(LocalFileSystem):
+    """The local file system, but what ends with `unreadable` cannot be read or listed."""
+
+    unreadable = ""
+
+    def _refuse(self, path: str) -> None:
+        if path.endswith(self.unreadable):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    def _open(self, path, mode="rb", **options):
+        if mode == "rb":
+            self._refuse(path)
+        return super()._open(path, mode, **options)
+
+    def find(self, path, *arguments, **options):
+        self._refuse(path)
+        return super().find(path, *arguments, **options)
+
+
+@pytest.mark.parametrize("file", ["data.bin", "parts/0", "manifest.json", ""])
+def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
+    tmp_path, monkeypatch, file
+):
+    """The stage is neither used nor computed again: the storage may be back later."""
+    made = finished(Location.at(tmp_path))
+    place = str(made.location / file if file else made.location)
+    refusing = Refusing()
+    refusing.unreadable = place
+    other = pafs.PyFileSystem(pafs.FSSpecHandler(refusing))
+    monkeypatch.setattr(artifacts, "_open", lambda root: (other, root))
+    maker = StageMaker(untracked(), ("base",), Place())
+
+    for verify in (made.is_done, made.manifest, lambda: maker.ensure(made, pytest.fail)):
+        artifacts._INTACT.clear()
+        with pytest.raises(AvelError) as raised:
+            verify()
+        assert str(raised.value) == (
+            f"{place}: cannot be read (Input/output error); "
+            "see to its permissions, the disk, the network or the credentials"
+        )
+
+
+def test_a_stage_that_cannot_be_begun_names_place_reason_and_remedy_once(tmp_path):
+    (tmp_path / "base").touch()
+    made = stage(Location.at(tmp_path), seed=0)
+
+    with pytest.raises(AvelError) as raised:
+        StageMaker(untracked(), ("base",), Place()).ensure(made, pytest.fail)
+    assert str(raised.value) == (
+        f"{tmp_path}/base: cannot be read (Not a directory); "
+        "see to its permissions, the disk, the network or the credentials"
+    )
+
+
+def test_a_reason_keeps_the_path_of_another_file(tmp_path):
+    error = OSError(errno.EACCES, "Permission denied", "/elsewhere/part")
+
+    assert "(Permission denied)" not in str(storage_error("written", Location.at("/run"), error))
+    assert "'/elsewhere/part'" in str(storage_error("written", Location.at("/run"), error))
 
 
 def test_a_manifest_that_is_missing_or_another_results_is_damage(folder):

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from distributed_avel.artifacts import Location, Stage
+from distributed_avel.artifacts import Stage
 from distributed_avel.errors import ArtifactError
 from distributed_avel.provenance import provenance
 from distributed_avel.runtime.progress import say
@@ -88,10 +88,7 @@ class StageMaker:
         may_run: Names of the stages that may be computed; another that is not there is an error.
     """
 
-    def __init__(
-        self, run_dir: Location, tracker: Tracker, may_run: tuple[str, ...], place: Place
-    ) -> None:
-        self._run_dir = run_dir
+    def __init__(self, tracker: Tracker, may_run: tuple[str, ...], place: Place) -> None:
         self._tracker = tracker
         self._may_run = may_run
         self._place = place
@@ -123,10 +120,7 @@ class StageMaker:
         return stage
 
     def _compute(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> None:
-        try:
-            stage.begin()
-        except OSError as error:
-            raise ArtifactError(f"run_dir: cannot write to {self._run_dir}: {error}") from None
+        stage.begin()
         started = time.monotonic()
         with self._tracker.stage(stage.name) as run:
             run.params({"fingerprint": stage.fingerprint, **stage.depends})
