@@ -37,11 +37,12 @@ def publish(pipeline: Pipeline) -> None:
 def report(pipeline: Pipeline) -> Stage:
     """The report page of the evaluation."""
     evaluated = pipeline.evaluate()
-    settings = report_settings(pipeline.config)
+    of_features = pipeline.extract.depends["settings"]
+    settings = report_settings(pipeline.config, pipeline.task, of_features)
     stage = pipeline.stage("report", settings=settings, evaluate=evaluated)
 
     def compute(run: Run) -> dict[str, Any]:
-        for file in write_report(_sources(pipeline, evaluated), stage.location):
+        for file in write_report(_sources(pipeline, evaluated, settings), stage.location):
             run.file(file)
         return {}
 
@@ -82,7 +83,7 @@ def conditions(pipeline: Pipeline) -> dict[str, str]:
     return found
 
 
-def _sources(pipeline: Pipeline, evaluated: Stage) -> ReportSources:
+def _sources(pipeline: Pipeline, evaluated: Stage, settings: Mapping[str, Any]) -> ReportSources:
     config, arms, found = pipeline.config, pipeline.arms(), results(pipeline, evaluated)
     arm = refined_arm(config.arms)
     plan = ARMS[arm] if arm else None
@@ -101,7 +102,7 @@ def _sources(pipeline: Pipeline, evaluated: Stage) -> ReportSources:
         curves={name: (a.location / CURVES_FILE).read_table() for name, a in arms.items()},
         failures=(pipeline.extract.location / FAILURES_FILE).read_table(),
         threshold_curves=read_threshold_curves(scored.location) if scored else {},
-        settings=config.model_dump(mode="json"),
+        settings=settings,
         provenance=evaluated.manifest()["provenance"],
         warnings=_warnings(pipeline, found["windows"], evaluated),
         num_timelines=config.report.num_timelines,

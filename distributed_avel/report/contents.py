@@ -153,7 +153,7 @@ class Report(ABC):
         results: Figures of the test split in percent, by arm, then by metric; in the order in
             which the table shows them. None is undefined, 0/0.
         conditions: What the figures depend on, such as g and the rule for tau.
-        settings: The configuration of the run, which may be nested.
+        settings: The settings that the results depend on, which may be nested.
         provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
         warnings: What a reader must know before the figures, such as a collapse to background.
         threshold_curves: By what has a tau of its own: events, or what is heard and what is seen.

@@ -137,12 +137,21 @@ def retrain_settings(
     }
 
 
-def report_settings(config: RunConfig) -> dict[str, Any]:
-    """The page, which shows the settings of the whole run."""
-    others = unread_sections(config.data.dataset)
+def report_settings(config: RunConfig, task: Task, extract: Mapping[str, Any]) -> dict[str, Any]:
+    """The page, which shows these settings.
+
+    Settings that a stage does not hash are left out: the stage may come from a run in which they
+    had other values.
+
+    Args:
+        extract: Settings of the features, from `extract_settings`.
+    """
     return {
         **without_neutral(config),
-        "data": without_neutral(config.data, "data", others),
+        "data": data_settings(config),
+        "extract": dict(extract),
+        "train": without_neutral(config.train, "train", _unread_by_training(config, task)),
+        "refine": _refine(config, frozenset()),
     }
 
 
@@ -157,19 +166,24 @@ def sweep_settings(config: TuneConfig) -> dict[str, Any]:
 
 def _training(config: RunConfig, task: Task, num_epochs: int) -> dict[str, Any]:
     """Steps 1 and 3 alike. Threads and workers are hashed: sums are rounded as they are split."""
-    train = config.train
-    unread = {"base_epochs", "retrain_epochs"}  # one of them is `num_epochs`
-    unread |= {*Localization.settings, *Parsing.settings} - {*task.settings}
-    if train.lr_decay == 1.0:
-        unread.add("lr_decay_epochs")
-    if train.keep == "last":  # the weights do not depend on which epochs are looked at
-        unread.add("report_every")
+    unread = _unread_by_training(config, task)
+    unread |= {"base_epochs", "retrain_epochs"}  # one of them is `num_epochs`
     return {
         "seed": config.seed,
         "epochs": num_epochs,
         "model": without_neutral(config.model, "model"),
-        "train": without_neutral(train, "train", unread),
+        "train": without_neutral(config.train, "train", unread),
     }
+
+
+def _unread_by_training(config: RunConfig, task: Task) -> set[str]:
+    train = config.train
+    unread = {*Localization.settings, *Parsing.settings} - {*task.settings}
+    if train.lr_decay == 1.0:
+        unread.add("lr_decay_epochs")
+    if train.keep == "last":  # the weights do not depend on which epochs are looked at
+        unread.add("report_every")
+    return unread
 
 
 def _refine(config: RunConfig, unread: AbstractSet[str]) -> dict[str, Any]:

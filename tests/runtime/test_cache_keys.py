@@ -114,11 +114,12 @@ def keys_of(config: TuneConfig) -> dict[str, Any]:
     task = task_of(config.model, config.train)
     timeline = Timeline(num_segments=config.data.num_segments, segment_s=config.data.segment_s)
     extractor = extractor_class(config.extract.extractor)(timeline, config.extract)
+    extract = cache_keys.extract_settings(config, extractor)
     found: dict[str, Any] = {
         "data": cache_keys.data_settings(config),
-        "extract": cache_keys.extract_settings(config, extractor),
+        "extract": extract,
         "screen": cache_keys.screen_settings(config, task),
-        "report": cache_keys.report_settings(config.run),
+        "report": cache_keys.report_settings(config.run, task, extract),
         "sweep": cache_keys.sweep_settings(config),
     }
     for auxiliary in (False, True):

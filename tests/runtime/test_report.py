@@ -10,6 +10,7 @@ from distributed_avel.config import validate
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish, report
 from distributed_avel.report.predictions import ParsingPredictions
+from distributed_avel.runtime.cache_keys import NEUTRAL
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.report import REPORT
 from distributed_avel.runtime.stages import Place
@@ -79,6 +80,40 @@ def test_videos_whose_label_does_not_say_all_stand_first_among_the_timelines(par
     ]
     assert said == sorted(said)
     assert {True, False} == set(said)
+
+
+NEVER_SHOWN = [
+    ("data", "root"),
+    ("extract", "num_actors"),
+    ("extract", "gpus_per_actor"),
+    ("refine", "num_actors"),
+    ("refine", "gpus_per_actor"),
+    ("train", "report_every"),
+    ("tracking", "uri"),
+]
+
+
+def test_the_page_shows_no_setting_that_reused_stages_may_have_had_another_value_of(
+    parsing_run, tmp_path
+):
+    """A reused page would show the old value, and a new one today's for what is older."""
+    page = (report(parsing_run).location / REPORT).read_bytes().decode()
+    values = parsing_run.config.model_dump(mode="json")
+    values["data"]["root"] = str(tmp_path)
+    values["extract"]["num_actors"] = values["refine"]["num_actors"] = 3
+    values["train"]["report_every"] = 2  # of the epochs; the weights are those of the last one
+    values["tracking"]["uri"] = str(tmp_path / "mlflow")
+    other = Pipeline(validate(values, "test"), untracked(), place=Place(here=True, quiet=True))
+
+    shown = dict(
+        re.findall(r"<li><span>([^<]*)</span><span><code>([^<]*)</code></span></li>", page)
+    )
+    assert {name.partition(".")[0] for name in shown} >= {"model", "train", "refine", "data"}
+    assert shown["train.batch_size"] == str(parsing_run.config.train.batch_size)
+    hidden = {f"{section}.{name}" for section, name in NEVER_SHOWN} | {*NEUTRAL}
+    assert not {name for name in shown if name in hidden or name.split(".")[0] in NEUTRAL}
+    assert report(other).fingerprint == report(parsing_run).fingerprint
+    assert other.extract.fingerprint == parsing_run.extract.fingerprint
 
 
 def test_the_page_leads_from_the_base_model_to_the_arm_whose_windows_it_shows(tmp_path):
