@@ -232,4 +232,4 @@ def test_the_help_of_the_main_job_lists_every_option_with_its_default(tmp_path):
     assert "--config PATH" in run.stdout
     assert "--refine.window INT" in run.stdout
     assert "--model.pooling {model,max,mean,lse}" in run.stdout
-    assert "N, the length of a relabelled window, in segments. (default: 4)" in run.stdout
+    assert "N, the length of a window, in segments. (default: 4)" in run.stdout

@@ -1,6 +1,6 @@
-"""What a job can be given: a run, a sweep of runs, or the paper's tables.
+"""Configurations of commands: a run, a sweep of runs, or the paper's tables.
 
-What concerns several sections at once is checked here.
+Constraints between sections are checked here.
 """
 
 from typing import Annotated, Literal
@@ -30,24 +30,24 @@ Arm = Literal["base", "PL", "LR_alone", "LR_dummy", "LR", "A", "A+LR", "MA"]
 
 
 class RunConfig(Config):
-    """Everything that one run of the pipeline depends on."""
+    """Settings of one run of the pipeline."""
 
     run_dir: str | None = None
-    """Folder or URI for the artifacts of each stage (default: runs/<data set>)."""
+    """Folder or URI of the artifacts (default: runs/<data set>)."""
 
     seed: NonNegativeInt = 0
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
-    """What to train: the base model; with the auxiliary loss (A); with refined labels (LR); fully
-    supervised by what the base model predicts for each training segment (PL); with labels of
-    windows of the original videos (LR_alone); with the video-level label in every window
-    (LR_dummy); for parsing also with labels of each modality (MA: the exchange of Wu and Yang
-    2021, without their contrastive loss)."""
+    """Ablation arms: the base model (base); the auxiliary loss (A); label refinement (LR); both
+    (A+LR); full supervision with the segment-level predictions of the base model (PL);
+    pseudo-labels from windows of the original videos (LR_alone); the video-level label in every window
+    (LR_dummy); for parsing also modality-aware exchange (MA: Wu and Yang 2021, without their
+    contrastive loss)."""
 
     plugins: tuple[str, ...] = ()
-    """Modules to import, which register models, extractors or data sets of your own. Packages that
-    name theirs as entry points need not be listed."""
+    """Modules to import that register models, extractors or data sets. Installed packages with
+    entry points need not be listed."""
 
     data: DataConfig = DataConfig()
     extract: ExtractConfig = ExtractConfig()
@@ -62,10 +62,12 @@ class RunConfig(Config):
     @classmethod
     def _windows_fit_the_video(cls, refine: RefineConfig, info: ValidationInfo) -> RefineConfig:
         if "data" not in info.data:
-            return refine  # it is refused already, for a reason of its own
+            return refine  # `data` is invalid and is reported on its own
         num_segments = info.data["data"].num_segments
         if num_segments < 4:
-            raise ValueError(f"videos of {num_segments} segments have no window; 4 are the least")
+            raise ValueError(
+                f"{num_segments} segments are too short for windows; at least 4 are needed"
+            )
         if not 1 < refine.window < (num_segments + 1) / 2:
             raise ValueError(
                 f"window must lie in 2..{num_segments // 2} for {num_segments} segments, "
@@ -80,12 +82,12 @@ class RunConfig(Config):
 
     @property
     def resolved_run_dir(self) -> str:
-        """The run directory, with its default filled in."""
+        """The run directory, or its default."""
         return self.run_dir or f"runs/{self.data.dataset}"
 
 
 class InspectConfig(RunConfig):
-    """The settings of a run for looking at one file: windows need not fit its length."""
+    """Settings of `avel inspect`: windows need not fit the length of the file."""
 
     @field_validator("refine")
     @classmethod
@@ -94,65 +96,65 @@ class InspectConfig(RunConfig):
 
 
 class SweepConfig(Config):
-    """What a sweep tries, and how the best of it is chosen."""
+    """Search space of a sweep, and selection of its best trial."""
 
     search: Literal["grid", "random", "optuna", "asha"] = "grid"
-    """All combinations; num_trials at random; so many that Optuna suggests; or so many at
-    random, of which ASHA stops the worse ones early."""
+    """grid: all combinations; random, optuna: num_trials of them; asha: num_trials random ones, of
+    which ASHA stops the worse early."""
 
     num_trials: PositiveInt = 20
-    """Trials of a search that is not a grid."""
+    """Number of trials, except for a grid."""
 
     windows: tuple[str, ...] = ()
-    """Pairs N:s of window and stride, such as 4:2 (default: all valid ones)."""
+    """Windows and strides N:s, such as 4:2 (default: all valid combinations)."""
 
     max_windows: PositiveInt | None = None
-    """No pair with more windows T1: the cost of a pair grows with them."""
+    """Maximum number of windows T1 per video; the cost grows with it."""
 
     max_unevenness: float = Field(default=1.0, ge=0.0, le=1.0)
-    """No pair whose windows cover the segments less evenly: 1 - least/most windows that a
-    segment is in. Below 1, no segment is left out."""
+    """Maximum unevenness of the coverage by windows: 1 - (fewest / most windows that contain a
+    segment). Below 1, every segment is covered."""
 
     thresholds: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
-    """Values of tau for a grid, tried as they are (default: num_thresholds of those that the
-    validation split finds worth it). For parsing, one tau for what is heard and what is seen."""
+    """Values of tau of a grid (default: num_thresholds values pre-selected on validation). For
+    parsing, both modalities use the same tau."""
 
     num_thresholds: PositiveInt = 5
-    """Values of tau for a grid, evenly spaced on the logit scale."""
+    """Number of values of tau of a grid, evenly spaced on the logit scale."""
 
     screen_keep: float = Field(default=0.5, ge=0.0, le=1.0)
-    """A tau is worth a trial where sensitivity + specificity - 1 of the window pseudo-labels, on
-    the validation split, reaches this part of its best; 0 tries all."""
+    """Pre-selection of tau: the Youden index (sensitivity + specificity - 1) of window labels on
+    the validation split must be at least this fraction of the best; 0 tries all."""
 
     vary: tuple[str, ...] = ()
-    """More settings: KEY=VALUE,VALUE,... or KEY=LOW..HIGH (logarithmic), such as
+    """Other settings to vary: KEY=VALUE,VALUE,... or KEY=LOW..HIGH (logarithmic), such as
     train.learning_rate=0.001,0.002 or model.name=ave,psp."""
 
     auxiliary: bool = True
-    """Whether Step 1 has the auxiliary loss: the arm A+LR rather than LR."""
+    """Whether Step 1 uses the auxiliary loss: arm A+LR instead of LR."""
 
     criterion: tuple[str, ...] = ()
-    """The mean of these metrics on the validation split decides (default: accuracy and
+    """Metrics whose mean on the validation split selects the best trial (default: accuracy and
     non_ave_f1 for localization, segment_type and event_type for parsing)."""
 
     num_best: PositiveInt = 3
-    """So many of the best points are tried with more seeds."""
+    """Number of best points that are repeated with more seeds."""
 
     num_seeds: PositiveInt = 3
-    """Seeds of each of them."""
+    """Number of seeds of each of them."""
 
     max_concurrent: PositiveInt | None = None
-    """No more trials than this at once (default: what the cluster holds)."""
+    """Maximum number of concurrent trials (default: as the resources of the cluster allow)."""
 
     gpus_per_trial: NonNegativeFloat = 0.0
-    """GPUs of a trial that trains in its own process; a fraction shares one."""
+    """GPUs of each trial; with a fraction, trials share a GPU."""
 
     max_retries: NonNegativeInt = 1
-    """How often a trial that failed or was killed is tried again."""
+    """Number of retries of a trial that failed or was killed."""
 
 
 class TuneConfig(RunConfig):
-    """A sweep: the run that all trials start from, and what they vary."""
+    """Settings of a sweep: those of its runs, and what varies between them."""
 
     sweep: SweepConfig = Field(default=SweepConfig(), validate_default=True)
 
@@ -160,37 +162,37 @@ class TuneConfig(RunConfig):
     @classmethod
     def _gpus_are_used(cls, sweep: SweepConfig, info: ValidationInfo) -> SweepConfig:
         if sweep.gpus_per_trial and "train" in info.data and not info.data["train"].use_gpu:
-            raise ValueError("gpus_per_trial: say --train.use-gpu as well")
+            raise ValueError("gpus_per_trial needs --train.use-gpu")
         return sweep
 
     @property
     def run(self) -> RunConfig:
-        """The run without the sweep."""
+        """The settings of the run."""
         return RunConfig.model_validate(self.model_dump(exclude={"sweep"}))
 
 
 class ReproduceConfig(RunConfig):
-    """The paper's tables. Which models, arms, windows and fixed tau are trained is theirs to say;
-    all else is that of the run."""
+    """Settings of `avel reproduce`. The tables define models, arms, windows and fixed tau; all
+    other settings are those of the run."""
 
     tables: tuple[Annotated[int, Field(ge=1, le=7)], ...] = Field(
         default=(1, 2, 3, 4, 5, 6, 7), min_length=1
     )
-    """Numbers of the tables."""
+    """Tables to compute, 1 to 7."""
 
     seeds: PositiveInt = 5
-    """Seeds of every system, counted from seed."""
+    """Number of seeds, starting at `seed`."""
 
     by_model: tuple[str, ...] = ()
-    """Settings of model or train for one base model, in place of the run's: MODEL:KEY=VALUE,
-    such as psp:train.batch_size=128."""
+    """Settings of one base model that override those of the run: MODEL:KEY=VALUE, such as
+    psp:train.batch_size=128."""
 
     max_concurrent: PositiveInt | None = None
-    """No more trainings than this at once (default: what the cluster holds)."""
+    """Maximum number of concurrent trainings (default: as the resources of the cluster allow)."""
 
     @property
     def run(self) -> RunConfig:
-        """The run without the tables."""
+        """The settings of the run."""
         return RunConfig.model_validate(
             self.model_dump(exclude={"tables", "seeds", "by_model", "max_concurrent"})
         )

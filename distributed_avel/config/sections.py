@@ -1,4 +1,4 @@
-"""The sections of a run's configuration, with their defaults; `runs` puts them together."""
+"""Sections of the configuration, with defaults and help texts; `runs` combines them."""
 
 from typing import Annotated, Any, Literal
 
@@ -23,14 +23,14 @@ ReaderName = Literal["auto", "decord", "pyav"]
 
 
 class Config(BaseModel):
-    """Base of all configuration: immutable, and closed to unknown keys."""
+    """Base of all sections: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @field_validator("*")
     @classmethod
     def _no_empty_text(cls, value: Any) -> Any:
-        """Refuse `""`, which would count as "not given" where the default is none."""
+        """Refuse `""`, which would count as "not given" where the default is None."""
         if value == "":
             raise ValueError("is empty; give a value or leave it out")
         return value
@@ -38,7 +38,7 @@ class Config(BaseModel):
     @field_validator("*")
     @classmethod
     def _no_secret(cls, value: Any) -> Any:
-        """Refuse a URI with a secret in it, which a run would store in many places."""
+        """Refuse a URI that contains a secret, which a run would store in many files."""
         if isinstance(value, dict):
             texts = [*value.values()]
         else:
@@ -95,19 +95,19 @@ class SyntheticLlpConfig(SyntheticConfig):
 
 
 class DataConfig(Config):
-    """Which videos, and how they are cut into segments."""
+    """The data set, and the division of its videos into segments."""
 
     dataset: str = "demo"
     """A registered data set: ave, ave_features, demo, folder, llp, llp_features, synthetic,
     synthetic_easy, synthetic_llp, or one of a plug-in."""
 
     root: str | None = None
-    """Folder or URI in the layout of the data set. The demo is rendered into it
-    (default: a folder of the run directory)."""
+    """Folder or URI of the data set's files. The demo is rendered into it (default: a folder of
+    the run directory)."""
 
     split: str | None = None
-    """Folder or URI with train.txt, val.txt and test.txt, a video id a line, in place of the
-    data set's own split. `avel check` writes one in which no file is shared."""
+    """Folder or URI with train.txt, val.txt and test.txt, one video id per line; replaces the
+    split of the data set. `avel check --write-split` writes one in which splits share no file."""
 
     num_segments: PositiveInt = 10
     """T, the number of segments of a video."""
@@ -121,62 +121,61 @@ class DataConfig(Config):
 
 
 class ExtractConfig(Config):
-    """Features: decoding, and the pool of feature actors."""
+    """Feature extraction: decoding, and the pool of feature actors."""
 
     extractor: str = "descriptors"
     """A registered extractor: descriptors, resnet152+r2plus1d_18+vggish, vgg19+vggish, or one of a
     plug-in."""
 
     num_actors: PositiveInt = 2
-    """Feature actors in the pool."""
+    """Number of feature actors."""
 
     cpus_per_actor: PositiveInt = 1
-    """Decoding processes of each actor, and the CPUs it claims."""
+    """CPUs, and decoding processes, of each actor."""
 
     gpus_per_actor: NonNegativeFloat = 0.0
-    """GPUs of each actor; a fraction shares one."""
+    """GPUs of each actor; with a fraction, actors share a GPU."""
 
     unit_size: PositiveInt = 8
-    """Videos in a unit of work, and in a Parquet file. An actor has two units in hand, one
-    decoded while the other is embedded: what a kill can cost, and what memory must hold."""
+    """Videos per task and per Parquet file. An actor holds two tasks in memory, one decoding and
+    one embedding; both are repeated if it is killed."""
 
     timeout_s: PositiveFloat = 60.0
-    """A file that takes longer to decode is given up."""
+    """Time limit for decoding one file, in seconds; a slower file counts as failed."""
 
     frames_per_segment: PositiveInt | None = None
-    """Frames sampled in a segment; their features are averaged. By default the number of the
-    published features: 16, and 8 for the networks of LLP."""
+    """Frames sampled per segment, whose features are averaged. Default: as in the published
+    features, 16 for AVE and 8 for LLP."""
 
     sampling: Sampling = "time"
-    """Which frames are sampled: `time`, those on display at equal distances in time; or
-    `published`, those that AVE's features were made of, by frame count, which drifts from the
-    sound wherever the frame rate is not a whole number."""
+    """Sampling rule: `time` takes the frames on display at equal distances in time; `published`
+    samples by frame count, as AVE's published features did, and drifts from the sound if the frame
+    rate is not an integer."""
 
     reader: ReaderName = "auto"
-    """What decodes pictures: `pyav`; `decord`, which refuses files of which it may give other
-    frames; or `auto`, decord where it gives the same frames and PyAV everywhere else."""
+    """Video decoder: `pyav`; `decord`, which refuses files for which it may return other frames;
+    or `auto`, which uses decord where it returns the same frames as PyAV, and PyAV otherwise."""
 
     weights: dict[str, str] = {}
-    """Weights of a network, by its name: a path, a URI, the name of published weights, or
-    `random` to try the machinery with features that mean nothing. By default the published
-    ones, fetched once."""
+    """Weights of each network: a path, a URI, the name of published weights, or `random` (features
+    without meaning, for tests). Default: the published weights, downloaded once."""
 
     weights_dir: str | None = None
-    """Folder for fetched weights (default: distributed_avel/weights in the cache folder of
-    the user, XDG_CACHE_HOME or ~/.cache)."""
+    """Folder for downloaded weights (default: distributed_avel/weights in XDG_CACHE_HOME or
+    ~/.cache)."""
 
     preprocessing: Preprocessing = "keras_caffe"
-    """Pictures for VGG-19, and which published weights go with them: `keras_caffe`, as AVE's
-    published features (BGR, 0..255, mean subtracted), or `torchvision` (RGB, 0..1, scaled)."""
+    """Preprocessing of VGG-19 and the published weights for it: `keras_caffe`, as in AVE's
+    published features (BGR, 0..255, mean subtracted), or `torchvision` (RGB, 0..1, normalized)."""
 
     precision: Precision = "fp32"
-    """Arithmetic of the networks. bf16 and fp16 are faster on a GPU, and not exact."""
+    """Precision of the networks. bf16 and fp16 are faster on a GPU, and less exact."""
 
     frames_per_batch: PositiveInt = 64
-    """Pictures that a network takes at once, of one video or several; what GPU memory allows."""
+    """Frames per forward pass, of one or several videos; limited by GPU memory."""
 
     max_failed_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
-    """The stage fails when a larger part of the videos could not be used."""
+    """The stage fails if a larger fraction of the videos fails."""
 
 
 class ModelConfig(Config):
@@ -197,10 +196,10 @@ class TrainConfig(Config):
     """Steps 1 and 3."""
 
     num_workers: PositiveInt = 1
-    """DDP workers. Their sums are rounded differently, and each draws what it drops."""
+    """DDP workers. Another number changes the rounding of gradients, and dropout masks."""
 
     cpus_per_worker: PositiveInt = 2
-    """CPUs that each worker claims, and its torch threads, which sums are split by."""
+    """CPUs, and torch threads, of each worker. Another number changes the rounding of sums."""
 
     use_gpu: bool = False
     """One GPU for each worker."""
@@ -212,10 +211,10 @@ class TrainConfig(Config):
     """Learning rate of Adam."""
 
     lr_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor on the learning rate after every lr_decay_epochs; 1 leaves it as it is."""
+    """Factor of the learning rate after every lr_decay_epochs epochs; 1 disables the decay."""
 
     lr_decay_epochs: PositiveInt = 10
-    """Epochs between two changes of the learning rate."""
+    """Epochs between two decays of the learning rate."""
 
     base_epochs: PositiveInt = 50
     """Epochs of Step 1."""
@@ -224,26 +223,26 @@ class TrainConfig(Config):
     """Epochs of Step 3."""
 
     loss: Literal["soft_margin", "cross_entropy"] = "cross_entropy"
-    """g, the video-level loss of localization. The paper's is soft_margin, on the softmax
-    output. Parsing has its own, a binary cross-entropy."""
+    """g, the video-level loss of localization. The paper uses soft_margin on the softmax output.
+    Parsing always uses binary cross-entropy."""
 
     visual_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Parsing: this part of a visual video-level target is replaced by 1/2, as weak labels name
-    many events that are only heard. HAN's code calls the rest, 0.9, label smoothing."""
+    """Parsing: label smoothing of visual video-level targets, y -> (1 - v) y + v / 2, because weak
+    labels include events that are only audible. HAN's code gives 1 - v = 0.9."""
 
     keep: Literal["last", "best"] = "last"
-    """Weights to keep: the last ones, or the best ones by the validation split, of the epochs
-    that end with a validation. Accuracy decides for localization, segment Type@AV for parsing."""
+    """Weights to keep: of the last epoch, or of the best validated epoch (by accuracy for
+    localization, segment Type@AV for parsing; ties go to the later epoch)."""
 
     report_every: PositiveInt = 10
-    """Epochs between checkpoints and validations: what a kill can cost."""
+    """Epochs between checkpoints, and between validations."""
 
 
 class RefineConfig(Config):
-    """Step 2: how the base model relabels windows of the training videos."""
+    """Step 2: pseudo-labels of windows of the training videos."""
 
     window: PositiveInt = 4
-    """N, the length of a relabelled window, in segments."""
+    """N, the length of a window, in segments."""
 
     stride: PositiveInt = 2
     """s, the distance between the starts of neighbouring windows, in segments."""
@@ -251,39 +250,40 @@ class RefineConfig(Config):
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation", "screened"] = (
         "validation"
     )
-    """tau: a class is present in a window when its probability reaches it. A number; `validation`
-    removes the share of labels from the training windows that is wrong in the windows of the
-    validation split; `screened` is the paper's rule: several candidates that the validation
-    windows allow, then the best Step 3 on the validation split."""
+    """tau: a class is present in a window if its probability is at least tau. A number;
+    `validation`, which removes the share of window labels that is wrong on the validation split;
+    or `screened`, the paper's rule, which trains Step 3 with several candidates and keeps the best
+    on the validation split."""
 
     num_candidates: PositiveInt = 5
-    """Values of tau that `screened` trains Step 3 with, evenly spaced on the logit scale."""
+    """Candidates of `screened`, evenly spaced on the logit scale."""
 
     screen_keep: float = Field(default=0.5, ge=0.0, le=1.0)
-    """The candidates of `screened` lie where sensitivity + specificity - 1 of the window labels
-    reaches this part of its best; 0 allows all."""
+    """Range of the candidates of `screened`: thresholds whose Youden index (sensitivity +
+    specificity - 1) on validation windows is at least this fraction of the best; 0 allows all."""
 
     partners: Literal["event_free", "disjoint"] = "event_free"
-    """Partner videos: those without any event if there are any, or any that share no label."""
+    """Partner videos: `event_free`, videos without an event if there are any; or `disjoint`, any
+    video that shares no label."""
 
     num_partners: PositiveInt = 1
-    """K, the partner videos of a video; the window probabilities are the mean over them."""
+    """K, partner videos per video; window probabilities are averaged over them."""
 
     labels: Literal["hard", "soft"] = "hard"
-    """Pseudo-labels of Step 3: thresholded at tau, or the window probabilities themselves."""
+    """Pseudo-labels of Step 3: thresholded at tau, or the window probabilities."""
 
     num_actors: PositiveInt = 2
-    """Actors that hold the base model."""
+    """Number of actors that hold the base model."""
 
     gpus_per_actor: NonNegativeFloat = 0.0
-    """GPUs of each actor; a fraction shares one."""
+    """GPUs of each actor; with a fraction, actors share a GPU."""
 
     unit_size: PositiveInt = 64
-    """Videos in a unit of work: what a kill can cost."""
+    """Videos per task; a task is repeated if its actor is killed."""
 
     @property
     def is_screened(self) -> bool:
-        """Whether Step 3 is trained with several values of tau first, to choose one."""
+        """Whether tau is selected by training Step 3 with several candidates."""
         return self.threshold == "screened" and self.labels == "hard"
 
 
@@ -291,28 +291,28 @@ class ReportConfig(Config):
     """The report page."""
 
     num_timelines: PositiveInt = 12
-    """Test videos shown with their timelines and frames."""
+    """Number of test videos shown with timelines and frames."""
 
 
 class TrackingConfig(Config):
-    """MLflow."""
+    """Tracking with MLflow."""
 
     enabled: bool = True
-    """Whether to log at all."""
+    """Whether to log runs."""
 
     uri: Annotated[str, AfterValidator(SecretUri)] | None = None
-    """Tracking store; else MLFLOW_TRACKING_URI; else a local sqlite file, runs/mlflow.db. A
-    password in it is shown and stored as ***."""
+    """Tracking store (default: MLFLOW_TRACKING_URI, or the SQLite file runs/mlflow.db). A password
+    in it is shown and stored as ***."""
 
     experiment: str = "distributed_avel"
     """Name of the experiment."""
 
 
 class ClusterConfig(Config):
-    """Where Ray runs."""
+    """The Ray cluster."""
 
     address: str | None = None
-    """Address of a running cluster; else RAY_ADDRESS; else a local one is started."""
+    """Address of a running cluster (default: RAY_ADDRESS, or a new local cluster)."""
 
     num_cpus: PositiveInt | None = None
-    """Logical CPUs of a local cluster; by default the cores, but at least 4."""
+    """Logical CPUs of a local cluster (default: number of cores, at least 4)."""

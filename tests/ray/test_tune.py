@@ -156,6 +156,7 @@ def test_the_page_says_that_the_data_are_synthetic_and_shows_each_trial(finished
         assert f"N 4, s 2, tau {tau}" in page
 
 
+@pytest.mark.slow
 def test_trials_one_by_one_find_what_trials_at_once_find(finished, tmp_path):
     run_sweep(settings(tmp_path, windows=["5:5"], num_seeds=1, max_concurrent=1))
 
@@ -164,6 +165,7 @@ def test_trials_one_by_one_find_what_trials_at_once_find(finished, tmp_path):
     assert one_by_one == {trial: at_once[trial] for trial in one_by_one}
 
 
+@pytest.mark.slow
 def test_without_the_auxiliary_loss_all_pairs_share_one_step_1(tmp_path):
     run_sweep(settings(tmp_path, auxiliary=False, thresholds=[0.05], num_seeds=1))
 
