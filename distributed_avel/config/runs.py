@@ -41,8 +41,8 @@ class RunConfig(Config):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
     """Ablation arms: the base model (base); the auxiliary loss (A); label refinement (LR); both
     (A+LR); full supervision with the segment-level predictions of the base model (PL);
-    pseudo-labels from windows of the original videos (LR_alone); the video-level label in every window
-    (LR_dummy); for parsing also modality-aware exchange (MA: Wu and Yang 2021, without their
+    pseudo-labels from windows of the original videos (LR_alone); the video-level label in every
+    window (LR_dummy); for parsing also modality-aware exchange (MA: Wu and Yang 2021, without their
     contrastive loss)."""
 
     plugins: tuple[str, ...] = ()
