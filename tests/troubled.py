@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import fsspec
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import MediaError
@@ -80,6 +82,24 @@ class Troubled(Extractor):
 
 def make_troubled() -> Troubled:
     return Troubled(TIMELINE, ExtractConfig())
+
+
+class SlowStore(LocalFileSystem):
+    """The local file system as `slow://`, but a file takes `SLOW_READ_S` to open."""
+
+    protocol = "slow"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("slow://"))
+
+    def _open(self, path, mode="rb", **options):
+        time.sleep(SLOW_READ_S)
+        return super()._open(path, mode, **options)
+
+
+SLOW_READ_S = 2.0
+fsspec.register_implementation("slow", SlowStore)  # in each process that imports an extractor
 
 
 class Fragile(Descriptors):

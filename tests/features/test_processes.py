@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 from media.clips import TIMELINE, clip
-from troubled import is_running, make_nothing, make_troubled, preparations, wait_until, write_order
+from troubled import (
+    SLOW_READ_S,
+    is_running,
+    make_nothing,
+    make_troubled,
+    preparations,
+    wait_until,
+    write_order,
+)
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
@@ -124,6 +132,43 @@ def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order
         assert hangs.result().reason.startswith("gave up after 1 s of reading; see to the storage")
         assert hangs.result().is_unreadable
     assert after.result() == sum(b"after")
+
+
+@pytest.fixture
+def patient():
+    """One process that gives a slow store and a slow decoder time enough, but not their sum."""
+    limit_s = 1.75 * SLOW_READ_S
+    made = DecodingProcesses(make_troubled, num_processes=1, timeout_s=limit_s)
+    yield made
+    made.close()
+
+
+def test_reading_and_decoding_have_a_time_limit_each(patient, tmp_path):
+    write_order(tmp_path / "video", "work", seconds=SLOW_READ_S)
+
+    assert patient.prepare(Location.at(f"slow://{tmp_path}/video")).result() == sum(b"video")
+
+
+def test_a_decoder_that_hangs_after_a_slow_read_is_no_fault_of_the_store(patient, tmp_path):
+    write_order(tmp_path / "video", "hang")
+
+    failed = patient.prepare(Location.at(f"slow://{tmp_path}/video")).result()
+
+    assert failed.reason == "gave up after 3.5 s; fetch it again or raise extract.timeout_s"
+    assert not failed.is_unreadable
+    assert failed.seconds > 2.5 * SLOW_READ_S  # the whole limit began with decoding
+
+
+def test_a_slow_read_is_no_fault_of_the_decoder(impatient, order, tmp_path):
+    order("video")
+
+    failed = impatient.prepare(Location.at(f"slow://{tmp_path}/video")).result()
+
+    assert failed.is_unreadable
+    assert failed.reason == (
+        "gave up after 1 s of reading; see to the storage or raise extract.timeout_s"
+    )
+    assert preparations(tmp_path / "video") == []
 
 
 def test_a_process_that_somebody_killed_costs_no_file(processes, order):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +27,12 @@ from troubled import (
     write_order,
 )
 
-from distributed_avel.artifacts import Location
+from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import DemoConfig, ExtractConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.datasets.demo import render_demo
 from distributed_avel.errors import ArtifactError, DatasetError, MediaError
+from distributed_avel.features.processes import NO_FILE
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.runtime.extract import (
     FAILURES_FILE,
@@ -38,6 +40,8 @@ from distributed_avel.runtime.extract import (
     extract,
     refuse_too_many_failures,
 )
+from distributed_avel.runtime.stages import Place, StageMaker
+from distributed_avel.runtime.tracking import untracked
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -227,7 +231,9 @@ class Storage:
     """Forty files that take a while to extract, and some or all of which go away."""
 
     def __init__(self, root: Path) -> None:
-        self.media, self.notes, self.out = root / "media", root / "notes", root / "out"
+        self.media, self.notes = root / "media", root / "notes"
+        self.stage = Stage(Location.at(root), "extract", {})
+        self.out = Path(self.stage.location.path)
         self.media.mkdir()
         self.notes.mkdir()
         self.names = [f"{number:02d}" for number in range(40)]
@@ -239,20 +245,44 @@ class Storage:
         wait_until(lambda: len(self.times()) >= count, seconds=120)
 
     def extract(self, retry_s: Sequence[float] = RETRY_S) -> None:
-        extract(
-            videos_of(self.names),
-            Location.at(self.media),
-            ExtractConfig(num_actors=2, unit_size=4),
-            Location.at(self.out),
-            make_troubled,
-            retry_s=retry_s,
-        )
+        """Run the stage."""
+
+        def compute(_: object) -> dict[str, Any]:
+            return extract(
+                videos_of(self.names),
+                Location.at(self.media),
+                ExtractConfig(num_actors=2, unit_size=4),
+                self.stage.location,
+                make_troubled,
+                retry_s=retry_s,
+            )
+
+        StageMaker(untracked(), ("extract",), Place()).ensure(self.stage, compute)
+
+    def refused(self) -> list[str]:
+        """Run the stage, which fails and is not done; return the lines of its message."""
+        with pytest.raises(ArtifactError) as raised:
+            self.extract(retry_s=(0.1,))
+        assert raised.value.__cause__ is None
+        assert not self.stage.is_done()
+        for file in ("DONE", "manifest.json", "index.parquet", FAILURES_FILE):
+            assert not (self.out / file).exists()
+        return str(raised.value).splitlines()
 
     def is_whole(self) -> bool:
-        """Whether every video has its own features, and none failed."""
-        features = features_in(self.out).items()
-        numbers = {name: {*np.frombuffer(audio, np.float32)} for name, (audio, _) in features}
-        return numbers == {name: {sum(name.encode())} for name in self.names}
+        """Whether the stage is done, with the bits of an extraction without any trouble."""
+        alone = make_troubled().embed([sum(name.encode()) for name in self.names])
+        expected = [(f.audio_TD.tobytes(), f.visual_TRD.tobytes()) for f in alone]
+        return (
+            self.stage.is_done()
+            and failures_in(self.out) == {}
+            and features_in(self.out) == dict(zip(self.names, expected, strict=True))
+        )
+
+    def finished_units(self) -> set[str]:
+        """Names of the videos whose units are finished."""
+        units = [path.name for path in (self.out / "units").iterdir()]
+        return {self.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:]))}
 
     def times(self) -> Counter[str]:
         """How often each file was begun."""
@@ -286,7 +316,6 @@ def test_a_storage_that_is_away_for_a_moment_loses_nothing(storage, away):
 
     assert len(begun) < 30  # the others were read later
     assert not {*begun} & {"37", "38"}
-    assert failures_in(storage.out) == {}
     assert storage.is_whole()
 
 
@@ -296,18 +325,20 @@ def test_files_that_stay_away_fail_the_stage_and_are_read_when_they_are_back(sto
     for path in away:
         path.rename(path.with_suffix(".away"))
 
-    with pytest.raises(ArtifactError, match=r"cannot be read, after 1 retries") as raised:
-        storage.extract(retry_s=(0.1,))
-    assert all(f"{path}: no such file" in str(raised.value) for path in away)
+    first, *files, last = storage.refused()
+    assert first == f"{storage.media}: these files cannot be read, after 1 retries:"
+    assert sorted(files) == [f"  {path}: {NO_FILE}" for path in away]
+    assert last.startswith("bring them back unchanged and run the same command again")
+    units_of_away = {"04", "05", "06", "07", "28", "29", "30", "31"}
+    assert storage.finished_units() == {*storage.names} - units_of_away
     done = storage.times()
     for path in away:
         path.with_suffix(".away").rename(path)
     storage.extract()
 
-    assert failures_in(storage.out) == {}
     assert storage.is_whole()
     again = {name for name, count in storage.times().items() if count > done[name]}
-    assert again == {"04", "05", "06", "07", "28", "29", "30", "31"}  # their units
+    assert again == units_of_away
 
 
 @on_cluster
@@ -320,18 +351,18 @@ def test_a_storage_that_is_gone_stops_the_stage_and_keeps_what_is_done(storage):
 
     unmounting = threading.Thread(target=unmount)
     unmounting.start()
-    with pytest.raises(ArtifactError, match=r"/media: these files cannot be read, after 1 retries"):
-        storage.extract(retry_s=(0.1,))
+    first, *files, last = storage.refused()
     unmounting.join()
-    units = {path.name for path in (storage.out / "units").iterdir()}
-    assert len(units) < 10
+    assert first == f"{storage.media}: these files cannot be read, after 1 retries:"
+    assert len(files) == len({*files}) <= 11  # ten, and how many more
+    assert last.startswith("bring them back unchanged and run the same command again")
+    finished = storage.finished_units()
+    assert len(finished) < 40
     gone.rename(storage.media)
     before = storage.times()
     storage.extract()
 
-    assert failures_in(storage.out) == {}
     assert storage.is_whole()
-    finished = [storage.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:]))]
     assert all(storage.times()[name] == before[name] for name in finished)
 
 
