@@ -24,7 +24,7 @@ from distributed_avel.datasets import dataset_names
 from distributed_avel.datasets.synthetic import CALIBRATED, Revision, register_revision
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
 from distributed_avel.search.space import with_values
@@ -101,7 +101,7 @@ def base_validation(deviation: float, seed: int, run_dir: Path) -> dict[str, flo
             number = CALIBRATED.number
             register_revision(dataset, Revision(number=number, instance_deviation=deviation))
     config = calibration_config(run_dir, seed, dataset)
-    pipeline = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
     trained = pipeline.base(auxiliary=False)
     return kept_validation(trained.location, pipeline.task, config.train.keep)
 

@@ -20,7 +20,7 @@ import torch
 
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import WEIGHTS
 from distributed_avel.search.space import describe, with_values
@@ -88,7 +88,7 @@ def run_trial(
     """Weights of Step 3 at a point, and the seconds that Steps 1 to 3 took."""
     point = {"refine.window": pair[0], "refine.stride": pair[1], "refine.threshold": threshold}
     config = with_values(settings(size, run_dir), point)
-    pipeline = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
     pipeline.usable("train")  # data and features are no part of it
     started_s = time.process_time()
     stage = pipeline.retrain(auxiliary=True)

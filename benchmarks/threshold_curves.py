@@ -36,7 +36,7 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
 from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.runtime.evaluate import METRICS
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.thresholds import chosen_threshold
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
@@ -104,7 +104,7 @@ def measure(
 
 def made(config: RunConfig) -> Pipeline:
     """A pipeline in this process, with its features."""
-    pipeline = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
     _ = pipeline.extract
     return pipeline
 

@@ -39,7 +39,7 @@ from distributed_avel.runtime.refine import (
     tell_labels,
     windows_of,
 )
-from distributed_avel.runtime.stages import REVISIONS, STAGES, Place, StageMaker
+from distributed_avel.runtime.stages import REVISIONS, STAGES, Execution, StageMaker
 from distributed_avel.runtime.thresholds import (
     THRESHOLDS_FILE,
     best_by_step_3,
@@ -56,7 +56,7 @@ from distributed_avel.runtime.train import (
     TrainJob,
     targets_of,
     train,
-    train_here,
+    train_in_process,
 )
 from distributed_avel.search.space import THRESHOLD, with_values
 from distributed_avel.tasks import Task, task_of
@@ -74,15 +74,15 @@ class Pipeline:
         config: RunConfig,
         tracker: Tracker,
         may_run: tuple[str, ...] = STAGES,
-        place: Place | None = None,
+        execution: Execution | None = None,
     ) -> None:
         import_plugins(config.plugins)  # where a trial runs, nobody else has done so
         self.config = config
-        self._place, self._may_run = place or Place(), may_run
+        self._execution, self._may_run = execution or Execution(), may_run
         self.run_dir = Location.at(config.resolved_run_dir)
         self.tracker = tracker
-        self.stages = StageMaker(tracker, may_run, self._place)
-        vars(self).update(self._place.made)
+        self.stages = StageMaker(tracker, may_run, self._execution)
+        vars(self).update(self._execution.known)
 
     # Stages ------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Pipeline:
                 seed=self.config.seed,
                 out=stage.location,
                 scored=scored,
-                here=self._place.here,
+                in_process=self._execution.in_process,
             )
             if scored == "segments":
                 return {}
@@ -389,8 +389,8 @@ class Pipeline:
             },
         )
         job.check()
-        if self._place.here:
-            train_here(job, stage.location, self._place.watch)
+        if self._execution.in_process:
+            train_in_process(job, stage.location, self._execution.watch)
         else:
             train(job, stage.location)
         run.curves((stage.location / CURVES_FILE).read_table())
@@ -410,6 +410,6 @@ class Pipeline:
     def _retrain_at(self, auxiliary: bool, scored: Scored, threshold: float) -> Location:
         """Step 3 with a tau that is given."""
         config = with_values(self.config, {THRESHOLD: threshold})
-        place = replace(self._place, made={"data": self.data, "extract": self.extract})
-        fixed = Pipeline(config, self.tracker, self._may_run, place)
+        execution = replace(self._execution, known={"data": self.data, "extract": self.extract})
+        fixed = Pipeline(config, self.tracker, self._may_run, execution)
         return fixed.retrain(auxiliary, scored).location

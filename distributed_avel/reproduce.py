@@ -36,7 +36,7 @@ from distributed_avel.run import check_names, started
 from distributed_avel.runtime.evaluate import METRICS
 from distributed_avel.runtime.progress import progress, say
 from distributed_avel.runtime.session import machines
-from distributed_avel.runtime.stages import Place, is_intact
+from distributed_avel.runtime.stages import Execution, is_intact
 from distributed_avel.runtime.tracking import Tracker, store_uri, untracked
 from distributed_avel.runtime.tune import TaskFailure, run_tasks
 from distributed_avel.search.resources import Needs, needs_of, plan_concurrency
@@ -96,11 +96,11 @@ class _Task:
     config: RunConfig
     system: System
     step: Step
-    place: Place
+    execution: Execution
 
     def __call__(self) -> None:
         arm, plan = self.system.arm, ARMS[self.system.arm]
-        pipeline = Pipeline(self.config, untracked(), place=self.place)
+        pipeline = Pipeline(self.config, untracked(), execution=self.execution)
         if self.step == "base":
             pipeline.base(plan.auxiliary)
         elif self.step == "refine":
@@ -210,7 +210,7 @@ class Reproducing:
         return is_screened and ARMS[want.system.arm].has_threshold
 
     def _task(self, step: Step, want: _Want) -> _Task:
-        return _Task(self._pipeline(want).config, want.system, step, self._place)
+        return _Task(self._pipeline(want).config, want.system, step, self._execution)
 
     # Rows --------------------------------------------------------------------------------
 
@@ -329,13 +329,13 @@ class Reproducing:
         want = replace(want, system=want.system.trained)
         if want not in self._pipelines:
             config = self._config(want)
-            self._pipelines[want] = Pipeline(config, untracked(), place=self._place)
+            self._pipelines[want] = Pipeline(config, untracked(), execution=self._execution)
         return self._pipelines[want]
 
     @cached_property
-    def _place(self) -> Place:
+    def _execution(self) -> Execution:
         made = {"data": self._driver.data, "extract": self._driver.extract}
-        return Place(here=self._needs.here, quiet=True, made=made)
+        return Execution(in_process=self._needs.in_process, quiet=True, known=made)
 
     @cached_property
     def _needs(self) -> Needs:

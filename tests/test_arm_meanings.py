@@ -22,7 +22,7 @@ from distributed_avel.models.han import Han
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.randomness import derive
 from distributed_avel.runtime.refine import read_window_scores
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import CURVES_FILE, TARGETS_FILE, WEIGHTS
 from distributed_avel.schema import tensor_array
@@ -52,7 +52,7 @@ def tiny_run(root, tau: float, *, model: str, dataset: str, arms: list[Arm]) -> 
         },
         "test",
     )
-    return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    return Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
 
 
 def trained_run(root, scored, **settings) -> Pipeline:

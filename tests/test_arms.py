@@ -9,7 +9,7 @@ from distributed_avel.config import validate
 from distributed_avel.models import model_class, model_names
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import WEIGHTS
 
@@ -31,7 +31,7 @@ def pipeline(root, model: str = "ave", **refine) -> Pipeline:
         },
         "test",
     )
-    return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    return Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
 
 
 @pytest.mark.parametrize("model", model_names())

@@ -20,7 +20,7 @@ from pyarrow import fs as pafs
 from distributed_avel import artifacts
 from distributed_avel.artifacts import Location, Stage, remove_file, storage_error
 from distributed_avel.errors import ArtifactError, AvelError
-from distributed_avel.runtime.stages import Place, StageMaker
+from distributed_avel.runtime.stages import Execution, StageMaker
 from distributed_avel.runtime.tracking import untracked
 
 KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
@@ -382,7 +382,7 @@ def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
     refusing.unreadable = place
     other = pafs.PyFileSystem(pafs.FSSpecHandler(refusing))
     monkeypatch.setattr(artifacts, "_open", lambda root: (other, root))
-    maker = StageMaker(untracked(), ("base",), Place())
+    maker = StageMaker(untracked(), ("base",), Execution())
 
     for verify in (made.is_done, made.manifest, lambda: maker.ensure(made, pytest.fail)):
         artifacts._INTACT.clear()
@@ -399,7 +399,7 @@ def test_a_stage_that_cannot_be_begun_names_place_reason_and_remedy_once(tmp_pat
     made = stage(Location.at(tmp_path), seed=0)
 
     with pytest.raises(AvelError) as raised:
-        StageMaker(untracked(), ("base",), Place()).ensure(made, pytest.fail)
+        StageMaker(untracked(), ("base",), Execution()).ensure(made, pytest.fail)
     assert str(raised.value) == (
         f"{tmp_path}/base: cannot be read (Not a directory); "
         "see to its permissions, the disk, the network or the credentials"

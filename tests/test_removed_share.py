@@ -10,7 +10,7 @@ from distributed_avel.publish import report
 from distributed_avel.runtime import thresholds
 from distributed_avel.runtime.refine import read_window_scores
 from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.thresholds import share_metrics
 from distributed_avel.runtime.tracking import untracked
 
@@ -33,7 +33,7 @@ def pipeline(root, dataset="synthetic_easy", model="ave", arm="LR", **refine) ->
         },
         "test",
     )
-    return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    return Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
 
 
 def share_by_a_loop(run: Pipeline, scored, columns: range, tau: float) -> float:

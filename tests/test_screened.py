@@ -11,7 +11,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import validate
 from distributed_avel.errors import DatasetError
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.thresholds import best_by_step_3, read_threshold_curves
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS
@@ -33,7 +33,7 @@ def pipeline(root, dataset="synthetic_easy", model="ave", arms=("A+LR",), num_va
         },
         "test",
     )
-    return Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    return Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def computed_stages(leases: ActorHandle) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Acquires leases from a `LeaseActor`; see `stages.Place.alone_at`."""
+    """Acquires leases from a `LeaseActor`; see `stages.Execution.lease`."""
 
     leases: ActorHandle
 

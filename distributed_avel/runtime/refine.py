@@ -170,7 +170,7 @@ def score_windows(
     seed: int,
     out: Location,
     scored: Scored = "refined",
-    here: bool = False,
+    in_process: bool = False,
 ) -> None:
     """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
 
@@ -179,7 +179,7 @@ def score_windows(
         training: Videos that may be partners.
         seed: The seed of the run; the partner of a video depends on it and on the id alone.
         scored: Windows "alone" and "segments" have no partners.
-        here: Score in this process rather than in actors; the results are the same.
+        in_process: Score in the current process instead of in actors; same results.
     """
     candidates = PartnerPool(
         videos.video_labels(training), [v.uri for v in training], config.partners
@@ -205,7 +205,7 @@ def score_windows(
         cut_into_units(rows, config.unit_size),
         _MakeWorker(make_model, features, mask_WT, task, scored, config.gpus_per_actor > 0),
         out,
-        None if here else pool,
+        None if in_process else pool,
     )
 
 

@@ -1,4 +1,4 @@
-"""How a stage comes to be there: found as somebody left it, or computed, timed and finished."""
+"""Run a stage, or reuse its cached result."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ REVISIONS = {
     "evaluate": 3,
     "report": 2,
 }
-"""Of the code behind each stage. Raise it with a change that makes other results."""
+"""Revision of each stage, part of its cache key. Increase it if new code changes results."""
 
 STAGES = tuple(REVISIONS)
 """Names of the stages, in order."""
@@ -41,66 +41,72 @@ _JOB_OF = {
 
 
 @contextmanager
-def _nobody_else(stage: Stage) -> Iterator[bool]:
+def _no_lease(stage: Stage) -> Iterator[bool]:
     yield True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where stages are computed, and how.
+class Execution:
+    """How a pipeline computes its stages.
 
     Args:
-        here: Train and score in this process rather than in workers of their own: what takes
-            seconds is not worth their start.
-        watch: Called after each epoch of a training in this process.
-        quiet: Say nothing of stages that are there.
-        alone_at: Holds a stage that others may want at the same moment. It yields whether the
-            stage is still to be computed; where it is not, somebody did so meanwhile.
-        made: The stages `data` and `extract`, if they are known to be there: many pipelines of
-            one data set need not look at all of its files again.
+        in_process: Train and score in the current process instead of in workers. Worth it for
+            stages of seconds, because workers take seconds to start.
+        watch: Called after each epoch of a training in the current process.
+        quiet: Do not report cached stages.
+        lease: Context manager around the computation of a stage that other processes may need at
+            the same time. It yields False if another process has finished the stage meanwhile.
+        known: The stages `data` and `extract` if they are known to be finished, so that many
+            pipelines of one data set do not verify all of its files again.
     """
 
-    here: bool = False
+    in_process: bool = False
     quiet: bool = False
     watch: Watch | None = None
-    alone_at: Callable[[Stage], AbstractContextManager[bool]] = _nobody_else
-    made: Mapping[str, Stage] = field(default_factory=dict)
+    lease: Callable[[Stage], AbstractContextManager[bool]] = _no_lease
+    known: Mapping[str, Stage] = field(default_factory=dict)
 
 
-_told: set[str] = set()
+_reported_damage: set[str] = set()
 
 
 def is_intact(stage: Stage) -> bool:
-    """Whether a stage is done; what is damaged is said, once in a process."""
+    """Whether a stage is finished and undamaged; damage is reported once per process."""
     if stage.is_done():
         return True
     damage = stage.damage()
-    if damage is not None and damage not in _told:
-        _told.add(damage)
+    if damage is not None and damage not in _reported_damage:
+        _reported_damage.add(damage)
         say(f"WARNING: {damage}")
     return False
 
 
 class StageMaker:
-    """Computes the stages of a run that are not there.
+    """Runs stages, or reuses their cached results.
 
     Args:
-        may_run: Names of the stages that may be computed; another that is not there is an error.
+        tracker: Logs each stage.
+        may_run: Names of the stages that may be computed; any other must be cached.
+        execution: How stages are computed.
     """
 
-    def __init__(self, tracker: Tracker, may_run: tuple[str, ...], place: Place) -> None:
+    def __init__(self, tracker: Tracker, may_run: tuple[str, ...], execution: Execution) -> None:
         self._tracker = tracker
         self._may_run = may_run
-        self._place = place
-        self._said: set[str] = set()
+        self._execution = execution
+        self._reported: set[str] = set()
 
     def ensure(self, stage: Stage, compute: Callable[[Run], dict[str, Any]]) -> Stage:
-        """The stage, computed if it is not there."""
+        """Run a stage, or reuse its cached result.
+
+        Raises:
+            ArtifactError: The stage is not cached and not in `may_run`.
+        """
         label = f"{stage.name} {stage.fingerprint}"
-        is_done, is_new = is_intact(stage), label not in self._said
-        self._said.add(label)
+        is_done, is_new = is_intact(stage), label not in self._reported
+        self._reported.add(label)
         if is_done:
-            if is_new and not self._place.quiet:
+            if is_new and not self._execution.quiet:
                 say(f"{label}: done before")
             return stage
         why = stage.why_not_done()
@@ -109,7 +115,7 @@ class StageMaker:
                 f"{stage.name} is not there for these settings ({why}); "
                 f"run `python {_JOB_OF[stage.name]}` with the same options first"
             )
-        with self._place.alone_at(stage) as is_mine:
+        with self._execution.lease(stage) as is_mine:
             if is_mine and stage.restore_marker():
                 say(f"{label}: {why}; all other files are as they were written")
             elif is_mine:

@@ -278,7 +278,7 @@ def _show(
         report(message["epoch"] + 1, note)
 
 
-def train_here(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
+def train_in_process(job: TrainJob, out: Location, watch: Watch | None = None) -> None:
     """`train` with one worker in the current process, without Ray; the weights are the same."""
     (out / TARGETS_FILE).write_table(job.targets_table())
     _train_alone(job, out, watch)

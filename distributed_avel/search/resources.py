@@ -23,7 +23,7 @@ class Needs:
     """What one trial claims.
 
     Args:
-        here: Whether it trains in its own process.
+        in_process: Whether it trains in its own process.
         cpus: Of the process itself.
         gpus: Of the process itself; a fraction shares one.
         worker_cpus: Of its workers, all together.
@@ -31,7 +31,7 @@ class Needs:
         why: The arithmetic, for a message.
     """
 
-    here: bool
+    in_process: bool
     cpus: float
     gpus: float
     worker_cpus: float = 0.0
@@ -44,7 +44,7 @@ def needs_of(config: RunConfig, gpus_per_trial: float) -> Needs:
     train, refine = config.train, config.refine
     if train.num_workers == 1:
         return Needs(
-            here=True,
+            in_process=True,
             cpus=train.cpus_per_worker,
             gpus=gpus_per_trial or max(float(train.use_gpu), refine.gpus_per_actor),
             why=f"train.cpus_per_worker {train.cpus_per_worker}",
@@ -52,7 +52,7 @@ def needs_of(config: RunConfig, gpus_per_trial: float) -> Needs:
     training = train.num_workers * train.cpus_per_worker
     scoring = refine.num_actors + 1
     return Needs(
-        here=False,
+        in_process=False,
         cpus=TRIAL_CPUS,
         gpus=0.0,
         worker_cpus=max(training, scoring),
@@ -79,7 +79,7 @@ def plan_concurrency(
     Raises:
         ResourceError: Not even one trial can run; the message has the arithmetic.
     """
-    if needs.here:
+    if needs.in_process:
         possible = sum(_fits(node, needs.cpus, needs.gpus) for node in nodes)
     else:
         whole = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
@@ -89,7 +89,8 @@ def plan_concurrency(
         have = " + ".join(f"({n.get('CPU', 0):g} CPUs, {n.get('GPU', 0):g} GPUs)" for n in nodes)
         raise ResourceError(
             f"no trial can ever run: one needs {cpus:g} CPUs and {gpus:g} GPUs"
-            f"{' on one machine' if needs.here else ''} ({needs.why}), but the cluster has {have}"
+            f"{' on one machine' if needs.in_process else ''} ({needs.why}), but the cluster has "
+            f"{have}"
         )
     return min(possible, wanted or possible)
 

@@ -262,8 +262,8 @@ class Sweep:
             config=self.config.run,
             auxiliary=self._auxiliary,
             criterion=self.config.sweep.criterion,
-            here=self._needs.here,
-            made={"data": self._driver.data, "extract": self._driver.extract},
+            in_process=self._needs.in_process,
+            known={"data": self._driver.data, "extract": self._driver.extract},
             leases=LeaseActor.options(**beside_the_driver()).remote(),
             progress=ProgressActor.options(**beside_the_driver()).remote(),
         )

@@ -8,7 +8,7 @@ from distributed_avel.artifacts import Stage
 from distributed_avel.config import RunConfig
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime.leases import LeaseHolder
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import kept_validation
 from distributed_avel.runtime.tune import (
@@ -32,8 +32,8 @@ class SweepTrial:
     Stages that are there are found, and those that another trial computes are waited for.
 
     Args:
-        here: Train in the process of the trial rather than in workers of its own.
-        made: The stages `data` and `extract`, which all trials share.
+        in_process: Train in the process of the trial instead of in workers of its own.
+        known: The stages `data` and `extract`, which all trials share.
         leases: The actor `LeaseActor`.
         progress: The actor `ProgressActor`, for the driver.
     """
@@ -41,8 +41,8 @@ class SweepTrial:
     config: RunConfig
     auxiliary: bool
     criterion: tuple[str, ...]
-    here: bool
-    made: Mapping[str, Stage]
+    in_process: bool
+    known: Mapping[str, Stage]
     leases: Any
     progress: Any
 
@@ -57,14 +57,14 @@ class SweepTrial:
                 values = {name: found.get(name) for name in task_class(config.model.name).metrics}
                 report(self._report(values, epoch + 1, finished=False))
 
-        place = Place(
-            here=self.here,
+        execution = Execution(
+            in_process=self.in_process,
             quiet=True,
             watch=watch,
-            alone_at=LeaseHolder(self.leases),
-            made=self.made,
+            lease=LeaseHolder(self.leases),
+            known=self.known,
         )
-        return Pipeline(config, untracked(), place=place)
+        return Pipeline(config, untracked(), execution=execution)
 
     def base(self, point: Point) -> str:
         """Step 1 of a point; returns its fingerprint."""

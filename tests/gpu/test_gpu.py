@@ -14,7 +14,7 @@ from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.models import model_names
 from distributed_avel.run import run_pipeline
 from distributed_avel.runtime.refine import RefineWorker
-from distributed_avel.runtime.train import WEIGHTS, train_here
+from distributed_avel.runtime.train import WEIGHTS, train_in_process
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 from tests.ray.conftest import ray_cluster as ray_cluster
@@ -69,7 +69,7 @@ def test_a_gpu_trains_what_a_cpu_trains(tmp_path, features, arm):
     weights = {}
     for device, use_gpu in (("cpu", False), ("gpu", True)):
         out = Location.at(tmp_path / device)
-        train_here(training(features("ave"), "ave", use_gpu=use_gpu, **ARMS[arm]), out)
+        train_in_process(training(features("ave"), "ave", use_gpu=use_gpu, **ARMS[arm]), out)
         weights[device] = load((out / WEIGHTS).read_bytes())
 
     agree = torch.cat(

@@ -9,13 +9,13 @@ import torch
 from distributed_avel.config import RunConfig
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime import train
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
 
-def pipeline(root: Path, place: Place | None = None, *, num_workers: int = 1) -> Pipeline:
+def pipeline(root: Path, execution: Execution | None = None, *, num_workers: int = 1) -> Pipeline:
     sizes = {"num_train": 28, "num_event_free": 4, "num_val": 28, "num_test": 28}
     training = {"base_epochs": 2, "retrain_epochs": 2, "report_every": 1, "cpus_per_worker": 1}
     values = {
@@ -25,7 +25,7 @@ def pipeline(root: Path, place: Place | None = None, *, num_workers: int = 1) ->
         "train": {**training, "num_workers": num_workers},
         "refine": {"num_actors": 1},
     }
-    return Pipeline(RunConfig.model_validate(values), untracked(), place=place)
+    return Pipeline(RunConfig.model_validate(values), untracked(), execution=execution)
 
 
 def weights_of(stage) -> bytes:
@@ -39,7 +39,7 @@ def in_a_task(tmp_path_factory, ray_cluster) -> Pipeline:
 
 
 def test_a_training_in_this_process_gives_the_same_weights(in_a_task, tmp_path):
-    here = pipeline(tmp_path, Place(here=True))
+    here = pipeline(tmp_path, Execution(in_process=True))
 
     assert weights_of(here.retrain(auxiliary=True)) == weights_of(in_a_task.retrain(auxiliary=True))
 

@@ -21,7 +21,7 @@ from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError, ResourceError
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime.leases import LeaseActor, LeaseHolder
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.sweep import run_sweep
 from tests.ray.stores import store_in
@@ -387,12 +387,12 @@ def test_what_the_cluster_can_never_run_is_refused_before_anything_starts(tmp_pa
 def compute_base(config: RunConfig, leases) -> int:
     """Step 1, and how many epochs this process trained for it."""
     epochs = []
-    place = Place(
-        here=True,
+    execution = Execution(
+        in_process=True,
         watch=lambda stage, epoch, metrics: epochs.append(epoch),
-        alone_at=LeaseHolder(leases),
+        lease=LeaseHolder(leases),
     )
-    Pipeline(config, untracked(), place=place).base(auxiliary=True)
+    Pipeline(config, untracked(), execution=execution).base(auxiliary=True)
     return len(epochs)
 
 

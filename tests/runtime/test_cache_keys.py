@@ -14,7 +14,7 @@ from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime import cache_keys
 from distributed_avel.runtime.cache_keys import NEUTRAL
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
@@ -259,7 +259,7 @@ def test_a_pipeline_looks_for_results_by_these_keys(tmp_path, key, changed_stage
     def fingerprints(config: RunConfig) -> dict[str, str]:
         run_dir = Location.at(tmp_path)
         made = {name: Stage(run_dir, name, {}) for name in ("data", "extract")}
-        pipeline = Pipeline(config, untracked(), place=Place(made=made))
+        pipeline = Pipeline(config, untracked(), execution=Execution(known=made))
         stages = (
             pipeline.base_stage(auxiliary=True),
             pipeline.refine_stage(auxiliary=True),

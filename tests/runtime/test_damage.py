@@ -15,7 +15,7 @@ from distributed_avel.config import RunConfig, validate
 from distributed_avel.errors import ArtifactError
 from distributed_avel.pipeline import STAGES, Pipeline
 from distributed_avel.publish import publish
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.training_workers import SingleWorker
 
@@ -40,7 +40,7 @@ def settings(root: Path) -> RunConfig:
 
 def run(root: Path, may_run: tuple[str, ...] = STAGES) -> None:
     """All stages, in this process."""
-    publish(Pipeline(settings(root), untracked(), may_run, place=Place(here=True)))
+    publish(Pipeline(settings(root), untracked(), may_run, execution=Execution(in_process=True)))
 
 
 def contents(root: Path) -> dict[str, bytes]:

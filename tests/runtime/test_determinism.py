@@ -17,7 +17,13 @@ from distributed_avel.features.store import INDEX, PARTS
 from distributed_avel.models import model_class, model_names
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.runtime.refine import SCORES, RefineWorker
-from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS, ModelRecipe, TrainJob, train_here
+from distributed_avel.runtime.train import (
+    CURVES_FILE,
+    WEIGHTS,
+    ModelRecipe,
+    TrainJob,
+    train_in_process,
+)
 from distributed_avel.schema import features_schema, tensor_column
 from distributed_avel.tasks import task_of
 from distributed_avel.train.arithmetic import reproducible_arithmetic
@@ -134,7 +140,7 @@ def training(
 def trained(job: TrainJob, folder: Path) -> bytes:
     """The weights and the learning curves, as they are stored."""
     out = Location.at(folder)
-    train_here(job, out)
+    train_in_process(job, out)
     return (out / WEIGHTS).read_bytes() + (out / CURVES_FILE).read_bytes()
 
 

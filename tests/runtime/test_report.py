@@ -13,7 +13,7 @@ from distributed_avel.report.predictions import ParsingPredictions
 from distributed_avel.runtime.cache_keys import NEUTRAL
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = pytest.mark.timeout(200)
@@ -36,7 +36,7 @@ def parsing_run(tmp_path_factory):
         },
         "test",
     )  # fmt: skip
-    run = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    run = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
     publish(run)
     return run
 
@@ -103,7 +103,9 @@ def test_the_page_shows_no_setting_that_reused_stages_may_have_had_another_value
     values["extract"]["num_actors"] = values["refine"]["num_actors"] = 3
     values["train"]["report_every"] = 2  # of the epochs; the weights are those of the last one
     values["tracking"]["uri"] = str(tmp_path / "mlflow")
-    other = Pipeline(validate(values, "test"), untracked(), place=Place(here=True, quiet=True))
+    other = Pipeline(
+        validate(values, "test"), untracked(), execution=Execution(in_process=True, quiet=True)
+    )
 
     shown = dict(
         re.findall(r"<li><span>([^<]*)</span><span><code>([^<]*)</code></span></li>", page)
@@ -131,7 +133,7 @@ def test_the_page_leads_from_the_base_model_to_the_arm_whose_windows_it_shows(tm
         },
         "test",
     )
-    run = Pipeline(config, untracked(), place=Place(here=True, quiet=True))
+    run = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
 
     publish(run)
 

@@ -33,7 +33,7 @@ def test_fractions_of_a_gpu_pack_several_trials_on_one_gpu_but_never_span_two():
 def test_nested_trainers_leave_room_for_the_workers_of_every_trial():
     needs = needs_of(config(num_workers=2, cpus_per_worker=1), gpus_per_trial=0.0)
 
-    assert not needs.here
+    assert not needs.in_process
     assert plan_concurrency(needs, nodes((4, 0))) == 1  # two actors and Ray Data need 3
     assert plan_concurrency(needs, nodes((4, 0), (4, 0))) == 2
 

@@ -19,7 +19,7 @@ from distributed_avel.models.han import Han
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.windows import exchange_modality
 from distributed_avel.runtime.refine import labels_of_windows, read_window_scores
-from distributed_avel.runtime.stages import Place
+from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
 from distributed_avel.runtime.train import (
     CURVES_FILE,
@@ -239,8 +239,8 @@ def small_run(root: Path, watch: Watch | None = None, **changes) -> Pipeline:
         "refine": {"partners": "disjoint"},
         **changes,
     }
-    place = Place(here=True, quiet=True, watch=watch)
-    return Pipeline(validate(values, "test"), untracked(), place=place)
+    execution = Execution(in_process=True, quiet=True, watch=watch)
+    return Pipeline(validate(values, "test"), untracked(), execution=execution)
 
 
 @pytest.fixture(scope="module")
