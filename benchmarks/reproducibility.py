@@ -26,8 +26,8 @@ from distributed_avel.config import ClusterConfig, validate
 from distributed_avel.run import run_pipeline
 from distributed_avel.runtime.session import ray_session
 
-NUM_CPUS = 3
-"""Three training workers need three CPUs of Ray, whether the machine has them or not."""
+NUM_CPUS = 4
+"""Logical CPUs of Ray, as on a machine with two cores."""
 
 VARIANTS: dict[str, dict[str, dict[str, int]]] = {
     "the same command again": {},
@@ -36,7 +36,6 @@ VARIANTS: dict[str, dict[str, dict[str, int]]] = {
     "train.cpus_per_worker 2": {"train": {"cpus_per_worker": 2}},
     "train.num_workers 2": {"train": {"num_workers": 2}},
     "train.num_workers 2, again": {"train": {"num_workers": 2}},
-    "train.num_workers 3": {"train": {"num_workers": 3}},
 }
 
 
