@@ -183,7 +183,7 @@ def check_cluster(config: ClusterConfig) -> None:
         except grpc.FutureTimeoutError:
             raise ClusterError(f"{key} {address}: no Ray client server answers; {remedy}") from None
         except grpc.RpcError as error:
-            raise ClusterError(f"{key} {address}: {_why_not_alive(error)}; {remedy}") from None
+            raise ClusterError(f"{key} {address}: {_why_not_alive(error, key, remedy)}") from None
     if alive.ray_version != ray.__version__:
         raise ClusterError(
             f"{key} {address}: this cluster runs Ray {alive.ray_version}, and this job Ray "
@@ -212,16 +212,17 @@ def _token() -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {loader.get_raw_token(ignore_auth_mode=True)}"),)
 
 
-def _why_not_alive(error: grpc.RpcError) -> str:
+def _why_not_alive(error: grpc.RpcError, key: str, remedy: str) -> str:
+    """Describe the reason and its remedy; where a token is refused, the cluster is running."""
     assert isinstance(error, grpc.Call)
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return (
             "this cluster wants another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
-            "RAY_AUTH_TOKEN_PATH, as on its head"
+            f"RAY_AUTH_TOKEN_PATH, as on its head; or leave {key} out to run on this machine alone"
         )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no Ray cluster answers within {_ANSWER_S:g} s"
-    return f"no Ray cluster answers ({_one_line(error.details())})"
+        return f"no Ray cluster answers within {_ANSWER_S:g} s; {remedy}"
+    return f"no Ray cluster answers ({_one_line(error.details())}); {remedy}"
 
 
 def _check_temporary_folder() -> None:

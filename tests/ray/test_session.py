@@ -2,17 +2,24 @@
 
 import ipaddress
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 
 from distributed_avel.commands import main
-from distributed_avel.config import validate
+from distributed_avel.config import ClusterConfig, validate
 from distributed_avel.errors import ResourceError
+from distributed_avel.runtime.preflight import check_cluster
 from distributed_avel.runtime.session import require
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
+
+
+JOB = Path(__file__).parents[2] / "jobs" / "pipeline.py"
 
 
 def test_a_local_session_listens_on_loopback_only():
@@ -39,6 +46,38 @@ def test_a_local_session_listens_on_loopback_only():
 def test_a_local_session_asks_for_a_token():
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+
+
+@pytest.mark.parametrize("token", ["of another cluster", None])
+def test_a_cluster_that_wants_another_token_is_one_line_with_a_remedy(tmp_path, token):
+    address = ray.get_runtime_context().gcs_address
+    others = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH_")}
+    other_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+    run = subprocess.run(
+        [sys.executable, str(JOB), "--data.dataset", "synthetic", "--cluster.address", address],
+        cwd=tmp_path,
+        env={**others, **other_token, "HOME": str(tmp_path)},  # Ray looks for a token in ~/.ray
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    assert run.stderr == (
+        f"error: cluster.address {address}: this cluster wants another token; set "
+        "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, as on its head; or "
+        "leave cluster.address out to run on this machine alone\n"
+    )
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_cluster_is_joined_with_its_own_token(monkeypatch):
+    address = ray.get_runtime_context().gcs_address
+    with monkeypatch.context() as patch:
+        patch.setattr("ray.is_initialized", lambda: False)
+        check_cluster(ClusterConfig(address=address))
 
 
 def test_what_can_never_be_scheduled_is_refused_with_the_arithmetic():
