@@ -40,7 +40,7 @@ from distributed_avel.runtime.extract import (
     extract,
     refuse_too_many_failures,
 )
-from distributed_avel.runtime.stages import Place, StageMaker
+from distributed_avel.runtime.stages import Execution, StageMaker
 from distributed_avel.runtime.tracking import untracked
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -257,7 +257,7 @@ class Storage:
                 retry_s=retry_s,
             )
 
-        StageMaker(untracked(), ("extract",), Place()).ensure(self.stage, compute)
+        StageMaker(untracked(), ("extract",), Execution()).ensure(self.stage, compute)
 
     def refused(self) -> list[str]:
         """Run the stage, which fails and is not done; return the lines of its message."""
