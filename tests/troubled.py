@@ -99,7 +99,7 @@ class SlowStore(LocalFileSystem):
 
 
 SLOW_READ_S = 2.0
-fsspec.register_implementation("slow", SlowStore)  # in each process that imports an extractor
+fsspec.register_implementation("slow", SlowStore, clobber=True)  # imported under two names
 
 
 class Fragile(Descriptors):
