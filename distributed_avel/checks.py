@@ -88,7 +88,8 @@ def check_data(options: Namespace, config: RunConfig) -> int:
         if videos is None or problems.errors:
             raise DatasetError("no split was written: fix what is unusable first")
         write_split(without_leaks(videos, files.twin_of), split)
-        print(f"split without leaks: --data.split {split}", file=sys.stderr)  # noqa: T201
+        unseen = "; copies under other names were not looked for" if options.no_files else ""
+        print(f"split without leaks{unseen}: --data.split {split}", file=sys.stderr)  # noqa: T201
     return int(bool(report.findings))
 
 

@@ -42,7 +42,8 @@ _OF_THE_MACHINE = {
 
 _CONFIG_HELP = (
     "Options can also be given in a YAML file, --config PATH, or in a built-in one, --config NAME: "
-    f"{', '.join(built_in_configs())}. Options on the command line override it."
+    f"{', '.join(built_in_configs())} (sweep is for tune only). "
+    "Options on the command line override it."
 )
 
 

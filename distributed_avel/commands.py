@@ -40,7 +40,7 @@ def demo(argv: Sequence[str]) -> int:
 
         avel demo [OPTIONS]
 
-    Writes runs/demo/report.html. Takes the options of `avel run`; about two minutes on 2 CPU cores.
+    Writes runs/demo/report.html. Takes the options of `avel run`; minutes on 2 CPU cores.
     """
 
     def job(config: RunConfig) -> None:

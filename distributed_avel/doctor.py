@@ -4,20 +4,21 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
+from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_names
 from distributed_avel.errors import AvelError
 from distributed_avel.features.base import extractor_names
 from distributed_avel.models import model_names
-from distributed_avel.provenance import PACKAGES
+from distributed_avel.provenance import package_versions
 from distributed_avel.redaction import redact
-from distributed_avel.registry import import_plugins
+from distributed_avel.run import check_names
+from distributed_avel.runtime.data import root_of
 from distributed_avel.runtime.preflight import check_before_start
 from distributed_avel.runtime.session import machines, ray_session, require
 
@@ -40,31 +41,33 @@ class Check:
 
 
 def doctor(config: RunConfig) -> int:
-    """Run all checks and print one line for each; return 1 if there is a problem, else 0."""
-    checks = [_python(), _readers(), _devices()]
-    for name, check in (
-        ("plug-ins", _plugins),
-        ("storage, MLflow, Ray's address", _preflight),
-        ("Ray", _ray),
-    ):
-        checks.append(_guarded(name, check, config))
-    for check in checks:
-        print(f"{check.status:<8} {check.name}: {redact(check.detail)}")  # noqa: T201
-    problems = sum(check.status == "PROBLEM" for check in checks)
-    print(f"{problems} problem(s)" if problems else "no problem found")  # noqa: T201
-    return int(problems > 0)
+    """Run all checks, print a line for each as it ends, and return 1 if there is a problem.
+
+    Ray is not started if its address, storage or MLflow fail their checks: joining a cluster that
+    does not answer takes minutes.
+    """
+    num_problems = 0
+
+    def show(check: Check) -> bool:
+        nonlocal num_problems
+        print(f"{check.status:<8} {check.name}: {redact(check.detail)}", flush=True)  # noqa: T201
+        num_problems += check.status == "PROBLEM"
+        return check.status != "PROBLEM"
+
+    for check in (_packages(), _readers(), _devices()):
+        show(check)
+    show(_guarded("names", _names, config))
+    if show(_guarded("storage, MLflow, Ray's address", _preflight, config)):
+        show(_guarded("Ray", _ray, config))
+    else:
+        show(Check("Ray", "note", "not started; solve the problem above first"))
+    print(f"{num_problems} problem(s)" if num_problems else "no problem found")  # noqa: T201
+    return int(num_problems > 0)
 
 
-def _python() -> Check:
-    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+def _packages() -> Check:
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     return Check("packages", "ok", f"Python {platform.python_version()}, {versions}")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _readers() -> Check:
@@ -89,8 +92,9 @@ def _guarded(name: str, check: Callable[[RunConfig], str], config: RunConfig) ->
         return Check(name, "PROBLEM", str(error))
 
 
-def _plugins(config: RunConfig) -> str:
-    import_plugins(config.plugins)
+def _names(config: RunConfig) -> str:
+    check_names(config)
+    root_of(config.data, Location.at(config.resolved_run_dir))  # refuses a missing data.root
     return (
         f"models {', '.join(model_names())}; extractors {', '.join(extractor_names())}; "
         f"data sets {', '.join(dataset_names())}"

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend.
+"""Errors that a user can fix.
 
 Each message names the file or key and says what would be right. Jobs print it
 without a traceback and exit with status 2; anything else is a bug and keeps its
@@ -7,7 +7,7 @@ traceback.
 
 
 class AvelError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class ConfigError(AvelError, ValueError):

@@ -1,4 +1,4 @@
-"""What a figure must be traced back to: code, packages and machine."""
+"""Provenance of a result: code, packages and machine."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def provenance() -> dict[str, Any]:
     """Commit, package versions, hardware and time, for a manifest."""
     return {
         "commit": commit(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "python": platform.python_version(),
         "hardware": {
             "machine": platform.machine(),
@@ -27,6 +27,17 @@ def provenance() -> dict[str, Any]:
         },
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Version of each of `PACKAGES`, or "not installed" (decord has no wheel on arm64)."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
 
 
 def commit() -> str:

@@ -135,8 +135,8 @@ def _mismatches(config: RunConfig) -> list[str]:
     """Settings that this model has no use for."""
     if model_class(config.model.name).task != "parsing":
         return [
-            f"arms: {arm} tells what is heard from what is seen, which {config.model.name} does "
-            "not; choose a parsing model, such as han, or another arm"
+            f"arms: arm {arm} needs an audio-visual parsing model such as han; "
+            f"{config.model.name} is a localization model"
             for arm in config.arms
             if arm in PARSING_ARMS
         ]

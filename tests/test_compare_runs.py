@@ -27,6 +27,8 @@ def runs(tmp_path) -> tuple[Path, Path]:
         pq.write_table(
             pa.table({"video_id": ["v"], "p": [0.25]}), tmp_path / name / "predictions.parquet"
         )
+        failures = pa.table({"video_id": ["w"], "seconds": [1.0 if name == "a" else 2.0]})
+        pq.write_table(failures, stage / "failures.parquet")
         results = {"arms": {"AVE": {"accuracy": 50.0, "precision": None}}}
         (tmp_path / name / "results.json").write_text(json.dumps(results))
     return tmp_path / "a", tmp_path / "b"

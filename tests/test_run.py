@@ -11,7 +11,10 @@ from distributed_avel.sweep.phases import run_sweep
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"arms": ["base", "MA"]}, "arms: MA tells what is heard from what is seen, which ave"),
+        (
+            {"arms": ["base", "MA"]},
+            "arms: arm MA needs an audio-visual parsing model such as han; ave is",
+        ),
         ({"model": {"name": "han", "pooling": "max"}}, "model.pooling: han pools by an attention"),
         (
             {"model": {"name": "han"}, "arms": ["MA"], "refine": {"labels": "soft"}},

@@ -54,7 +54,8 @@ def load_config(source: str | Path | None = None, **settings: Any) -> RunConfig:
     """Read and check the settings of a run.
 
     Args:
-        source: Name of a built-in configuration, path of a YAML file, or None for the defaults.
+        source: Name of a built-in configuration (not `sweep`, which is for `avel tune`), path of a
+            YAML file, or None for the defaults.
         settings: Values that override it; sections are dictionaries, as in
             `load_config("synthetic", seed=1, train={"base_epochs": 10})`.
 

@@ -30,7 +30,7 @@ def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
     if not issubclass(cls, PublishedModel):
         raise WeightsError(
             f"{name} was reimplemented from the text, as its authors published no code: no weights "
-            "of theirs fit it. Train it instead: jobs/pipeline.py --model.name " + name
+            "of theirs fit it. Train it instead: avel run --model.name " + name
         )
     weights = _without_module_prefix({key: _tensor(key, v) for key, v in state_dict.items()})
     smallest = _smallest(cls)

@@ -28,15 +28,15 @@ REVISIONS = {
 STAGES = tuple(REVISIONS)
 """Names of the stages, in order."""
 
-_JOB_OF = {
-    "data": "jobs/extract.py",
-    "extract": "jobs/extract.py",
-    "base": "jobs/train_base.py",
-    "refine": "jobs/refine.py",
-    "screen": "jobs/retrain.py",
-    "retrain": "jobs/retrain.py",
-    "evaluate": "jobs/evaluate.py",
-    "report": "jobs/evaluate.py",
+_COMMAND_OF = {
+    "data": "avel extract",
+    "extract": "avel extract",
+    "base": "avel train-base",
+    "refine": "avel refine",
+    "screen": "avel retrain",
+    "retrain": "avel retrain",
+    "evaluate": "avel evaluate",
+    "report": "avel evaluate",
 }
 
 
@@ -113,7 +113,7 @@ class StageMaker:
         if stage.name not in self._may_run:
             raise ArtifactError(
                 f"{stage.name} is not there for these settings ({why}); "
-                f"run `python {_JOB_OF[stage.name]}` with the same options first"
+                f"run `{_COMMAND_OF[stage.name]}` with the same options first"
             )
         with self._execution.lease(stage) as is_mine:
             if is_mine and stage.restore_marker():

@@ -141,7 +141,7 @@ class Record:
         """The configuration that was chosen, all trials, the page and its figures."""
         said = (
             f"# Chosen by a sweep over {len(self.trials)} trials on the validation split of "
-            f"{videos.name}.\n# python jobs/pipeline.py --config {BEST}\n"
+            f"{videos.name}.\n# avel run --config {BEST}\n"
         )
         values = self.chosen_config(chosen).model_dump(mode="json")
         text = said + yaml.safe_dump(values, sort_keys=False)

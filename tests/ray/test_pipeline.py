@@ -148,7 +148,7 @@ def test_a_changed_setting_redoes_the_stages_that_it_affects(finished, capsys):
 def test_a_single_stage_says_which_job_comes_before_it(finished):
     config = settings(finished, train={"base_epochs": 3})
 
-    with pytest.raises(ArtifactError, match=r"run `python jobs/train_base\.py` with the same"):
+    with pytest.raises(ArtifactError, match=r"run `avel train-base` with the same"):
         run_refine(config)
 
 

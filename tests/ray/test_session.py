@@ -117,6 +117,6 @@ def test_the_doctor_reports_what_a_run_would_meet(tmp_path, capsys):
 
     assert main([*options, "--train.cpus-per-worker", "1000", "--plugins", "no_such_module"]) == 1
     out = capsys.readouterr().out
-    assert "PROBLEM  plug-ins: plugins: no_such_module" in out
+    assert "PROBLEM  names: plugins: no_such_module" in out
     assert "PROBLEM  Ray: " in out
     assert out.endswith("2 problem(s)\n")
