@@ -134,7 +134,7 @@ def test_a_job_of_one_stage_says_which_file_of_another_stage_is_damaged(finished
         run(root, may_run=("retrain",))
 
     assert "model.safetensors is damaged" in str(caught.value)
-    assert "jobs/train_base.py" in str(caught.value)
+    assert "avel train-base" in str(caught.value)
     assert weights.exists()
 
 
