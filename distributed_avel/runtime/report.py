@@ -28,8 +28,8 @@ from distributed_avel.report.figures import standalone, threshold_figure, window
 from distributed_avel.report.page import render_page
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
 from distributed_avel.report.tables import results_table, to_csv
+from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten
-from distributed_avel.report.views import view_of
 from distributed_avel.runtime.evaluate import PREDICTIONS
 from distributed_avel.runtime.progress import say
 from distributed_avel.tasks import Parsing, Task

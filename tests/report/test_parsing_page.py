@@ -7,8 +7,8 @@ import pytest
 
 from distributed_avel.report.contents import LocalizationReport, ParsedVideo
 from distributed_avel.report.page import render_page
+from distributed_avel.report.task_views import view_of
 from distributed_avel.report.timelines import draw_parsed
-from distributed_avel.report.views import view_of
 from tests.report.samples import CLASSES, PARSING_ARMS, make_parsing_report, make_report
 from tests.report.test_page import HOSTILE, Page
 

@@ -36,7 +36,7 @@ class Panel:
     named: Mapping[str, str] = field(default_factory=dict)
 
 
-class View(ABC):
+class TaskView(ABC):
     """One report, as its task wants to be seen."""
 
     tiles: ClassVar[tuple[str, ...]]
@@ -88,7 +88,7 @@ class View(ABC):
         )
 
 
-class LocalizationView(View):
+class LocalizationView(TaskView):
     """One class a segment: confusion matrices, and one row a lane."""
 
     task = "localization"
@@ -144,7 +144,7 @@ class LocalizationView(View):
         return [draw_timeline(video, self._report) for video in self._report.timelines]
 
 
-class ParsingView(View):
+class ParsingView(TaskView):
     """Several classes a segment, heard and seen apart."""
 
     task = "parsing"
@@ -235,7 +235,7 @@ class ExchangeView(ParsingView):
         )
 
 
-def view_of(report: Report) -> View:
+def view_of(report: Report) -> TaskView:
     """The view of the report's task."""
     if isinstance(report, ParsingReport):
         return ExchangeView(report) if report.exchanged else ParsingView(report)
