@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.report import svg
-from distributed_avel.report.contents import LearningCurve, ThresholdCurve, WindowSummary
+from distributed_avel.report.page_data import LearningCurve, ThresholdCurve, WindowSummary
 from distributed_avel.report.tables import heading
 
 WIDTH = 400

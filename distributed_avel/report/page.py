@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from distributed_avel.report import figures, tables
-from distributed_avel.report.contents import LearningCurve, Report
+from distributed_avel.report.page_data import LearningCurve, Report
 from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.report.timelines import time_ticks

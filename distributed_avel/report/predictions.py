@@ -18,7 +18,7 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.metrics.parsing import MODALITIES, segment_counts
 from distributed_avel.metrics.segment import confusion_matrix, one_label_per_segment
 from distributed_avel.randomness import derive
-from distributed_avel.report.contents import (
+from distributed_avel.report.page_data import (
     LocalizationReport,
     ParsedVideo,
     ParsingReport,

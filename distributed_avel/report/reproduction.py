@@ -20,8 +20,8 @@ from distributed_avel.metrics import parsing
 from distributed_avel.metrics.segment import Metrics
 from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report import svg
-from distributed_avel.report.contents import Figure, Spread
 from distributed_avel.report.figures import WIDTH
+from distributed_avel.report.page_data import Figure, Spread
 from distributed_avel.report.paper import COMPARABLE, PAPER_LOSS, SETTINGS, PaperTable, Row, System
 from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
 from distributed_avel.report.templates import flatten, render

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from distributed_avel.arms import ARMS, WITHOUT_CONTRASTIVE_LOSS, ArmPlan, arm_label
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, is_verified, model_names
-from distributed_avel.report.contents import Figures, Spread
+from distributed_avel.report.page_data import Figures, Spread
 
 Cell = str | int | float | Spread | None
 """None is a figure that this row does not have, or that is undefined (0/0)."""

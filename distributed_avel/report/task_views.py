@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.report import figures
-from distributed_avel.report.contents import (
+from distributed_avel.report.page_data import (
     LocalizationReport,
     ParsingReport,
     Report,

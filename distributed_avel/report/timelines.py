@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.metrics.parsing import MODALITIES
-from distributed_avel.report.contents import (
+from distributed_avel.report.page_data import (
     LocalizationReport,
     ParsedVideo,
     ParsingReport,

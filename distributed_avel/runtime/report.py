@@ -17,15 +17,15 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import MediaError
 from distributed_avel.media.video import sample_frames
 from distributed_avel.refine import pseudo_labels
-from distributed_avel.report.contents import (
+from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
+from distributed_avel.report.page import render_page
+from distributed_avel.report.page_data import (
     Failure,
     LearningCurve,
     Report,
     ThresholdCurve,
     WindowSummary,
 )
-from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
-from distributed_avel.report.page import render_page
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
 from distributed_avel.report.tables import results_table, to_csv
 from distributed_avel.report.task_views import view_of

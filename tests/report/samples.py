@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from distributed_avel.metrics.naive import repeat
 from distributed_avel.metrics.parsing import parsing_metrics, segment_counts
 from distributed_avel.metrics.segment import confusion_matrix, segment_metrics
-from distributed_avel.report.contents import (
+from distributed_avel.report.page_data import (
     Failure,
     LearningCurve,
     LocalizationReport,

@@ -8,7 +8,7 @@ import pytest
 
 from distributed_avel.metrics.segment import per_class_f1
 from distributed_avel.report import figures, svg
-from distributed_avel.report.contents import LearningCurve, ThresholdCurve, WindowSummary
+from distributed_avel.report.page_data import LearningCurve, ThresholdCurve, WindowSummary
 
 CURVE = ThresholdCurve(
     thresholds=(0.01, 0.5, 0.99),

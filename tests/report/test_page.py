@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from distributed_avel.report.contents import Failure, Spread
 from distributed_avel.report.page import render_page
+from distributed_avel.report.page_data import Failure, Spread
 from distributed_avel.report.tables import format_cell
 from tests.report.samples import CLASSES, jpeg, make_report
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from distributed_avel.report.contents import LocalizationReport, ParsedVideo
 from distributed_avel.report.page import render_page
+from distributed_avel.report.page_data import LocalizationReport, ParsedVideo
 from distributed_avel.report.task_views import view_of
 from distributed_avel.report.timelines import draw_parsed
 from tests.report.samples import CLASSES, PARSING_ARMS, make_parsing_report, make_report

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distributed_avel.report.contents import Spread
+from distributed_avel.report.page_data import Spread
 from distributed_avel.report.paper import TABLES, PaperTable
 from distributed_avel.report.reproduction import (
     Measured,

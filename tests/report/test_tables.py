@@ -9,7 +9,7 @@ from distributed_avel import arms
 from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
 from distributed_avel.metrics.segment import METRICS
 from distributed_avel.models import UNVERIFIED, model_names
-from distributed_avel.report.contents import Spread
+from distributed_avel.report.page_data import Spread
 from distributed_avel.report.tables import (
     Table,
     arm_notes,

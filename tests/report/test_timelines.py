@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.report.contents import VideoTimeline
+from distributed_avel.report.page_data import VideoTimeline
 from distributed_avel.report.timelines import (
     draw_timeline,
     hue,
