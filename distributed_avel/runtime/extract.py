@@ -21,7 +21,7 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.datasets import VideoSet
 from distributed_avel.errors import ArtifactError, DatasetError, StorageError
 from distributed_avel.features.base import ExtractorRecipe, Features
-from distributed_avel.features.processes import NO_FILE, DecodingProcesses, Failed, MakeExtractor
+from distributed_avel.features.decoder_pool import NO_FILE, DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
 from distributed_avel.runtime.progress import say
 from distributed_avel.runtime.units import Pool, cut_into_units, run_units

@@ -32,7 +32,7 @@ from distributed_avel.config import DemoConfig, ExtractConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.datasets.demo import render_demo
 from distributed_avel.errors import ArtifactError, DatasetError, MediaError
-from distributed_avel.features.processes import NO_FILE
+from distributed_avel.features.decoder_pool import NO_FILE
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.runtime.extract import (
     FAILURES_FILE,

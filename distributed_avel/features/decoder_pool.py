@@ -45,7 +45,7 @@ _END_S = 10.0
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 _SERVE = (
-    "import sys; from distributed_avel.features.processes import serve; serve(int(sys.argv[1]))"
+    "import sys; from distributed_avel.features.decoder_pool import serve; serve(int(sys.argv[1]))"
 )
 _PR_SET_PDEATHSIG = 1
 
