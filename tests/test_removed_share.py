@@ -82,7 +82,7 @@ def test_a_tau_that_misses_its_share_is_told_in_one_line(tmp_path, capsys, monke
     share = run.refine(False).manifest()["removed_share"]["event"]
     assert share["achieved"] == 0.0
     (line,) = [row for row in capsys.readouterr().err.splitlines() if "WARNING: event" in row]
-    assert f"tau was to remove {share['requested']:.1%} of the labels" in line
+    assert f"tau should remove {share['requested']:.1%} of the labels" in line
     assert "removes 0.0%" in line
     assert "set refine.threshold" in line
     warning = line.partition("WARNING: ")[2]

@@ -1,27 +1,26 @@
-"""Strategies that know nothing of time; no result means much without them beside it.
+"""Naive baselines that repeat a video-level label over all segments (Sec. 5.1).
 
-On AVE two segments of three lie in a video whose event lasts throughout, so that naming the
-video and repeating the name is hard to beat in accuracy, although it finds no background at
-all. GT-repeat repeats the true video-level label; model-repeat (`AVE-repeat` for the base
-model AVE) repeats the event that a model finds most probable in the video (Sec. 5.1).
+Two of three segments of AVE belong to a video whose event lasts throughout. Repeating the
+video-level label is therefore hard to beat in accuracy, although it never predicts background.
+GT-repeat repeats the ground-truth label; model-repeat (`AVE-repeat` for the base model AVE)
+repeats the event class with the highest video-level probability of a model.
 
-Shape suffix used in this file:
-    V = videos
+Shape suffixes used in this file:
+    V = videos    T = segments    K = columns of labels or probabilities
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def repeat(of_video_V: NDArray, num_segments: int) -> NDArray:
-    """What holds of each video, repeated over its segments.
+def repeat(video_level_V: NDArray, num_segments: int) -> NDArray:
+    """Repeat a video-level label or prediction over the segments of each video.
 
     Args:
-        of_video_V: Classes (V,), or columns of labels or probabilities (V, K): the true ones of
-            each video, or those of a model.
+        video_level_V: Class of each video (V,), or its labels or probabilities (V, K).
         num_segments: T.
 
     Returns:
         Shape (V, T) or (V, T, K).
     """
-    return np.repeat(np.asarray(of_video_V)[:, None], num_segments, axis=1)
+    return np.repeat(np.asarray(video_level_V)[:, None], num_segments, axis=1)

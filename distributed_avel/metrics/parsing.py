@@ -1,19 +1,19 @@
-"""Audio-visual video parsing: the F-scores of the AVVP task (LLP), as its public evaluation
+"""F-scores of audio-visual video parsing (AVVP, LLP), as the public evaluation script of HAN
 computes them.
 
-There, an event may be heard, seen or both, several at once, and every figure is an F-score of
-single videos, averaged. Four habits of that evaluation are easy to lose and change the
-figures, so they are spelt out:
+An event may be audible, visible or both, and a segment may have several events. Every metric is
+the mean over videos of an F-score of one video. Four details of the public evaluation change the
+results:
 
-* An F-score is the mean over the classes that occur in the truth or in the prediction of this
-  video; where none does, it is 1.
-* Event level: a run of segments is one event. A predicted event is right when some true
-  event of its class overlaps it with IoU >= 0.5, and a true event is found when some predicted
-  one does. Nothing has to be matched one to one: two runs with a gap between them cannot both
-  overlap a third by half.
-* A segment is audio-visual where its class is both heard and seen. `Event` pools the counts of
-  audio and visual events; audio-visual ones do not enter it.
-* Predictions are masked with the video-level prediction first (`models.han.Han.localize`).
+* The F-score of a video is the mean over the classes that occur in its ground truth or in its
+  prediction; it is 1 if there are none.
+* Event level: a run of consecutive segments of one class is one event. A predicted event is a
+  true positive if any ground-truth event of its class overlaps it with IoU >= 0.5. A ground-truth
+  event is missed if no predicted event does. One-to-one matching is unnecessary: two runs that are
+  separated by a gap cannot both overlap a third run with IoU >= 0.5.
+* A segment is audio-visual if its class is both audible and visible. `Event@AV` pools the counts
+  of audio and visual events, without the audio-visual ones.
+* Predictions are first masked with the video-level prediction (`models.han.Han.localize`).
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes (there is no background column)
@@ -26,25 +26,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODALITIES = ("heard", "seen")
+"""Names of the audio and the visual modality in schemas, thresholds and figures."""
 
 LEVELS = ("segment", "event")
 TYPES = ("a", "v", "av", "type", "event")
 METRICS = tuple(f"{level}_{kind}" for level in LEVELS for kind in TYPES)
-"""What `parsing_metrics` returns: F of audio, visual and audio-visual events, their mean
-(Type@AV), and F over audio and visual events together (Event@AV), at both levels."""
+"""Keys of `parsing_metrics`: at both levels, the F-score of audio, visual and audio-visual events,
+their mean (Type@AV), and the F-score of audio and visual events pooled (Event@AV)."""
 
 _MIN_IOU = 0.5
 
 
 class Counts(NamedTuple):
-    """What was right, invented and missed, each of shape (V, C)."""
+    """True positives, false positives and misses (false negatives), each of shape (V, C)."""
 
-    right_VC: NDArray[np.int64]
-    invented_VC: NDArray[np.int64]
+    true_positive_VC: NDArray[np.int64]
+    false_positive_VC: NDArray[np.int64]
     missed_VC: NDArray[np.int64]
 
     def pooled(self, other: "Counts") -> "Counts":
-        """The counts of both together."""
+        """Return the elementwise sum of both counts."""
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
@@ -54,13 +55,13 @@ def parsing_metrics(
     audio_VTC: NDArray[np.bool_],
     visual_VTC: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """All figures of `METRICS`, in percent: the mean over the videos.
+    """Compute all `METRICS`, in percent, as means over the videos.
 
     Args:
-        truth_audio_VTC: Which events are heard in each segment.
-        truth_visual_VTC: Which are seen.
-        audio_VTC: Which were predicted to be heard, masked so.
-        visual_VTC: Which were predicted to be seen.
+        truth_audio_VTC: Ground-truth audible events of each segment.
+        truth_visual_VTC: Ground-truth visible events of each segment.
+        audio_VTC: Predicted audible events, masked with the video-level prediction.
+        visual_VTC: Predicted visible events, masked with the video-level prediction.
 
     Raises:
         ValueError: The shapes differ, or there is no video.
@@ -80,10 +81,13 @@ def video_f_scores(
     audio_VTC: NDArray[np.bool_],
     visual_VTC: NDArray[np.bool_],
 ) -> dict[str, tuple[NDArray[np.float64], ...]]:
-    """F of each video in 0..1, for each of `LEVELS`: audio, visual, audio-visual, pooled.
+    """Compute the F-scores of each video, in 0..1.
 
-    Four arrays of shape (V,) a level, in that order. Arguments and errors as in
-    `parsing_metrics`.
+    Arguments and errors are those of `parsing_metrics`.
+
+    Returns:
+        For each of `LEVELS`, four arrays of shape (V,): audio, visual, audio-visual, and audio
+        and visual pooled.
     """
     arrays = [
         np.asarray(array_VTC, dtype=bool)
@@ -104,58 +108,65 @@ def video_f_scores(
 
 
 def segment_counts(truth_VTC: NDArray[np.bool_], prediction_VTC: NDArray[np.bool_]) -> Counts:
-    """Counts of segments, by video and class."""
+    """Count segments by video and class."""
     return Counts(
-        right_VC=(truth_VTC & prediction_VTC).sum(axis=1),
-        invented_VC=(~truth_VTC & prediction_VTC).sum(axis=1),
+        true_positive_VC=(truth_VTC & prediction_VTC).sum(axis=1),
+        false_positive_VC=(~truth_VTC & prediction_VTC).sum(axis=1),
         missed_VC=(truth_VTC & ~prediction_VTC).sum(axis=1),
     )
 
 
 def event_counts(truth_VTC: NDArray[np.bool_], prediction_VTC: NDArray[np.bool_]) -> Counts:
-    """Counts of events, runs of segments, by video and class."""
+    """Count events (runs of consecutive segments) by video and class, matched by IoU."""
     num_videos, _, num_classes = truth_VTC.shape
     counts = Counts(*np.zeros((3, num_videos, num_classes), dtype=np.int64))
     occurs_VC = (truth_VTC | prediction_VTC).any(axis=1)
     for video, class_ in np.argwhere(occurs_VC):
         true = list(_runs(truth_VTC[video, :, class_]))
         predicted = list(_runs(prediction_VTC[video, :, class_]))
-        right = sum(any(_overlap(event, other) for other in true) for event in predicted)
-        found = sum(any(_overlap(event, other) for other in predicted) for event in true)
-        counts.right_VC[video, class_] = right
-        counts.invented_VC[video, class_] = len(predicted) - right
-        counts.missed_VC[video, class_] = len(true) - found
+        num_correct = sum(any(_overlap(event, other) for other in true) for event in predicted)
+        num_detected = sum(any(_overlap(event, other) for other in predicted) for event in true)
+        counts.true_positive_VC[video, class_] = num_correct
+        counts.false_positive_VC[video, class_] = len(predicted) - num_correct
+        counts.missed_VC[video, class_] = len(true) - num_detected
     return counts
 
 
 def f_score(counts: Counts) -> NDArray[np.float64]:
-    """F of each video in 0..1, shape (V,): the mean over the classes that occur, or 1."""
-    twice_right_VC = 2.0 * counts.right_VC
-    all_VC = twice_right_VC + counts.invented_VC + counts.missed_VC
-    occurs_VC = all_VC > 0
-    f_VC = np.divide(twice_right_VC, all_VC, out=np.zeros_like(all_VC), where=occurs_VC)
+    """Compute the F-score of each video in 0..1, shape (V,).
+
+    It is the mean over the classes that occur or are predicted, or 1 if there are none.
+    """
+    # F1 = 2 TP / (2 TP + FP + FN), for each video and class.
+    numerator_VC = 2.0 * counts.true_positive_VC
+    denominator_VC = numerator_VC + counts.false_positive_VC + counts.missed_VC
+    occurs_VC = denominator_VC > 0
+    f_VC = np.divide(
+        numerator_VC, denominator_VC, out=np.zeros_like(denominator_VC), where=occurs_VC
+    )
     num_classes_V = occurs_VC.sum(axis=1)
     return np.where(num_classes_V > 0, f_VC.sum(axis=1) / np.maximum(num_classes_V, 1), 1.0)
 
 
 def per_class_f1(counts: Counts) -> NDArray[np.float64]:
-    """F1 of each class over all videos, in percent, shape (C,).
+    """Compute the F1 of each class over all videos, in percent, shape (C,).
 
-    NaN for a class that neither occurs nor is predicted.
+    It is NaN for a class that neither occurs nor is predicted.
     """
-    right_C, invented_C, missed_C = (array_VC.sum(axis=0) for array_VC in counts)
-    all_C = 2.0 * right_C + invented_C + missed_C
-    return 200 * np.divide(right_C, all_C, out=np.full_like(all_C, np.nan), where=all_C > 0)
+    true_positive_C, false_positive_C, missed_C = (array_VC.sum(axis=0) for array_VC in counts)
+    denominator_C = 2.0 * true_positive_C + false_positive_C + missed_C
+    undefined_C = np.full_like(denominator_C, np.nan)
+    return 200 * np.divide(true_positive_C, denominator_C, out=undefined_C, where=denominator_C > 0)
 
 
 def _runs(present_T: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Where the segments of each run begin and end, the end excluded."""
+    """Yield the first segment and the end (exclusive) of each run."""
     steps = np.diff(present_T.astype(np.int8), prepend=0, append=0)
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
 def _overlap(event: tuple[int, int], other: tuple[int, int]) -> bool:
-    common = max(0, min(event[1], other[1]) - max(event[0], other[0]))
-    union = (event[1] - event[0]) + (other[1] - other[0]) - common
-    return common >= _MIN_IOU * union
+    intersection = max(0, min(event[1], other[1]) - max(event[0], other[0]))
+    union = (event[1] - event[0]) + (other[1] - other[0]) - intersection
+    return intersection >= _MIN_IOU * union

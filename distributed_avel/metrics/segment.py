@@ -1,12 +1,10 @@
-"""How good a localization is, segment by segment (the paper's tables on AVE).
+"""Segment-level metrics of localization: accuracy and F1, as in the paper's tables on AVE.
 
-Everything follows from one confusion matrix. Matrices of parts of a test split add up
-exactly, so workers may each count their own and the figures do not depend on how the
-videos were shared out.
+All metrics are computed from one confusion matrix. Confusion matrices of disjoint sets of videos
+add up exactly, so each worker counts its own videos and the metrics do not depend on the sharding.
 
-A segment has one class here, because the paper's models predict one: an event, or
-background, the last index. `one_label_per_segment` says what becomes of a segment in which
-several events were annotated.
+Each segment has one class, because the paper's models predict one: an event, or background (the
+last index). `one_label_per_segment` reduces a segment with several annotated events to one class.
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
@@ -18,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Metrics = Mapping[str, float | None]
-"""Figures in percent by name; None where a figure is undefined, as precision is where nothing was
-predicted."""
+"""Metrics in percent by name; None if undefined (0/0), such as precision without predictions."""
 
 METRICS = (
     "accuracy",
@@ -31,19 +28,22 @@ METRICS = (
     "ave_recall",
     "ave_precision",
 )
-"""What `segment_metrics` returns, in the order in which tables show it. "AVE" stands for the
-audio-visual events, "non-AVE" for background, as in the paper."""
+"""Keys of `segment_metrics`, in the order of the tables. As in the paper, "AVE" means audio-visual
+events and "non-AVE" means background."""
 
 
 def segment_metrics(
     truth_VT: NDArray[np.integer], prediction_VT: NDArray[np.integer], num_classes: int
 ) -> dict[str, float | None]:
-    """All figures of `METRICS`, in percent.
+    """Compute all `METRICS`, in percent.
 
     Args:
-        truth_VT: Class of each segment; `num_classes` is background.
-        prediction_VT: What was predicted for it.
+        truth_VT: Ground-truth class of each segment, in 0..C; C is background.
+        prediction_VT: Predicted class of each segment, in 0..C.
         num_classes: C, without background.
+
+    Raises:
+        ValueError: The shapes differ, or a class is outside 0..C.
     """
     return metrics_of(confusion_matrix(truth_VT, prediction_VT, num_classes))
 
@@ -51,20 +51,22 @@ def segment_metrics(
 def confusion_matrix(
     truth_VT: NDArray[np.integer], prediction_VT: NDArray[np.integer], num_classes: int
 ) -> NDArray[np.int64]:
-    """Counts of segments, shape (K, K): row the true class, column the predicted one.
+    """Count segments by ground-truth class (row) and predicted class (column), shape (K, K).
 
     Raises:
-        ValueError: The shapes differ, or a class lies outside 0..C.
+        ValueError: The shapes differ, a class is outside 0..C, or the dtype is not an integer.
     """
     truth_VT, prediction_VT = np.asarray(truth_VT), np.asarray(prediction_VT)
     if truth_VT.shape != prediction_VT.shape:
-        raise ValueError(f"truth is {truth_VT.shape}, but prediction is {prediction_VT.shape}")
+        raise ValueError(
+            f"ground truth has shape {truth_VT.shape}, but prediction has {prediction_VT.shape}"
+        )
     for name, classes_VT in (("truth", truth_VT), ("prediction", prediction_VT)):
         if not np.issubdtype(classes_VT.dtype, np.integer):
-            raise ValueError(f"{name} must hold class indices, got {classes_VT.dtype}")
+            raise ValueError(f"{name} must contain class indices, got {classes_VT.dtype}")
         if classes_VT.size and not 0 <= classes_VT.min() <= classes_VT.max() <= num_classes:
             raise ValueError(
-                f"{name} must lie in 0..{num_classes} (background), "
+                f"{name} must be in 0..{num_classes} (background), "
                 f"got {classes_VT.min()}..{classes_VT.max()}"
             )
     num_columns = num_classes + 1
@@ -74,17 +76,18 @@ def confusion_matrix(
 
 
 def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
-    """The figures of `METRICS` from a confusion matrix, in percent.
+    """Compute all `METRICS` from a confusion matrix, in percent.
 
-    weighted F1 is the mean of the classes' F1, each weighted with its true segments
-    (scikit-learn's average="weighted", over all K columns). non-AVE recall and precision are
-    those of background. AVE recall and precision are micro-averages over the events: segments
-    given their right event, out of all true event segments and out of all segments predicted
-    as any event.
+    * Weighted F1: mean of the F1 of the K classes, weighted by ground-truth segments
+      (scikit-learn's `average="weighted"`).
+    * Non-AVE F1, recall and precision: those of the background class.
+    * AVE F1, recall and precision: micro-averages over the event classes. Recall is the share of
+      ground-truth event segments, precision the share of segments predicted as any event, in
+      which the predicted event is correct.
 
-    A ratio of 0 to 0 is undefined, and None: precision where the class was never predicted,
-    recall where it never occurs. F1 is 2 TP / (2 TP + FP + FN), as in scikit-learn, so it is 0
-    where only one of them is undefined, and undefined where both are.
+    A metric of 0/0 is undefined and returned as None: precision of a class that is never
+    predicted, recall of a class that never occurs. F1 is 2 TP / (2 TP + FP + FN), as in
+    scikit-learn: 0 if only one of precision and recall is undefined, undefined if both are.
     """
     confusion_KK = np.asarray(confusion_KK)
     correct_K, true_K = np.diag(confusion_KK), confusion_KK.sum(axis=1)
@@ -105,31 +108,38 @@ def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
 
 
 def per_class_f1(confusion_KK: NDArray[np.integer]) -> NDArray[np.float64]:
-    """F1 of each class in percent, shape (K,); NaN for one that never occurs or is predicted."""
-    correct_K = 2.0 * np.diag(confusion_KK)
-    counted_K = confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1)
-    undefined_K = np.full_like(correct_K, np.nan)
-    return 100 * np.divide(correct_K, counted_K, out=undefined_K, where=counted_K > 0)
+    """Compute the F1 of each class in percent, shape (K,).
+
+    It is NaN for a class that neither occurs nor is predicted.
+    """
+    # F1 = 2 TP / (2 TP + FP + FN); row and column sums of a class add up to the denominator.
+    numerator_K = 2.0 * np.diag(confusion_KK)
+    denominator_K = confusion_KK.sum(axis=0) + confusion_KK.sum(axis=1)
+    undefined_K = np.full_like(numerator_K, np.nan)
+    return 100 * np.divide(numerator_K, denominator_K, out=undefined_K, where=denominator_K > 0)
 
 
 def one_label_per_segment(
     labels_VTK: NDArray[np.bool_], prediction_VT: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """The true class against which each prediction is counted, shape (V, T).
+    """Choose the ground-truth class that each prediction is compared with, shape (V, T).
 
-    AVE's segments have one class each, so there this is only another way to write the truth.
-    Where several events were annotated, a model that predicts one class is right if it names
-    any of them; a miss is charged to the first of them (the lowest index), so that each
-    segment still counts once. Accuracy and the AVE and non-AVE figures do not depend on that
-    choice, only per-class F1 and weighted F1 do. It flatters in one way: naming one event of
-    two is a full success. Data sets with many overlaps belong to `metrics.parsing`.
+    Segments of AVE have one class, which is returned as it is. In a segment with several
+    annotated events, a prediction is correct if it is any of them; otherwise the segment counts
+    as an error of the event with the lowest index, so that each segment counts once. That choice
+    affects only the per-class F1 and weighted F1. The rule is lenient: predicting one of two
+    events counts as fully correct. Use `metrics.parsing` for data sets with many overlaps.
+
+    Args:
+        labels_VTK: Ground-truth classes of each segment, with a column for background.
+        prediction_VT: Predicted class of each segment.
 
     Raises:
-        ValueError: A segment has no label; background has a column of its own.
+        ValueError: A segment has no label; background must have its own column.
     """
     labels_VTK = np.asarray(labels_VTK, dtype=bool)
     if not labels_VTK.any(axis=-1).all():
-        raise ValueError("a segment has no label; without an event it must have background")
+        raise ValueError("a segment has no label; set background for a segment without an event")
     hit_VT = np.take_along_axis(labels_VTK, np.asarray(prediction_VT)[..., None], axis=-1)[..., 0]
     return np.where(hit_VT, prediction_VT, labels_VTK.argmax(axis=-1)).astype(np.int64)
 

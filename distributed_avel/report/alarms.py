@@ -1,45 +1,50 @@
-"""What a reader must know before the figures: signs that a training came to nothing."""
+"""Warnings shown above the results: signs that a training collapsed or changed nothing."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def window_warnings(windows: Mapping[str, Any]) -> list[str]:
-    """What to say where (nearly) no window has an event left, or all have what they had.
+    """Warn if Step 2 removed (nearly) all events from the windows, or (nearly) none.
 
     Args:
         windows: The counts of `runtime.refine.labels_of_windows`.
+
+    Returns:
+        At most one warning.
     """
     share = windows["background"] / max(1, windows["of_events"])
     if share > 0.95:
         return [
-            f"{share:.0%} of the windows of event videos have no event left, so Step 3 learns to "
-            "predict none; lower refine.threshold or train Step 1 longer"
+            f"{share:.0%} of the windows of videos with an event have no event left, so Step 3 "
+            "learns to predict background; lower refine.threshold or train Step 1 longer"
         ]
     if windows["restored"] > 0.5 * sum(windows["of_class"]):
         return [
             f"{windows['restored']} of {sum(windows['of_class'])} labels belong to events that "
-            "neither modality shows alone, so both keep them and Step 3 learns what the video "
-            "labels say; lower refine.threshold or train Step 1 longer"
+            "the base model finds in neither modality alone, so both modalities keep them and "
+            "Step 3 learns the video-level labels; lower refine.threshold or train Step 1 longer"
         ]
     if sum(windows["kept_of_class"]) > 0.999 * sum(windows["of_class"]):
         return [
-            "refinement removed no event from any window, so Step 3 learns what the video labels "
-            "say; raise refine.threshold"
+            "refinement removed (nearly) no event from any window, so Step 3 learns the "
+            "video-level labels; raise refine.threshold"
         ]
     return []
 
 
 def share_warnings(shares: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return a line for each part of the columns whose tau misses the share it was chosen for.
+    """Warn about each tau that misses the share of labels that it should remove.
 
     Args:
-        shares: "removed_share" of the manifest of Step 2.
+        shares: "removed_share" of the manifest of Step 2: the requested and the achieved share,
+            in 0..1, by group of columns (`Task.parts`).
     """
+    # Many windows with the same probability make the removed share jump between grid points.
     return [
-        f"{part}: tau was to remove {share['requested']:.1%} of the labels from the training "
-        f"windows and removes {share['achieved']:.1%}; no tau of the grid comes nearer, as many "
-        "windows have nearly the same probability; set refine.threshold to a number or to "
+        f"{part}: tau should remove {share['requested']:.1%} of the labels from the training "
+        f"windows but removes {share['achieved']:.1%}; no tau in the grid comes closer, because "
+        "many windows have nearly the same probability; set refine.threshold to a number or to "
         "screened, or train Step 1 for fewer epochs"
         for part, share in shares.items()
         if abs(share["requested"] - share["achieved"]) > _MAX_SHARE_ERROR
@@ -50,32 +55,33 @@ _MAX_SHARE_ERROR = 0.05
 
 
 def segments_text(segments: Mapping[str, int]) -> str:
-    """What the base model predicts for the training segments, which PL takes for ground truth.
+    """Describe the base model's predictions on the training segments, the targets of arm PL.
 
     Args:
         segments: The counts of `Task.count_segments`.
     """
     text = (
-        f"the base model calls {segments['background']} of {segments['segments']} training "
-        f"segments background and names an event outside the video-level label in "
+        f"the base model predicts background in {segments['background']} of "
+        f"{segments['segments']} training segments and an event outside the video-level label in "
         f"{segments['outside_label']}"
     )
     if segments["of_event_free"]:
         text += (
-            f"; in videos without an event it names one in {segments['events_in_event_free']} of "
-            f"{segments['of_event_free']} segments"
+            f"; in videos without an event it predicts one in "
+            f"{segments['events_in_event_free']} of {segments['of_event_free']} segments"
         )
     return text
 
 
 def prediction_warnings(background: Mapping[str, float]) -> list[str]:
-    """What to say of arms that predict (nearly) no event.
+    """Warn about each arm that predicts (nearly) no event.
 
     Args:
-        background: The share of the test segments without a predicted event, by arm.
+        background: Share of the test segments without a predicted event, in 0..1, by arm.
     """
     return [
-        f"{arm} finds no event in {share:.0%} of the test segments: it has collapsed"
+        f"{arm} predicts no event in {share:.0%} of the test segments: it has collapsed to "
+        "background"
         for arm, share in background.items()
         if share > 0.95
     ]

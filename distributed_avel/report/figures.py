@@ -1,10 +1,10 @@
-"""The figures of a report, each a function from numbers to an SVG element.
+"""SVG figures of a report: confusion matrix, per-class F1, threshold, learning curves, windows.
 
-On the page they follow its style sheet; `standalone` makes a file of one. Arms are told apart
-by a style number, the same in all figures (`page.arm_styles`).
+The style sheet of the page styles them; `standalone` embeds it into a separate SVG file. Each arm
+has a style number, which is the same in all figures (`task_views.arm_styles`).
 
 Shape suffixes used in this file:
-    C = event classes    K = C + 1, background last
+    A = arms    C = event classes    K = C + 1, background last
 """
 
 import math
@@ -19,7 +19,7 @@ from distributed_avel.report.page_data import LearningCurve, ThresholdCurve, Win
 from distributed_avel.report.tables import heading
 
 WIDTH = 400
-"""Width of a figure, in units; the page shows it at 1 px a unit or more."""
+"""Width of a figure in SVG units; the page displays a unit as at least 1 px."""
 
 _LABEL_CHARACTERS = 22
 _PLOT_LEFT, _PLOT_BOTTOM = 40, 40
@@ -29,7 +29,7 @@ _PROBABILITY_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
 def standalone(figure: str) -> str:
-    """A figure of this module as an SVG file of its own, light or dark as its viewer prefers."""
+    """Return a figure as a self-contained SVG file, light or dark as the viewer prefers."""
     css = (
         resources.files("distributed_avel.report")
         .joinpath("figure.css")
@@ -41,13 +41,13 @@ def standalone(figure: str) -> str:
 
 
 def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) -> str:
-    """A confusion matrix, true classes in rows, shaded by their share of the row.
+    """Draw a confusion matrix, ground-truth classes in rows, shaded by the share of the row.
 
-    Columns carry the numbers of the rows, so that long names are written once.
+    Columns are labelled with the numbers of the rows, so that long names are written once.
 
     Args:
         confusion_KK: Counts of segments.
-        names: Names of the K columns.
+        names: Names of the K classes.
     """
     few = len(names) <= _FEW_CLASSES
     cell = 28 if few else 13
@@ -63,11 +63,11 @@ def confusion_figure(confusion_KK: NDArray[np.integer], names: Sequence[str]) ->
     ]
     for row, column in np.argwhere(confusion_KK > 0):
         count, share = int(confusion_KK[row, column]), float(shares_KK[row, column])
-        said = f"true {names[row]}, predicted {names[column]}: {count} ({share:.0%})"
+        tooltip = f"true {names[row]}, predicted {names[column]}: {count} ({share:.0%})"
         x, y = left + cell * column, top + cell * row
         heat = {"class_": "heat", "fill_opacity": round(0.06 + 0.94 * share, 2)}
         parts.append(
-            svg.element("rect", svg.title(said), x=x, y=y, width=cell, height=cell, **heat)
+            svg.element("rect", svg.title(tooltip), x=x, y=y, width=cell, height=cell, **heat)
         )
         if few:
             dark = " on-heat" if share > 0.5 else ""
@@ -100,13 +100,15 @@ def f1_figure(
     *,
     background: bool = True,
 ) -> str:
-    """F1 of each class, one dot an arm, classes by the first arm's F1, background at the top.
+    """Draw the F1 of each class, one dot per arm.
+
+    Classes are sorted by the F1 of the first arm; background is at the top.
 
     Args:
-        f1_by_arm: Percent, one a column, by arm; NaN, where undefined, has no dot.
-        names: Names of the K columns, or of the classes where none is background.
+        f1_by_arm: F1 of each class in percent, (K,) or (C,), by arm; NaN (undefined) has no dot.
+        names: Names of the classes, in the same order.
         styles: Style number of each arm.
-        background: Whether the last column is background.
+        background: Whether the last class is background.
     """
     arms = list(f1_by_arm)
     f1_AK = np.stack([np.asarray(f1_by_arm[arm]) for arm in arms])
@@ -136,7 +138,7 @@ def f1_figure(
         defined = {
             arm: float(f1) for arm, f1 in zip(arms, f1_AK[:, k], strict=True) if not np.isnan(f1)
         }
-        said = ", ".join(
+        tooltip = ", ".join(
             f"{arm} {defined[arm]:.1f}" if arm in defined else f"{arm} –" for arm in arms
         )
         strong = " strong" if k == num_classes else ""
@@ -150,7 +152,7 @@ def f1_figure(
         parts.append(
             svg.element(
                 "g",
-                svg.title(f"{names[k]}: {said}"),
+                svg.title(f"{names[k]}: {tooltip}"),
                 svg.text(left - 7, y + 4, label, anchor="end", class_=f"name{strong}"),
                 *dots,
             )
@@ -160,9 +162,9 @@ def f1_figure(
 
 
 def threshold_figure(curve: ThresholdCurve) -> str:
-    """Sensitivity and specificity of the window pseudo-labels over tau, the chosen one marked.
+    """Draw sensitivity and specificity of the pseudo-labels over tau; the chosen tau is marked.
 
-    tau runs over a logit scale, because the best one may be 0.01 or 0.99.
+    The axis of tau has a logit scale, because the best tau may be close to 0 or to 1.
     """
     names = ("sensitivity", "specificity")
     top = svg.legend_height(names, WIDTH - _PLOT_LEFT) + 26
@@ -179,16 +181,16 @@ def threshold_figure(curve: ThresholdCurve) -> str:
         y_ticks=[0, 0.25, 0.5, 0.75, 1],
     )
     at, bottom = axes.x(_logit(curve.chosen)), axes.top + axes.height
-    late = at > WIDTH / 2
+    is_right = at > WIDTH / 2  # write the label of the chosen tau to the left of its line
     parts = [
         svg.legend(names, [3, 4], _PLOT_LEFT, 12, WIDTH - _PLOT_LEFT),
         axes.draw("threshold τ, logit scale", "rate"),
         svg.element("line", x1=at, x2=at, y1=axes.top, y2=bottom, class_="chosen"),
         svg.text(
-            at - 5 if late else at + 5,
+            at - 5 if is_right else at + 5,
             bottom - 8,
             f"chosen: {curve.chosen:.3g}",
-            anchor="end" if late else "start",
+            anchor="end" if is_right else "start",
             class_="strong",
         ),
     ]
@@ -197,9 +199,9 @@ def threshold_figure(curve: ThresholdCurve) -> str:
         parts.append(axes.line(logits, rates, class_=f"line s{style}"))
         if len(rates) <= _MAX_DOTS:
             for threshold, rate in zip(curve.thresholds, rates, strict=True):
-                said = svg.title(f"τ = {threshold:.3g}: {rate:.3f}")
-                place = {"cx": axes.x(_logit(threshold)), "cy": axes.y(rate), "r": 2.5}
-                parts.append(svg.element("circle", said, **place, class_=f"dot s{style}"))
+                tooltip = svg.title(f"τ = {threshold:.3g}: {rate:.3f}")
+                circle = {"cx": axes.x(_logit(threshold)), "cy": axes.y(rate), "r": 2.5}
+                parts.append(svg.element("circle", tooltip, **circle, class_=f"dot s{style}"))
     return svg.figure(
         WIDTH,
         bottom + _PLOT_BOTTOM,
@@ -209,10 +211,10 @@ def threshold_figure(curve: ThresholdCurve) -> str:
 
 
 def curves_figure(curves: Sequence[LearningCurve], styles: Mapping[str, int]) -> str:
-    """One quantity over the epochs of several trainings.
+    """Draw one metric over the epochs of several trainings.
 
     Args:
-        curves: At least one point each; values that are not finite are left out.
+        curves: Curves of one metric, with at least one point each; non-finite values are omitted.
         styles: Style number of each arm.
     """
     arms = [curve.arm for curve in curves]
@@ -239,18 +241,20 @@ def curves_figure(curves: Sequence[LearningCurve], styles: Mapping[str, int]) ->
         style = f"line s{styles[curve.arm]}"
         parts.append(axes.line(xs, ys, class_=style))
         if len(line) == 1:
-            place = {"cx": axes.x(xs[0]), "cy": axes.y(ys[0]), "r": 3}
-            parts.append(svg.element("circle", **place, class_=f"dot s{styles[curve.arm]}"))
+            circle = {"cx": axes.x(xs[0]), "cy": axes.y(ys[0]), "r": 3}
+            parts.append(svg.element("circle", **circle, class_=f"dot s{styles[curve.arm]}"))
     return svg.figure(
         WIDTH, top + axes.height + _PLOT_BOTTOM, *parts, label=f"{curves[0].metric} over epochs"
     )
 
 
 def windows_figure(summary: WindowSummary, names: Sequence[str], unit: str = "windows") -> str:
-    """For each event, the windows of its videos, and those that Step 2 left it.
+    """Draw, for each event, the windows of its videos and those that keep the event in Step 2.
 
     Args:
-        unit: What Step 2 labelled, if not windows.
+        summary: Counts of the windows.
+        names: Names of the C events.
+        unit: Name of what Step 2 labelled: "windows" or "modalities".
     """
     of_video_C = np.asarray(summary.of_video_C)
     order = [int(c) for c in np.argsort(-of_video_C, kind="stable") if of_video_C[c]]

@@ -1,7 +1,7 @@
-"""The report of one run as one HTML page that needs nothing else: no network, no script.
+"""Render the report of one run as a self-contained HTML page without scripts.
 
-The page forbids itself to load anything (its content security policy), names and messages
-are escaped, and frames are part of it. So it can be mailed, archived and opened in ten years.
+Frames and styles are embedded, and the content security policy of the page forbids loading
+anything. Names and messages are escaped. The page can therefore be mailed and archived.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from distributed_avel.report.timelines import time_ticks
 
 
 def render_page(report: Report) -> str:
-    """The whole page as text."""
+    """Return the page as HTML."""
     return render("page.html", report, **_context(report))
 
 

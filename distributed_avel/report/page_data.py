@@ -1,11 +1,11 @@
-"""What a report page shows, as plain data.
+"""The data of a report page.
 
-Whoever evaluates fills a `Report`; the page, the tables and the figures read nothing else.
-Every section but the results may be empty and is then left out of the page.
+The stage `report` fills a `Report`; the page, the tables and the figures read nothing else.
+Every field except `results` may be empty; the page then omits its section.
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
-    M = modalities: heard, seen
+    M = modalities: audio ("heard"), visual ("seen")
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +24,13 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and standard deviation of a figure over `count` runs, such as seeds.
+    """Mean and sample standard deviation of a metric over runs, such as seeds.
 
-    `undefined` more runs had no such figure, as precision has none where nothing was predicted.
-    A single run has no standard deviation.
+    Args:
+        mean: Over the `count` runs in which the metric is defined.
+        sd: None for a single run.
+        count: Runs in which the metric is defined.
+        undefined: Runs in which it is undefined (0/0), such as precision without predictions.
     """
 
     mean: float
@@ -40,16 +43,22 @@ Figure = float | Spread
 """One cell of a table of results."""
 
 Figures = Mapping[str, Figure | None]
-"""Cells of a row by metric; None is undefined."""
+"""Cells of a row by metric; None if the metric is undefined (0/0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCurve:
-    """How well thresholded windows of the validation split agree with its segment labels.
+    """Agreement of window pseudo-labels with segment labels on the validation split, over tau.
 
-    `sensitivity` and `specificity`, in 0..1, belong to the thresholds of the same position.
-    `chosen` is the tau that was used; it and the thresholds lie between 0 and 1, ends excluded.
-    `arm` names the arm that was trained on such pseudo-labels.
+    Args:
+        thresholds: Values of tau, in (0, 1).
+        sensitivity: Rate at each threshold, in 0..1.
+        specificity: Rate at each threshold, in 0..1.
+        chosen: The tau that was used, in (0, 1).
+        arm: The arm that was trained on these pseudo-labels.
+
+    Raises:
+        ValueError: The lengths differ, or a threshold is outside (0, 1).
     """
 
     thresholds: tuple[float, ...]
@@ -59,16 +68,16 @@ class ThresholdCurve:
     arm: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a curve with a missing point."""
+        """Check lengths and ranges."""
         if not len(self.thresholds) == len(self.sensitivity) == len(self.specificity):
             raise ValueError("a threshold curve needs both rates for each threshold")
         if not all(0 < threshold < 1 for threshold in (self.chosen, *self.thresholds)):
-            raise ValueError("thresholds must lie between 0 and 1, ends excluded")
+            raise ValueError("thresholds must be between 0 and 1, exclusive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """One quantity over the epochs of one training; `arm` is a name of `Report.results`."""
+    """One quantity over the epochs of one training; `arm` is a key of `Report.results`."""
 
     arm: str
     metric: str
@@ -78,7 +87,7 @@ class LearningCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A video that a stage could not use, and why."""
+    """A video that a stage could not process, with the reason."""
 
     video_id: str
     stage: str
@@ -87,11 +96,14 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTimeline:
-    """One test video and what each arm made of it.
+    """Ground truth and predictions of one test video (localization).
 
-    `labels` are the events of the video-level label. `truth_T` and the arrays of `predictions`
-    hold the class of each segment. `scores`, where an arm has them, are its softmax
-    probabilities (T, K). `frames` are JPEG files, one a segment, or none.
+    Args:
+        labels: Event classes of the video-level label.
+        truth_T: Ground-truth class of each segment.
+        predictions: Predicted class of each segment (T,), by arm.
+        scores: Softmax probabilities (T, K) by arm, for arms that have them.
+        frames: One JPEG file per segment, or empty.
     """
 
     video_id: str
@@ -104,11 +116,13 @@ class VideoTimeline:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedVideo:
-    """One test video of parsing: which events are heard and seen in it, and what each arm says.
+    """Ground truth and predictions of one test video (parsing).
 
-    `labels` are the events of the video-level label. `truth_MTC` and the arrays of
-    `predictions` say for both modalities which events each segment has. `frames` are JPEG
-    files, one a segment, or none.
+    Args:
+        labels: Event classes of the video-level label.
+        truth_MTC: Events that each modality of each segment has.
+        predictions: Predicted events (M, T, C), by arm.
+        frames: One JPEG file per segment, or empty.
     """
 
     video_id: str
@@ -120,17 +134,16 @@ class ParsedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSummary:
-    """What Step 2 made of the windows of the training videos.
+    """Counts of the windows that Step 2 relabelled.
 
-    Where what is heard and what is seen have labels of their own, a window counts twice among
-    those of an event.
+    In parsing, `of_video_C` and `kept_C` count a window once for each modality.
 
     Args:
         num_videos: Training videos that were relabelled.
-        num_windows: Their windows.
+        num_windows: Windows of these videos.
         num_background: Windows in which no event reached the threshold.
-        of_video_C: For each event, the windows of the videos whose label has it.
-        kept_C: Those of them whose pseudo-label still has it.
+        of_video_C: For each event, the windows of videos whose video-level label has the event.
+        kept_C: For each event, those of `of_video_C` whose pseudo-label keeps the event.
     """
 
     num_videos: int
@@ -142,31 +155,35 @@ class WindowSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
-    """All that the page of one run shows, whichever task it has.
+    """The data of the page of one run, for either task.
 
     Args:
         title: Heading of the page.
         dataset: Name of the data set.
-        synthetic: The data were generated; the page says so wherever it shows a figure.
-        classes: Names of the events, without background.
-        timeline: Segments of a video.
-        results: Figures of the test split in percent, by arm, then by metric; in the order in
-            which the table shows them. None is undefined, 0/0.
-        conditions: What the figures depend on, such as g and the rule for tau.
-        settings: The settings that the results depend on, which may be nested.
-        provenance: What else is needed to repeat it: commit, versions, hardware, fingerprints.
-        warnings: What a reader must know before the figures, such as a collapse to background.
-        threshold_curves: By what has a tau of its own: events, or what is heard and what is seen.
-        failures_elsewhere: Where the rest stands when `failures` is not all of them.
-        num_failures: All videos that could not be used; by default those of `failures`.
-        timeline_selection: How the videos of `timelines` were chosen: "They were …".
+        synthetic: Whether the data were generated; the page then labels every figure synthetic.
+        classes: Names of the event classes, without background.
+        timeline: Number and length of the segments of a video.
+        results: Metrics on the test split in percent, by arm, then by metric, in the order of the
+            table. None is undefined (0/0).
+        conditions: What all results depend on, such as g and the rule for tau.
+        settings: The settings that the results depend on; may be nested.
+        provenance: Commit, versions, hardware and fingerprints.
+        warnings: Warnings to show above the results, such as a collapse to background.
+        threshold_curves: By group of columns with its own tau (`Task.parts`).
+        learning_curves: Training loss and validation metrics of each arm.
+        windows: Counts of Step 2, if it ran.
+        timelines: Test videos to draw.
+        timeline_selection: How `timelines` were selected; completes the sentence "They were …".
+        failures: The first videos that could not be used.
+        num_failures: Number of videos that could not be used; `len(failures)` by default.
+        failures_elsewhere: File that lists all failures if `failures` does not.
 
     Raises:
-        ValueError: An array has another shape than the classes and the timeline say.
+        ValueError: The shape of an array does not match `classes` and `timeline`.
     """
 
     task: ClassVar[str]
-    """What the model does, in the words of the papers."""
+    """Name of the task in the papers."""
 
     title: str
     dataset: str
@@ -188,7 +205,7 @@ class Report(ABC):
     failures_elsewhere: str = "failures.parquet"
 
     def __post_init__(self) -> None:
-        """Refuse what the page would draw wrongly."""
+        """Check the shapes of all arrays."""
         if self.windows is not None:
             for name in ("of_video_C", "kept_C"):
                 _check(name, getattr(self.windows, name), (len(self.classes),))
@@ -202,25 +219,25 @@ class Report(ABC):
     @property
     @abstractmethod
     def compared(self) -> tuple[str, ...]:
-        """The arms that are shown in detail.
+        """The arms that the page shows in detail.
 
-        The first is the base model and the last one the refined model: the page compares these
-        two, and shows the F1 of every class for those between as well.
+        The first is the base model and the last is the refined model. The page compares these
+        two and shows the F1 of every class for all of them.
         """
 
     @property
     @abstractmethod
     def num_test_videos(self) -> int:
-        """How many videos the figures are of; 0 where nothing says so."""
+        """Number of test videos; 0 if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationReport(Report):
-    """A run that says of each segment which one event it has, or background.
+    """Report of a localization run: each segment has one event class or background.
 
     Args:
-        confusion: Counts of segments (K, K) by arm, in the order of `compared`, true classes in
-            rows.
+        confusion: Confusion matrices of segments (K, K) by arm, in the order of `compared`;
+            ground-truth classes in rows.
     """
 
     task = "audio-visual event localization"
@@ -229,7 +246,7 @@ class LocalizationReport(Report):
     timelines: Sequence[VideoTimeline] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what the page would draw wrongly."""
+        """Check the shapes of all arrays."""
         super().__post_init__()
         num_columns, num_segments = len(self.classes) + 1, self.timeline.num_segments
         for arm, confusion_KK in self.confusion.items():
@@ -258,20 +275,20 @@ class LocalizationReport(Report):
 
     @property
     def num_test_videos(self) -> int:
-        """Every segment is in a confusion matrix once."""
+        """Number of test videos, from the total of a confusion matrix."""
         counts = [int(confusion_KK.sum()) for confusion_KK in self.confusion.values()]
         return counts[0] // self.timeline.num_segments if counts else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParsingReport(Report):
-    """A run that says which events are heard in each segment and which are seen.
+    """Report of a parsing run: each modality of each segment has any number of event classes.
 
     Args:
-        counts: Segments of each video and class that were right, invented and missed, heard and
-            seen, by arm, in the order of `compared`.
-        exchanged: What Step 2 labelled were whole modalities, each scored beside the other one of
-            a second video, and not windows.
+        counts: True positives, false positives and missed segments of audio and of visual events,
+            by arm, in the order of `compared`.
+        exchanged: Whether Step 2 labelled whole modalities instead of windows, each scored
+            together with the other modality of a second video (arm MA).
     """
 
     task = "audio-visual video parsing"
@@ -281,7 +298,7 @@ class ParsingReport(Report):
     exchanged: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what the page would draw wrongly."""
+        """Check the shapes of all arrays."""
         super().__post_init__()
         num_classes = len(self.classes)
         for arm, by_modality in self.counts.items():
@@ -301,8 +318,8 @@ class ParsingReport(Report):
 
     @property
     def num_test_videos(self) -> int:
-        """Every video has a row of counts."""
-        return next((len(heard.right_VC) for heard, _ in self.counts.values()), 0)
+        """Number of test videos, from the rows of the counts."""
+        return next((len(audio.true_positive_VC) for audio, _ in self.counts.values()), 0)
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -1,8 +1,8 @@
-"""The paper's Tables 1 to 7: their figures, typed in once, and what measures each row here.
+"""Tables 1 to 7 of the paper: the published figures, and what to train for each row.
 
-The paper is *Temporal Label-Refinement for Weakly-Supervised Audio-Visual Event Localization*.
-Its figures are those of AVE (Tables 1 to 5 and 7) and of LLP (Table 6), in percent. A figure that
-the paper does not give is left out; nothing here is ever shown as a measurement of ours.
+The paper is *Temporal Label-Refinement for Weakly-Supervised Audio-Visual Event Localization*. Its
+figures are on AVE (Tables 1 to 5 and 7) and on LLP (Table 6), in percent. Figures that the paper
+does not report are omitted. Reports show these figures only as those of the paper.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,16 @@ Says = Literal["prediction", "repeated", "truth"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class System:
-    """What has to be trained for a row, and which of its answers the row shows.
+    """The model and arm of a row, and which of its predictions the row evaluates.
 
     Args:
-        model: A base model, as the registry names it.
-        windows: N and s; those of the run if not given.
-        threshold: tau; as the run has it (chosen on validation) if not given.
-        says: Its segment predictions; its video-level prediction repeated over all segments; or
-            the true label repeated, which needs no model at all.
+        model: Name of a base model in the registry.
+        arm: Ablation arm.
+        windows: Window N and stride s; those of the configuration by default.
+        threshold: tau; that of the configuration by default.
+        says: "prediction": segment predictions; "repeated": the video-level prediction repeated
+            over all segments; "truth": the ground-truth video-level label repeated over all
+            segments, which needs no model.
     """
 
     model: str = "ave"
@@ -37,12 +39,12 @@ class System:
 
     @property
     def trained(self) -> "System":
-        """The same system, whatever it is asked."""
+        """The system with its segment predictions; rows with an equal one share the training."""
         return replace(self, says="prediction")
 
 
 WEAK_LABELS = "weak labels"
-"""The source of a row that repeats a video's labels over both modalities: no model either."""
+"""Source of a row that repeats the video-level labels over both modalities, without a model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +52,10 @@ class Row:
     """One row of a table.
 
     Args:
-        paper: The paper's figures by metric, as far as it gives them.
-        source: What measures it here.
-        note: What a reader must know of it.
+        name: Name in the first column.
+        paper: Figures that the paper reports, in percent, by metric.
+        source: What to train and evaluate.
+        note: Note below the table.
     """
 
     name: str
@@ -62,9 +65,9 @@ class Row:
 
     @property
     def mark(self) -> str:
-        """That its model has no authors' code to hold it against; empty if it has.
+        """Marks a model that is not verified against its authors' code; empty if it is.
 
-        Tables show such rows apart, below the others and under this mark.
+        Tables list these rows last, below this mark.
         """
         if not isinstance(self.source, System) or is_verified(self.source.model):
             return ""
@@ -73,12 +76,15 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperTable:
-    """One table.
+    """One table of the paper.
 
     Args:
+        number: Number in the paper.
+        title: Title.
+        rows: Rows, from top to bottom.
         rows_are: Heading of the first column.
-        metrics: Its columns.
-        data: The data set of the paper's figures.
+        metrics: Metrics of the columns.
+        data: Data set of the paper's figures.
     """
 
     number: int
@@ -90,7 +96,7 @@ class PaperTable:
 
 
 COMPARABLE = {"AVE": ("ave", "ave_features"), "LLP": ("llp", "llp_features")}
-"""Our data sets with the videos of the paper's figures."""
+"""Data sets (`--data.name`) whose results are comparable with the paper's, by its data set."""
 
 SETTINGS = {
     "AVE": (
@@ -100,10 +106,10 @@ SETTINGS = {
     ),
     "LLP": (
         "the paper: LLP with ResNet-152, R(2+1)D and VGGish features, Adam 0.0003, batches of 16, "
-        "label smoothing 0.9 on the visual side"
+        "label smoothing 0.9 in the visual modality"
     ),
 }
-"""What the paper trained with (Sec. 5.1)."""
+"""Training settings of the paper (Sec. 5.1)."""
 
 _Ratios = tuple[float, float, float]
 
@@ -111,12 +117,12 @@ _Ratios = tuple[float, float, float]
 def _figures(
     accuracy: float, weighted_f1: float, non_ave: _Ratios, ave: _Ratios
 ) -> dict[str, float]:
-    """Figures in the order of the paper's tables; of a class of segments F1, recall, precision."""
+    """Name the figures of a row; `non_ave` and `ave` are F1, recall and precision."""
     return dict(zip(segment.METRICS, (accuracy, weighted_f1, *non_ave, *ave), strict=True))
 
 
 def _parsing(*figures: float) -> dict[str, float]:
-    """Segment-level A, V, AV, Type@AV, Event@AV, then the same of events."""
+    """Name the figures of a row: A, V, AV, Type@AV, Event@AV at segment level, then event level."""
     return dict(zip(parsing.METRICS, figures, strict=True))
 
 
@@ -142,11 +148,11 @@ _NUM_WINDOWS = {(2, 2): 5, (3, 1): 8, (4, 2): 4, (5, 5): 2}
 _BY_THRESHOLD = {0.01: 67.3, 0.03: 68.1, 0.05: 70.2, 0.07: 68.7, 0.10: 67.8}
 
 _REFINED = System(arm="A+LR")
-_FROM_ABSTRACT = f"{UNVERIFIED}: its paper's abstract only, so most of it is our choice"
-_FROM_NOTES = f"{UNVERIFIED}: its paper's abstract and published notes on its method"
+_FROM_ABSTRACT = f"{UNVERIFIED}: only its paper's abstract was available, most details are ours"
+_FROM_NOTES = f"{UNVERIFIED}: only its paper's abstract and published notes were available"
 
 PAPER_LOSS = "soft_margin"
-"""g of the paper's localization models."""
+"""g that the paper uses for localization."""
 
 TABLES: tuple[PaperTable, ...] = (
     PaperTable(
@@ -168,7 +174,7 @@ TABLES: tuple[PaperTable, ...] = (
                 name="GT-repeat",
                 paper={"accuracy": 82.2, "non_ave_f1": 0.0},
                 source=System(says="truth"),
-                note="the true video-level label, repeated over all segments",
+                note="the ground-truth video-level label, repeated over all segments",
             ),
         ),
     ),
@@ -209,7 +215,7 @@ TABLES: tuple[PaperTable, ...] = (
     ),
     PaperTable(
         number=3,
-        title="What each part of the method adds",
+        title="Ablation of the method",
         rows=(
             Row(name="AVE", paper=_AVE, source=System()),
             Row(name="AVE+PL", paper=_AVE_PL, source=System(arm="PL")),
@@ -239,7 +245,7 @@ TABLES: tuple[PaperTable, ...] = (
                 )
                 for tau, accuracy in _BY_THRESHOLD.items()
             ),
-            Row(name="of the run", paper={}, source=_REFINED, note="not in the paper's table"),
+            Row(name="configured", paper={}, source=_REFINED, note="not in the paper's table"),
         ),
     ),
     PaperTable(
@@ -260,7 +266,8 @@ TABLES: tuple[PaperTable, ...] = (
                 name="weak label repeated",
                 paper={},
                 source=WEAK_LABELS,
-                note="the true video-level labels, repeated over all segments, heard and seen",
+                note="the ground-truth video-level labels, repeated over all segments of both "
+                "modalities",
             ),
             Row(
                 name="HAN",

@@ -1,8 +1,8 @@
-"""From the table of predictions of an evaluation to the report of its task.
+"""Convert the predictions table of an evaluation to the `Report` of its task.
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
-    M = modalities: heard, seen
+    N = rows of the table (V * T)    M = modalities: audio ("heard"), visual ("seen")
 """
 
 from abc import ABC, abstractmethod
@@ -27,19 +27,21 @@ from distributed_avel.report.page_data import (
 )
 
 FramesOf = Callable[[Video], tuple[bytes, ...]]
-"""JPEG files of a video, one a segment, or none."""
+"""Returns the JPEG files of a video, one per segment, or none."""
 
 
 class Predictions(ABC):
-    """What each arm predicted for the segments of the test videos.
+    """Predictions of all arms for the segments of the test videos.
 
     Args:
-        table: The predictions of all arms, with the columns that `schema` lists for the task.
+        table: Predictions of all arms, in the schema of the task (`schema.predictions_schema` or
+            `schema.parsing_predictions_schema`).
+        videos: The data set.
     """
 
     report_class: ClassVar[type[Report]]
     selection: ClassVar[str]
-    """Which videos come first as timelines."""
+    """Describes the videos that are drawn first as timelines."""
 
     def __init__(self, table: pa.Table, videos: VideoSet) -> None:
         self._table = table
@@ -51,11 +53,13 @@ class Predictions(ABC):
     def report(
         self, shown: Sequence[str], num_timelines: int, frames_of: FramesOf, **others: Any
     ) -> Report:
-        """A report on these predictions.
+        """Build the report.
 
         Args:
-            shown: The arms to compare, the base model first and the refined one last.
-            others: What else the report holds.
+            shown: Arms to compare, the base model first and the refined model last.
+            num_timelines: Number of test videos to draw.
+            frames_of: Returns the frames of a video.
+            others: Further fields of the report.
         """
         task, videos = self.report_class.task, self._videos
         return self.report_class(
@@ -64,21 +68,22 @@ class Predictions(ABC):
             synthetic=videos.synthetic,
             classes=videos.classes,
             timeline=videos.timeline,
-            timelines=tuple(self._timelines(shown, self._chosen(num_timelines), frames_of)),
+            timelines=tuple(self._timelines(shown, self._select(num_timelines), frames_of)),
             timeline_selection=(
                 f"drawn at random (by the id of the video) from the test videos {self.selection}, "
                 "then from the others"
             ),
-            **self._judged(shown),
+            **self._task_fields(shown),
             **others,
         )
 
-    def _chosen(self, num_timelines: int) -> list[tuple[int, Video]]:
-        """The videos to draw, and where they stand."""
-        differs_V = self._differs()
+    def _select(self, num_timelines: int) -> list[tuple[int, Video]]:
+        """Select the videos to draw, with their index in `video_ids`."""
+        # Videos whose label holds throughout show nothing that a repeated label would not.
+        varies_V = self._varies_in_time()
         order = sorted(
-            range(len(differs_V)),
-            key=lambda i: (not differs_V[i], derive(0, "timelines", self.video_ids[i])),
+            range(len(varies_V)),
+            key=lambda i: (not varies_V[i], derive(0, "timelines", self.video_ids[i])),
         )
         test = {video.video_id: video for video in self._videos.split("test")}
         return [(row, test[self.video_ids[row]]) for row in order[:num_timelines]]
@@ -87,49 +92,49 @@ class Predictions(ABC):
         return self._table.filter(pc.field("arm") == arm)
 
     @abstractmethod
-    def _differs(self) -> NDArray[np.bool_]:
-        """The videos that their label alone does not describe, shape (V,)."""
+    def _varies_in_time(self) -> NDArray[np.bool_]:
+        """Mark the videos whose segments differ from their video-level label, shape (V,)."""
 
     @abstractmethod
-    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
-        """What only the report of this task holds."""
+    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
+        """Return the fields that only the report of this task has."""
 
     @abstractmethod
     def _timelines(
         self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[Any]:
-        """The timelines of the chosen videos."""
+        """Return the timelines of the selected videos."""
 
 
 class LocalizationPredictions(Predictions):
-    """One class a segment."""
+    """Predictions of localization: one class per segment."""
 
     report_class = LocalizationReport
     selection = "whose event does not last throughout"
 
     def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Truth and prediction, each of shape (V, T)."""
+        """Return the ground-truth and the predicted class of each segment, both (V, T)."""
         rows, shape = self._rows(arm), (-1, self._num_segments)
         truth_VT = rows["truth"].to_numpy().reshape(shape).astype(np.int64)
         return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
 
     def scores(self, arm: str) -> NDArray[np.float32]:
-        """Probabilities, shape (V, T, K)."""
+        """Return the softmax probabilities, shape (V, T, K)."""
         column = self._rows(arm)["scores"].combine_chunks()
         return column.values.to_numpy().reshape(-1, self._num_segments, column.type.list_size)
 
-    def _differs(self) -> NDArray[np.bool_]:
+    def _varies_in_time(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
         return (truth_VT != truth_VT[:, :1]).any(axis=1)
 
-    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
+    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
         num_classes = self._videos.num_classes
         videos = {video.video_id: video for video in self._videos.split("test")}
         labels_VTK = self._videos.segment_labels(videos[video_id] for video_id in self.video_ids)
         confusion = {}
         for arm in shown:
-            # Not the first event of each segment, which `of_arm` returns: a segment of several
-            # events counts here as it does in the metrics beside the matrix.
+            # `of_arm` returns the first event of a segment with several events; the metrics count
+            # any of them as correct. Use their rule, so that the matrix agrees with the metrics.
             _, prediction_VT = self.of_arm(arm)
             truth_VT = one_label_per_segment(labels_VTK, prediction_VT)
             confusion[arm] = confusion_matrix(truth_VT, prediction_VT, num_classes)
@@ -155,40 +160,42 @@ class LocalizationPredictions(Predictions):
 
 
 class ParsingPredictions(Predictions):
-    """Which classes each segment has, heard and seen.
+    """Predictions of parsing: any number of classes per segment and modality.
 
     Args:
-        exchanged: As in `ParsingReport`.
+        table: See `Predictions`.
+        videos: See `Predictions`.
+        exchanged: See `ParsingReport`.
     """
 
     report_class = ParsingReport
-    selection = "with an event that is not both heard and seen throughout"
+    selection = "with an event that is not both audible and visible throughout"
 
     def __init__(self, table: pa.Table, videos: VideoSet, *, exchanged: bool = False) -> None:
         super().__init__(table, videos)
         self._exchanged = exchanged
 
     def of_arm(self, arm: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Truth and prediction, each of shape (V, M, T, C)."""
+        """Return the ground-truth and the predicted events, both (V, M, T, C)."""
         rows = self._rows(arm)
         truth = [self._events(rows[f"truth_{modality}"]) for modality in MODALITIES]
         events = [self._events(rows[modality]) for modality in MODALITIES]
         return np.stack(truth, axis=1), np.stack(events, axis=1)
 
     def _events(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Lists of classes as marks, shape (V, T, C)."""
+        """Convert lists of classes to a boolean array, shape (V, T, C)."""
         lists = column.combine_chunks()
         events_NC = np.zeros((len(lists), self._videos.num_classes), dtype=bool)
         segments = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
         events_NC[segments, lists.flatten().to_numpy()] = True
         return events_NC.reshape(-1, self._num_segments, self._videos.num_classes)
 
-    def _differs(self) -> NDArray[np.bool_]:
+    def _varies_in_time(self) -> NDArray[np.bool_]:
         truth_VMTC, _ = self.of_arm(self._table["arm"][0].as_py())
         everywhere_VC, somewhere_VC = truth_VMTC.min(axis=(1, 2)), truth_VMTC.max(axis=(1, 2))
         return (everywhere_VC != somewhere_VC).any(axis=1)
 
-    def _judged(self, shown: Sequence[str]) -> dict[str, Any]:
+    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
         counts = {}
         for arm in shown:
             truth_VMTC, events_VMTC = self.of_arm(arm)

@@ -1,9 +1,9 @@
-"""Our figures beside the paper's: mean and standard deviation over seeds, as Markdown, CSV,
-JSON and a page.
+"""Tables of our results next to the paper's, as Markdown, CSV, JSON and an HTML page.
 
-Every one of them says what it was measured on. A row that nothing measured stays empty and says
-why; the paper's figure never stands in for ours. Where the data are not the paper's, the heading
-of its column says so, wherever the table is copied to.
+Our results are means and standard deviations over seeds. Every table names its data, g and tau. A
+row that could not be measured stays empty and gives the reason; the paper's figure never replaces
+ours. If the data set is not the paper's, the column heading says so, so that the information
+survives when a table is copied.
 """
 
 import csv
@@ -30,17 +30,18 @@ from distributed_avel.tasks.parsing import PARSING_LOSS
 _DRAWN = ("accuracy", "non_ave_f1", "segment_av", "event_av")
 
 BySeed = Mapping[int, Metrics]
-"""Figures of one row in percent, by seed and metric; None where one is undefined (0/0)."""
+"""Metrics of one row in percent, by seed; None if a metric is undefined (0/0)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What came of one row.
+    """Measured results of one row of a paper's table.
 
     Args:
-        by_seed: Its figures; none where nothing measured it.
-        varies: Whether a seed can change them.
-        notes: Why there is nothing, or what a reader must know, such as the tau that was chosen.
+        row: The row of the paper.
+        by_seed: Metrics of each seed; empty if the row was not measured.
+        varies: Whether the results depend on the seed.
+        notes: Why the row was not measured, or remarks, such as the tau that was chosen.
     """
 
     row: Row
@@ -50,15 +51,17 @@ class Measured:
 
     @property
     def name(self) -> str:
-        """The name of the row, with a dagger where its model is not verified."""
+        """Name of the row, with a dagger if its model is not verified."""
         return f"{self.row.name} †" if self.row.mark else self.row.name
 
     def figure(self, metric: str) -> Figure | None:
-        """Mean over the seeds, with its spread if there are several.
+        """Return the mean of a metric over the seeds, as a `Spread` if there are several.
 
-        None if nothing was measured, or if it is undefined for every seed. Where it is for some
-        of them, the mean is that of the others, and says so. The standard deviation is that of a
-        sample, with n - 1.
+        Seeds for which the metric is undefined are excluded from the mean and counted in
+        `Spread.undefined`. The standard deviation is that of a sample (n - 1).
+
+        Returns:
+            None if the row was not measured or the metric is undefined for every seed.
         """
         values = self.values(metric)
         undefined = sum(metric in figures for figures in self.by_seed.values()) - len(values)
@@ -70,26 +73,26 @@ class Measured:
         return Spread(fmean(values), sd, len(values), undefined)
 
     def values(self, metric: str) -> list[float]:
-        """The figure of each seed for which it is defined."""
-        figures = [found.get(metric) for found in self.by_seed.values()]
+        """Return the metric of each seed for which it is defined."""
+        figures = [metrics.get(metric) for metrics in self.by_seed.values()]
         return [figure for figure in figures if figure is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredTable:
-    """A table of the paper with what was measured for each of its rows."""
+    """A table of the paper with the measured results of each row."""
 
     paper: PaperTable
     rows: tuple[Measured, ...]
 
     @property
     def name(self) -> str:
-        """The name of its files, without an ending."""
+        """Name of its files, without the extension."""
         return f"table_{self.paper.number}"
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the rows, each with the name of its row."""
+        """Notes on the rows, each with the name of the row."""
         return [
             f"{measured.row.name}: {note}"
             for measured in self.rows
@@ -100,12 +103,16 @@ class MeasuredTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """All tables, and what they were measured on.
+    """All tables, and the data and settings of their results.
 
     Args:
-        synthetic: The data were generated; every table says so.
-        features: Where the features come from.
-        settings: The configuration, which may be nested.
+        dataset: Name of the data set.
+        synthetic: Whether the data were generated; every table says so.
+        features: Source of the features.
+        seeds: Seeds of the runs.
+        loss: g of localization models.
+        tables: Tables.
+        settings: Configuration; may be nested.
         provenance: Commit, versions and hardware.
     """
 
@@ -119,7 +126,7 @@ class Reproduction:
     provenance: Mapping[str, Any]
 
     def is_comparable(self, table: PaperTable) -> bool:
-        """Whether the paper's figures are those of the same videos and the same g."""
+        """Whether the paper's figures are on the same videos and with the same g."""
         return self.dataset in COMPARABLE[table.data] and self.has_papers_loss(table)
 
     def has_papers_loss(self, table: PaperTable) -> bool:
@@ -127,22 +134,22 @@ class Reproduction:
         return self.loss_of(table) in (PAPER_LOSS, PARSING_LOSS)
 
     def paper_heading(self, table: PaperTable) -> str:
-        """Heading of the paper's figures."""
+        """Return the heading of the paper's figures; it says whether they are comparable."""
         differences = [] if self.dataset in COMPARABLE[table.data] else [f"on {table.data}"]
         differences += [] if self.has_papers_loss(table) else [f"with g {PAPER_LOSS}"]
         return f"paper ({', '.join(differences)}, not comparable)" if differences else "paper"
 
     @property
     def data(self) -> str:
-        """The data set, and that it is synthetic if it is."""
+        """Name of the data set, labelled if it is synthetic."""
         return f"{self.dataset} (synthetic data)" if self.synthetic else self.dataset
 
     def loss_of(self, table: PaperTable) -> str:
-        """g of the models of a table; those of parsing have their own."""
+        """Return g of the models of a table; parsing models have their own."""
         return PARSING_LOSS if table.metrics == parsing.METRICS else self.loss
 
     def context(self, table: PaperTable) -> list[str]:
-        """What a table was measured on, and what the paper used, one fact a line."""
+        """Describe data, seeds and settings of a table and those of the paper, one per line."""
         train, refine = self.settings["train"], self.settings["refine"]
         tau = threshold_rule(refine["threshold"], refine["labels"])
         variant = (
@@ -152,16 +159,16 @@ class Reproduction:
             f"data: {self.data}, features: {self.features}",
             _seeds(self.seeds),
             f"g: {self.loss_of(table)}{variant}",
-            f"tau: {tau}, where a row does not say otherwise",
+            f"tau: {tau}, unless a row says otherwise",
             f"epochs: {train['base_epochs']} in Step 1 and {train['retrain_epochs']} in Step 3; "
             f"batches of {train['batch_size']}, Adam {train['learning_rate']:g}, N "
-            f"{refine['window']}, s {refine['stride']} where the table does not say otherwise",
+            f"{refine['window']}, s {refine['stride']} unless the table says otherwise",
             f"commit: {self.provenance['commit']}",
             SETTINGS[table.data],
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON, with the figures of each seed."""
+        """Return all tables as JSON-compatible values, with the metrics of each seed."""
         return {
             "dataset": self.dataset,
             "synthetic": self.synthetic,
@@ -173,7 +180,7 @@ class Reproduction:
         }
 
     def threshold_rule_of(self, row: Row) -> str:
-        """The rule for tau of a row; empty where it has none."""
+        """Return the rule for tau of a row, or "" if its arm has no threshold."""
         if not isinstance(row.source, System) or not ARMS[row.source.arm].has_threshold:
             return ""
         refine = self.settings["refine"]
@@ -193,7 +200,7 @@ class Reproduction:
                 {
                     "name": measured.row.name,
                     "measured": {metric: _json(measured.figure(metric)) for metric in metrics},
-                    "by_seed": {str(s): dict(found) for s, found in measured.by_seed.items()},
+                    "by_seed": {str(s): dict(m) for s, m in measured.by_seed.items()},
                     "tau": self.threshold_rule_of(measured.row),
                     "mark": measured.row.mark,
                     "paper": dict(measured.row.paper),
@@ -204,14 +211,14 @@ class Reproduction:
         }
 
 
-def shown_table(found: Reproduction, table: MeasuredTable) -> Table:
-    """A table for people: recall and precision in brackets behind their F1, as in the paper.
+def shown_table(reproduction: Reproduction, table: MeasuredTable) -> Table:
+    """Format a table for display, with recall and precision in brackets after their F1.
 
-    The paper's figures stand beside ours where both are of the same videos, else together in a
-    last column of their own.
+    If the paper's figures are comparable, each is next to ours; otherwise they share the last
+    column.
     """
-    groups, beside = list(_groups(table.paper.metrics)), found.is_comparable(table.paper)
-    paper = found.paper_heading(table.paper)
+    groups, beside = list(_groups(table.paper.metrics)), reproduction.is_comparable(table.paper)
+    paper = reproduction.paper_heading(table.paper)
     columns = [table.paper.rows_are]
     for group in groups:
         columns += [heading(group[0]) + (" (R/P)" if len(group) > 1 else "")]
@@ -231,20 +238,23 @@ def shown_table(found: Reproduction, table: MeasuredTable) -> Table:
     return Table(title=title, columns=tuple(columns), rows=tuple(map(tuple, rows)))
 
 
-def table_markdown(found: Reproduction, table: MeasuredTable) -> str:
-    """A table as a Markdown document, with what it was measured on."""
-    shown = shown_table(found, table)
+def table_markdown(reproduction: Reproduction, table: MeasuredTable) -> str:
+    """Format a table as a Markdown document, with its data, settings and notes."""
+    shown = shown_table(reproduction, table)
     lines = [f"# {shown.title}", ""]
-    lines += [f"- {line}" for line in found.context(table.paper)]
+    lines += [f"- {line}" for line in reproduction.context(table.paper)]
     lines += ["", to_markdown(shown)]
     lines += [f"- {note}" for note in table.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def table_csv(found: Reproduction, table: MeasuredTable) -> str:
-    """A table as CSV, all digits: a line a row, with mean, standard deviation and the paper's
-    figure of each metric, and at the end of each line what it was measured on."""
-    paper, commit = found.paper_heading(table.paper), found.provenance["commit"]
+def table_csv(reproduction: Reproduction, table: MeasuredTable) -> str:
+    """Format a table as CSV with all digits.
+
+    Each metric has its mean, standard deviation and the paper's figure; the last columns repeat
+    the data and the settings in every row.
+    """
+    paper, commit = reproduction.paper_heading(table.paper), reproduction.provenance["commit"]
     header = [table.paper.rows_are]
     for metric in table.paper.metrics:
         header += [heading(metric), f"{heading(metric)} sd", f"{heading(metric)} {paper}"]
@@ -259,36 +269,42 @@ def table_csv(found: Reproduction, table: MeasuredTable) -> str:
             figure = measured.figure(metric)
             mean, sd = (figure.mean, figure.sd) if isinstance(figure, Spread) else (figure, None)
             cells += [mean, sd, measured.row.paper.get(metric)]
-        cells += [measured.row.mark, found.dataset, found.synthetic]
-        cells += [" ".join(map(str, found.seeds)), found.loss_of(table.paper)]
-        cells.append(found.threshold_rule_of(measured.row))
+        cells += [measured.row.mark, reproduction.dataset, reproduction.synthetic]
+        cells += [" ".join(map(str, reproduction.seeds)), reproduction.loss_of(table.paper)]
+        cells.append(reproduction.threshold_rule_of(measured.row))
         notes = "; ".join(note for note in (measured.row.note, *measured.notes) if note)
         writer.writerow([*cells, commit, SETTINGS[table.paper.data], notes])
     return text.getvalue()
 
 
-def render_reproduction(found: Reproduction) -> str:
-    """All tables as one page that needs nothing else."""
+def render_reproduction(reproduction: Reproduction) -> str:
+    """Render all tables as one self-contained HTML page."""
     return render(
         "reproduction.html",
-        found,
+        reproduction,
         tables=[
-            (table, shown_table(found, table), list(map(Markup, table_figures(found, table))))
-            for table in found.tables
+            (
+                table,
+                shown_table(reproduction, table),
+                list(map(Markup, table_figures(reproduction, table))),
+            )
+            for table in reproduction.tables
         ],
         sections=[
-            *((table.name, f"Table {table.paper.number}") for table in found.tables),
+            *((table.name, f"Table {table.paper.number}") for table in reproduction.tables),
             ("settings", "Settings"),
         ],
-        settings=[*flatten(found.settings), *flatten(found.provenance)],
+        settings=[*flatten(reproduction.settings), *flatten(reproduction.provenance)],
     )
 
 
-def table_figures(found: Reproduction, table: MeasuredTable) -> list[str]:
-    """Accuracy and the F1 that the method is about, a line a row: mean and standard deviation,
-    every seed, and the paper's figure if it is one of these videos."""
+def table_figures(reproduction: Reproduction, table: MeasuredTable) -> list[str]:
+    """Draw the main metrics of a table: mean, standard deviation and seeds of each row.
+
+    The paper's figures are drawn if they are comparable.
+    """
     drawn = [metric for metric in _DRAWN if metric in table.paper.metrics]
-    with_paper = found.is_comparable(table.paper)
+    with_paper = reproduction.is_comparable(table.paper)
     rows = {m: [row for row in table.rows if row.values(m)] for m in drawn}
     return [_dots(rows[metric], metric, with_paper) for metric in drawn if rows[metric]]
 
@@ -331,15 +347,16 @@ def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
             for seed, figures in measured.by_seed.items():
                 if (value := figures.get(metric)) is None:
                     continue
-                said = svg.title(f"{measured.row.name}, seed {seed}: {value:.2f}")
-                place = {"cx": axes.x(value), "cy": y, "r": 2}
-                parts.append(svg.element("circle", said, **place, class_="dot s7"))
-        said = svg.title(f"{measured.row.name}: {format_cell(figure)}")
-        parts.append(svg.element("circle", said, cx=axes.x(mean), cy=y, r=4, class_="dot s2"))
+                tooltip = svg.title(f"{measured.row.name}, seed {seed}: {value:.2f}")
+                circle = {"cx": axes.x(value), "cy": y, "r": 2}
+                parts.append(svg.element("circle", tooltip, **circle, class_="dot s7"))
+        tooltip = svg.title(f"{measured.row.name}: {format_cell(figure)}")
+        parts.append(svg.element("circle", tooltip, cx=axes.x(mean), cy=y, r=4, class_="dot s2"))
         if with_paper and metric in measured.row.paper:
-            said = svg.title(f"{measured.row.name}, the paper: {measured.row.paper[metric]:.1f}")
-            place = {"cx": axes.x(measured.row.paper[metric]), "cy": y, "r": 4}
-            parts.append(svg.element("circle", said, **place, class_="dot s0"))
+            published = measured.row.paper[metric]
+            tooltip = svg.title(f"{measured.row.name}, the paper: {published:.1f}")
+            circle = {"cx": axes.x(published), "cy": y, "r": 4}
+            parts.append(svg.element("circle", tooltip, **circle, class_="dot s0"))
     middle = left + axes.width / 2
     name = f"{heading(metric)}, percent"
     parts.append(svg.text(middle, bottom + 32, name, anchor="middle"))
@@ -347,13 +364,13 @@ def _dots(rows: Sequence[Measured], metric: str, with_paper: bool) -> str:
 
 
 def _groups(metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Metrics that share a column: an F1 with its recall and precision, or one alone."""
+    """Group the metrics by column: an F1 with its recall and precision, or a single metric."""
     for metric in metrics:
         name = metric.removesuffix("_f1")
         if metric.endswith(("_recall", "_precision")):
             continue
-        parts = (f"{name}_recall", f"{name}_precision")
-        yield (metric, *parts) if all(part in metrics for part in parts) else (metric,)
+        ratios = (f"{name}_recall", f"{name}_precision")
+        yield (metric, *ratios) if all(ratio in metrics for ratio in ratios) else (metric,)
 
 
 def _cell(figures: Sequence[Figure | None]) -> str:
@@ -367,8 +384,8 @@ def _cell(figures: Sequence[Figure | None]) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
-        return f"seed: {seeds[0]}, so there is no spread"
-    return f"seeds: {', '.join(map(str, seeds))}; mean ± standard deviation over them"
+        return f"seed: {seeds[0]}; no standard deviation"
+    return f"seeds: {', '.join(map(str, seeds))}; mean ± standard deviation over seeds"
 
 
 def _paper_cell(row: Row, group: Sequence[str]) -> str:
@@ -376,7 +393,7 @@ def _paper_cell(row: Row, group: Sequence[str]) -> str:
 
 
 def _paper_cells(row: Row, groups: Sequence[Sequence[str]]) -> str:
-    """All figures of a row, as papers write them: 70.2 / 68.6 / 32.3 (25.5/43.9)."""
+    """Format all figures of a row, such as 70.2 / 68.6 / 32.3 (25.5/43.9)."""
     return " / ".join(_paper_cell(row, group) for group in groups) if row.paper else "–"
 
 

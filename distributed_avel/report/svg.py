@@ -1,8 +1,8 @@
-"""A few SVG elements and axes, enough for the figures of a report.
+"""SVG elements, axes and legends for the figures of a report.
 
-Hand-written, because the figures then weigh a few kilobytes, take their colours from the
-page (`figure.css`, light or dark) and keep their text as text. A figure is about 400 units
-wide, so that its words can still be read at the width of a phone.
+Written by hand instead of with a plotting library: a figure takes a few kilobytes, uses the
+colours of the page (`figure.css`, light or dark) and keeps its text selectable. A figure is about
+400 units wide, so that its text is legible at the width of a phone.
 """
 
 from collections.abc import Sequence
@@ -10,32 +10,40 @@ from dataclasses import dataclass
 from html import escape
 
 CHARACTER_WIDTH = 7
-"""Width to reserve for a character of the 11-unit sans-serif text of the figures, bold too."""
+"""Width to reserve for a character of the 11-unit sans-serif text of figures, regular or bold."""
 
 
 def element(tag: str, *children: str, **attributes: str | float) -> str:
-    """An SVG element. Attributes are escaped, with `_` for `-`; children must be markup already."""
-    written = "".join(
+    """Return an SVG element.
+
+    Args:
+        tag: Name of the element.
+        children: Markup; not escaped.
+        attributes: Escaped; `_` in a name becomes `-`, a trailing `_` is removed.
+    """
+    attribute_text = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"'
         for name, value in attributes.items()
     )
-    return f"<{tag}{written}>{''.join(children)}</{tag}>" if children else f"<{tag}{written}/>"
+    if not children:
+        return f"<{tag}{attribute_text}/>"
+    return f"<{tag}{attribute_text}>{''.join(children)}</{tag}>"
 
 
 def text(x: float, y: float, words: str, **attributes: str | float) -> str:
-    """Words at a place; `anchor` is start (as it is without one), middle or end."""
+    """Return a text element at (x, y); `anchor` is "start" (the default), "middle" or "end"."""
     if "anchor" in attributes:
         attributes["text_anchor"] = attributes.pop("anchor")
     return element("text", escape(words), x=x, y=y, **attributes)
 
 
 def title(words: str) -> str:
-    """The tooltip of the element that it stands in."""
+    """Return a tooltip for the element that contains it."""
     return element("title", escape(words))
 
 
 def figure(width: float, height: float, *children: str, label: str) -> str:
-    """A whole figure; `label` is what a screen reader says in its place."""
+    """Return a complete SVG figure; `label` describes it to screen readers."""
     return element(
         "svg",
         *children,
@@ -48,12 +56,12 @@ def figure(width: float, height: float, *children: str, label: str) -> str:
 
 
 def shorten(words: str, max_characters: int) -> str:
-    """The words, or their beginning and an ellipsis."""
+    """Truncate `words` to `max_characters`, ending in an ellipsis."""
     return words if len(words) <= max_characters else words[: max_characters - 1].rstrip(" ,") + "…"
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers that span low..high, `about` many; one number if they are equal."""
+    """Return about `about` round numbers that span low..high, or [low] if they are equal."""
     if not high > low:
         return [low]
     power = 10.0
@@ -68,9 +76,17 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """A rectangle of the figure that shows x from x_ends[0] to x_ends[1], and y from the first to
-    the last of y_ticks. `x_ends` are by default those of x_ticks; `x_names` stand in place of the
-    numbers of x_ticks.
+    """Axes of a plot in a rectangle of the figure.
+
+    Args:
+        left: Left edge of the rectangle, in SVG units.
+        top: Top edge.
+        width: Width.
+        height: Height.
+        x_ticks: Values of the ticks on the x axis, ascending.
+        y_ticks: Values of the ticks on the y axis; the axis spans the first to the last.
+        x_ends: Values at the ends of the x axis; by default the first and the last tick.
+        x_names: Labels of the x ticks; by default their values.
     """
 
     left: float
@@ -83,15 +99,15 @@ class Axes:
     x_names: Sequence[str] = ()
 
     def x(self, value: float) -> float:
-        """Where a value lies, from the left of the figure."""
-        return self.left + self.width * _share(value, self.x_ends or self.x_ticks)
+        """Convert a value to an x coordinate of the figure."""
+        return self.left + self.width * _fraction(value, self.x_ends or self.x_ticks)
 
     def y(self, value: float) -> float:
-        """Where a value lies, from the top of the figure."""
-        return self.top + self.height * (1 - _share(value, self.y_ticks))
+        """Convert a value to a y coordinate of the figure."""
+        return self.top + self.height * (1 - _fraction(value, self.y_ticks))
 
     def draw(self, x_label: str, y_label: str) -> str:
-        """Grid, numbers and the names of both axes."""
+        """Draw the grid, the tick labels and the labels of both axes."""
         bottom, middle = self.top + self.height, self.left + self.width / 2
         parts = []
         for tick in self.y_ticks:
@@ -113,7 +129,7 @@ class Axes:
         return "".join(parts)
 
     def line(self, xs: Sequence[float], ys: Sequence[float], **attributes: str | float) -> str:
-        """A line through the points."""
+        """Draw a line through the points."""
         points = " ".join(
             f"{_value(self.x(x))},{_value(self.y(y))}" for x, y in zip(xs, ys, strict=True)
         )
@@ -133,9 +149,18 @@ def legend(
     *,
     dots: bool = False,
 ) -> str:
-    """Names after a line or dot in their style (`s0`, `s1`, … in the style sheet), row by row."""
+    """Draw a legend with a line (or dot) and a name per entry, in rows of at most `width`.
+
+    Args:
+        names: Names of the entries.
+        styles: Style number of each entry (`s0`, `s1`, … in the style sheet).
+        x: Left edge.
+        y: Baseline of the first row.
+        width: Maximum width of a row.
+        dots: Draw dots instead of lines.
+    """
     parts = []
-    for name, style, (dx, dy) in zip(names, styles, _legend_places(names, width), strict=True):
+    for name, style, (dx, dy) in zip(names, styles, _legend_offsets(names, width), strict=True):
         at_x, at_y = x + dx, y + dy
         if dots:
             parts.append(element("circle", cx=at_x + 15, cy=at_y - 4, r=4, class_=f"dot s{style}"))
@@ -147,22 +172,22 @@ def legend(
 
 
 def legend_height(names: Sequence[str], width: float) -> float:
-    """What `legend` takes of the figure, in units."""
-    return max((dy for _, dy in _legend_places(names, width)), default=-LEGEND_ROW) + LEGEND_ROW
+    """Return the height of a legend, in SVG units."""
+    return max((dy for _, dy in _legend_offsets(names, width)), default=-LEGEND_ROW) + LEGEND_ROW
 
 
-def _legend_places(names: Sequence[str], width: float) -> list[tuple[float, float]]:
-    places, x, y = [], 0.0, 0.0
+def _legend_offsets(names: Sequence[str], width: float) -> list[tuple[float, float]]:
+    offsets, x, y = [], 0.0, 0.0
     for name in names:
         needed = 40 + CHARACTER_WIDTH * len(name)
         if x and x + needed > width:
             x, y = 0.0, y + LEGEND_ROW
-        places.append((x, y))
+        offsets.append((x, y))
         x += needed
-    return places
+    return offsets
 
 
-def _share(value: float, ticks: Sequence[float]) -> float:
+def _fraction(value: float, ticks: Sequence[float]) -> float:
     low, high = ticks[0], ticks[-1]
     return (value - low) / (high - low) if high > low else 0.5
 

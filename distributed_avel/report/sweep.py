@@ -1,7 +1,7 @@
-"""A sweep as one self-contained page, and as plain data.
+"""Report of a sweep, as a self-contained HTML page and as JSON.
 
-Every figure of the page is one of the validation split; the test split is the business of the
-report of the run that was chosen.
+All metrics on the page are on the validation split. Only the report of the chosen run shows the
+test split.
 """
 
 import math
@@ -31,20 +31,22 @@ _MOST_ROWS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class SweepReport:
-    """All that the page of a sweep shows.
+    """The data of the page of a sweep.
 
     Args:
-        synthetic: The data were generated; the page says so wherever it shows a figure.
-        windows: Pairs of window and stride that were tried.
-        metrics: All figures of a trial, in order.
-        trade_off: Two of them, which are shown against each other.
-        criterion: The mean of these metrics decided.
-        seed: Of the search; the other seeds are those of the best few points.
+        dataset: Name of the data set.
+        synthetic: Whether the data were generated; the page then labels every figure synthetic.
+        windows: Combinations of window and stride that were tried.
+        trials: All trials.
+        metrics: Metrics of a trial, in the order of the page.
+        trade_off: Two metrics to plot against each other.
+        criterion: Metrics whose mean ranks the points.
+        seed: Seed of the search; other seeds repeat the best points.
         chosen: The best point over its seeds.
-        finalists: Points with more than one seed, the best first.
-        counts: Stages that the trials of the search shared.
-        settings: The configuration of the sweep, which may be nested.
-        conditions: What the figures depend on: g, and the rule for tau.
+        finalists: Points with several seeds, the best first.
+        counts: How often trials of the search used and computed each stage.
+        settings: Configuration of the sweep; may be nested.
+        conditions: What the metrics depend on: g and the rule for tau.
     """
 
     dataset: str
@@ -63,32 +65,32 @@ class SweepReport:
 
     @property
     def finished(self) -> list[Trial]:
-        """Trials of the search that have metrics, the best first."""
-        found = [t for t in self.trials if t.metrics is not None and t.seed == self.seed]
-        return sorted(found, key=lambda t: (-_number(self.value(t)), describe(t.point)))
+        """Finished trials of the search, the best first."""
+        finished = [t for t in self.trials if t.metrics is not None and t.seed == self.seed]
+        return sorted(finished, key=lambda t: (-_sort_key(self.value(t)), describe(t.point)))
 
     @property
     def failed(self) -> list[Trial]:
-        """Trials that failed, with any seed."""
+        """Failed trials, of any seed."""
         return [trial for trial in self.trials if trial.error]
 
     @property
     def num_stopped(self) -> int:
-        """Trials that were stopped early."""
+        """Number of trials that were stopped early."""
         return sum(t.metrics is None and not t.error for t in self.trials)
 
     def value(self, trial: Trial) -> float | None:
-        """The criterion of a finished trial; None where it is undefined."""
+        """Return the criterion of a finished trial, or None if it is undefined."""
         assert trial.metrics is not None
         return criterion(trial.metrics, self.criterion)
 
     @property
     def marks(self) -> list[Mark]:
-        """The finished trials of the search, as the figures take them."""
+        """Finished trials of the search, as input of the figures."""
         return marks(self.finished, self.windows, self.chosen.point)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """Return the sweep as JSON-compatible values."""
         return {
             "dataset": self.dataset,
             "synthetic": self.synthetic,
@@ -105,12 +107,12 @@ class SweepReport:
 
 
 def sweep_figures(report: SweepReport) -> dict[str, str]:
-    """The figures as SVG files of their own, by name; none whose metrics no trial has."""
+    """Return the figures as SVG files, by name; those without a trial to show are omitted."""
     return {name: standalone(figure) for name, figure in _figures(report).items()}
 
 
 def render_sweep(report: SweepReport) -> str:
-    """The whole page as text."""
+    """Return the page as HTML."""
     drawn = {name: Markup(figure) for name, figure in _figures(report).items()}
     return render(
         "sweep.html",
@@ -128,8 +130,8 @@ def render_sweep(report: SweepReport) -> str:
     )
 
 
-def _number(value: float | None) -> float:
-    """The criterion for an order in which an undefined one is the last."""
+def _sort_key(value: float | None) -> float:
+    """Map an undefined criterion to minus infinity, so that it sorts last."""
     return -math.inf if value is None else value
 
 
@@ -137,10 +139,12 @@ def _figures(report: SweepReport) -> dict[str, str]:
     shown = tuple(dict.fromkeys([*report.criterion, *report.trade_off]))
     others = tuple(metric for metric in report.metrics if metric not in shown)
     drawings: list[tuple[str, Callable[..., str], tuple[str, ...]]] = [
-        ("parallel", lambda found, *metrics: parallel(found, metrics), shown),
+        ("parallel", lambda selected, *metrics: parallel(selected, metrics), shown),
         ("trade_off", trade_off, report.trade_off),
         *((f"cost_{metric}", cost, (metric,)) for metric in shown),
         *((metric, heat_map, (metric,)) for metric in (*shown, *others)),
     ]
-    found = {name: defined(report.marks, *metrics) for name, _, metrics in drawings}
-    return {name: draw(found[name], *metrics) for name, draw, metrics in drawings if found[name]}
+    by_figure = {name: defined(report.marks, *metrics) for name, _, metrics in drawings}
+    return {
+        name: draw(by_figure[name], *metrics) for name, draw, metrics in drawings if by_figure[name]
+    }

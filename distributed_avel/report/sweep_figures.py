@@ -1,6 +1,6 @@
-"""The figures of a sweep, each a function from trials to an SVG element.
+"""SVG figures of a sweep: heat maps, trade-off, cost, parallel coordinates.
 
-They follow the style sheet of the other figures; `figures.standalone` makes a file of one.
+They use the style sheet of the other figures; `figures.standalone` makes an SVG file of one.
 """
 
 import math
@@ -23,7 +23,7 @@ _CHOSEN, _FRONT, _OTHER = "s0", "s3", "s7"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """A finished trial, ready to be drawn."""
+    """A finished trial in a figure."""
 
     point: Mapping[str, Any]
     seed: int
@@ -32,54 +32,56 @@ class Mark:
     is_chosen: bool
 
     def value(self, metric: str) -> float:
-        """A figure that is defined."""
+        """Return a metric, which must be defined."""
         value = self.metrics[metric]
         assert value is not None
         return value
 
     @property
-    def said(self) -> str:
-        """What its tooltip says first."""
+    def label(self) -> str:
+        """Point and seed, for tooltips."""
         return f"{describe(self.point)}, seed {self.seed}"
 
 
 def marks(
     trials: Sequence[Trial], windows: Sequence[Windows], chosen: Mapping[str, Any]
 ) -> list[Mark]:
-    """The finished trials, the chosen point last, so that it is drawn above the others."""
-    by_pair = {(w.window, w.stride): w for w in windows}
-    found = [
+    """Convert the finished trials; the chosen point is last, so that it is drawn on top."""
+    by_window_and_stride = {(w.window, w.stride): w for w in windows}
+    finished = [
         Mark(
             point=trial.point,
             seed=trial.seed,
             metrics=trial.metrics,
-            windows=by_pair[trial.point["refine.window"], trial.point["refine.stride"]],
+            windows=by_window_and_stride[
+                trial.point["refine.window"], trial.point["refine.stride"]
+            ],
             is_chosen=dict(trial.point) == dict(chosen),
         )
         for trial in trials
         if trial.metrics is not None
     ]
-    return sorted(found, key=lambda mark: mark.is_chosen)
+    return sorted(finished, key=lambda mark: mark.is_chosen)
 
 
-def defined(found: Sequence[Mark], *metrics: str) -> list[Mark]:
-    """The trials that have all of these figures; an undefined one (0/0) has no place to stand."""
-    return [mark for mark in found if all(mark.metrics[name] is not None for name in metrics)]
+def defined(marks: Sequence[Mark], *metrics: str) -> list[Mark]:
+    """Return the trials for which all `metrics` are defined; the others cannot be drawn."""
+    return [mark for mark in marks if all(mark.metrics[name] is not None for name in metrics)]
 
 
-def heat_map(found: Sequence[Mark], metric: str) -> str:
-    """A metric over pairs of window and stride, and tau; the best trial of each cell.
+def heat_map(marks: Sequence[Mark], metric: str) -> str:
+    """Draw a metric over windows (rows) and tau (columns); a cell shows its best trial.
 
-    Many values of tau are put into a few columns, evenly spaced on the logit scale.
+    If there are many values of tau, they are binned evenly on the logit scale.
     """
-    columns = _columns([mark.point[THRESHOLD] for mark in found])
-    rows = sorted({mark.windows for mark in found}, key=lambda w: (w.num_windows, w.window))
+    columns = _columns([mark.point[THRESHOLD] for mark in marks])
+    rows = sorted({mark.windows for mark in marks}, key=lambda w: (w.num_windows, w.window))
     best: dict[tuple[Windows, int], Mark] = {}
-    for mark in found:
+    for mark in marks:
         tau = mark.point[THRESHOLD]
         column = next(i for i, (_, low, high) in enumerate(columns) if low <= tau <= high)
-        held = best.get((mark.windows, column))
-        if held is None or held.value(metric) < mark.value(metric):
+        current = best.get((mark.windows, column))
+        if current is None or current.value(metric) < mark.value(metric):
             best[mark.windows, column] = mark
     values = [mark.value(metric) for mark in best.values()]
     low, high = min(values), max(values)
@@ -106,9 +108,9 @@ def heat_map(found: Sequence[Mark], metric: str) -> str:
             share = (value - low) / (high - low) if high > low else 0.5
             x, middle = left + width * column, left + width * (column + 0.5)
             box = {"x": x, "y": y, "width": width, "height": height, "class_": "heat"}
-            said = svg.title(f"{mark.said}: {value:.2f}")
+            tooltip = svg.title(f"{mark.label}: {value:.2f}")
             opacity = round(0.06 + 0.94 * share, 2)
-            parts.append(svg.element("rect", said, **box, fill_opacity=opacity))
+            parts.append(svg.element("rect", tooltip, **box, fill_opacity=opacity))
             dark = " on-heat" if share > 0.5 else ""
             style = {"anchor": "middle", "class_": f"cell{dark}"}
             parts.append(svg.text(middle, y + height / 2 + 4, f"{value:.1f}", **style))
@@ -119,7 +121,7 @@ def heat_map(found: Sequence[Mark], metric: str) -> str:
 
 
 def _columns(thresholds: Sequence[float]) -> list[tuple[str, float, float]]:
-    """Name, smallest and largest tau of each column."""
+    """Return the name, the smallest and the largest tau of each column."""
     different = sorted(set(thresholds))
     if len(different) <= _MOST_COLUMNS:
         return [(f"{tau:.4g}", tau, tau) for tau in different]
@@ -130,9 +132,9 @@ def _columns(thresholds: Sequence[float]) -> list[tuple[str, float, float]]:
     return [(f"{a:.3g}", a, b) for a, b in pairwise(taus)]
 
 
-def trade_off(found: Sequence[Mark], x_metric: str, y_metric: str) -> str:
-    """Two metrics against each other, with the trials that no other one beats in both."""
-    values = [(mark.value(x_metric), mark.value(y_metric)) for mark in found]
+def trade_off(marks: Sequence[Mark], x_metric: str, y_metric: str) -> str:
+    """Plot two metrics against each other, with the Pareto front."""
+    values = [(mark.value(x_metric), mark.value(y_metric)) for mark in marks]
     front = pareto_front(values)
     axes = _axes([x for x, _ in values], [y for _, y in values])
     line = sorted(values[index] for index in front)
@@ -140,10 +142,10 @@ def trade_off(found: Sequence[Mark], x_metric: str, y_metric: str) -> str:
         axes.draw(f"{heading(x_metric)}, percent", f"{heading(y_metric)}, percent"),
         axes.line([x for x, _ in line], [y for _, y in line], class_=f"line {_FRONT}"),
     ]
-    for index, (mark, (x, y)) in enumerate(zip(found, values, strict=True)):
+    for index, (mark, (x, y)) in enumerate(zip(marks, values, strict=True)):
         style = _CHOSEN if mark.is_chosen else _FRONT if index in front else _OTHER
-        said = svg.title(f"{mark.said}: {x:.2f}, {y:.2f}")
-        parts.append(_dot(axes, x, y, style, said))
+        tooltip = svg.title(f"{mark.label}: {x:.2f}, {y:.2f}")
+        parts.append(_dot(axes, x, y, style, tooltip))
     return svg.figure(
         WIDTH,
         axes.top + axes.height + _BOTTOM,
@@ -152,12 +154,12 @@ def trade_off(found: Sequence[Mark], x_metric: str, y_metric: str) -> str:
     )
 
 
-def cost(found: Sequence[Mark], metric: str) -> str:
-    """A metric against the number of windows T1, which Steps 1 and 2 take their time from.
+def cost(marks: Sequence[Mark], metric: str) -> str:
+    """Plot a metric against the number of windows T1, to which Steps 1 and 2 owe their time.
 
-    The line joins the best trials.
+    The line connects the best trial of each T1.
     """
-    values = [(float(mark.windows.num_windows), mark.value(metric)) for mark in found]
+    values = [(float(mark.windows.num_windows), mark.value(metric)) for mark in marks]
     different = sorted({x for x, _ in values})
     axes = _axes([0.0, *different], [y for _, y in values])
     best = [max(y for x, y in values if x == at) for at in different]
@@ -165,39 +167,40 @@ def cost(found: Sequence[Mark], metric: str) -> str:
         axes.draw("windows T1", f"{heading(metric)}, percent"),
         axes.line(different, best, class_=f"line {_FRONT}"),
     ]
-    for mark, (x, y) in zip(found, values, strict=True):
+    for mark, (x, y) in zip(marks, values, strict=True):
         style = _CHOSEN if mark.is_chosen else _OTHER
-        parts.append(_dot(axes, x, y, style, svg.title(f"{mark.said}: {y:.2f}")))
+        parts.append(_dot(axes, x, y, style, svg.title(f"{mark.label}: {y:.2f}")))
     return svg.figure(
         WIDTH, axes.top + axes.height + _BOTTOM, *parts, label=f"{heading(metric)} over T1"
     )
 
 
-def parallel(found: Sequence[Mark], metrics: Sequence[str]) -> str:
-    """One line a trial across all that was varied and what came of it, the better the stronger.
+def parallel(marks: Sequence[Mark], metrics: Sequence[str]) -> str:
+    """Draw parallel coordinates: one line per trial across settings and metrics.
 
     Args:
-        metrics: Shown after the settings; the first one decides how strong a line is.
+        marks: Trials.
+        metrics: Axes after those of the settings; a higher value of the first makes a line darker.
     """
-    keys = list(dict.fromkeys(key for mark in found for key in mark.point))
-    scales = [_Scale.of(key, [mark.point[key] for mark in found]) for key in keys]
-    scales += [_Scale.of(name, [mark.value(name) for mark in found]) for name in metrics]
+    keys = list(dict.fromkeys(key for mark in marks for key in mark.point))
+    scales = [_Scale.of(key, [mark.point[key] for mark in marks]) for key in keys]
+    scales += [_Scale.of(name, [mark.value(name) for mark in marks]) for name in metrics]
     width, height, left, top = 2 * WIDTH, 190, 34, 40
     step = (width - 2 * left) / (len(scales) - 1)
     parts = []
-    strength = scales[len(keys)]
-    for mark in found:
+    first_metric = scales[len(keys)]
+    for mark in marks:
         values = [*(mark.point[key] for key in keys), *(mark.value(name) for name in metrics)]
-        places = [
+        points = [
             f"{left + step * i:.1f},{top + height * (1 - scale.share(value)):.1f}"
             for i, (scale, value) in enumerate(zip(scales, values, strict=True))
         ]
-        share = strength.share(mark.value(metrics[0]))
+        share = first_metric.share(mark.value(metrics[0]))
         parts.append(
             svg.element(
                 "polyline",
-                svg.title(mark.said),
-                points=" ".join(places),
+                svg.title(mark.label),
+                points=" ".join(points),
                 class_=f"line {_CHOSEN if mark.is_chosen else _FRONT}",
                 stroke_opacity=1.0 if mark.is_chosen else round(0.12 + 0.6 * share, 2),
             )
@@ -215,7 +218,7 @@ def parallel(found: Sequence[Mark], metrics: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Scale:
-    """An axis of `parallel`: numbers, tau on the logit scale, or names in their order."""
+    """An axis of `parallel`: numbers, tau on the logit scale, or sorted names."""
 
     name: str
     low: float
@@ -246,7 +249,7 @@ class _Scale:
         )
 
     def share(self, value: Any) -> float:
-        """Where a value lies on the axis, from 0 to 1."""
+        """Return the position of a value on the axis, from 0 to 1."""
         if self.names:
             at = float(self.names.index(str(value)))
         else:
@@ -265,6 +268,6 @@ def _axes(xs: Sequence[float], ys: Sequence[float]) -> svg.Axes:
     )
 
 
-def _dot(axes: svg.Axes, x: float, y: float, style: str, said: str) -> str:
-    place = {"cx": axes.x(x), "cy": axes.y(y), "r": 4}
-    return svg.element("circle", said, **place, class_=f"dot {style}")
+def _dot(axes: svg.Axes, x: float, y: float, style: str, tooltip: str) -> str:
+    circle = {"cx": axes.x(x), "cy": axes.y(y), "r": 4}
+    return svg.element("circle", tooltip, **circle, class_=f"dot {style}")

@@ -1,7 +1,6 @@
-"""Tables of results, as text for a terminal, Markdown, CSV, and cells for the page.
+"""Tables of results as terminal text, Markdown, CSV, and cells of an HTML page.
 
-A `Table` keeps its numbers as numbers, so that CSV has all their digits and a person sees one
-decimal.
+A `Table` stores numbers, not text: CSV writes all digits, the other formats one decimal.
 """
 
 import csv
@@ -19,7 +18,7 @@ from distributed_avel.models import UNVERIFIED, is_verified, model_names
 from distributed_avel.report.page_data import Figures, Spread
 
 Cell = str | int | float | Spread | None
-"""None is a figure that this row does not have, or that is undefined (0/0)."""
+"""None is a metric that the row does not have or that is undefined (0/0)."""
 
 _HEADINGS = {
     "total": "Loss",
@@ -42,10 +41,17 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table with a name for each row in its first column.
+    """A table whose first column names the rows.
 
-    `conditions` are what its figures depend on, such as g and the rule for tau; every form of the
-    table says them.
+    Args:
+        title: Title.
+        columns: Headings.
+        rows: Cells; one per column.
+        conditions: What all figures depend on, such as g and the rule for tau; every output format
+            includes them.
+
+    Raises:
+        ValueError: A row does not have one cell per column.
     """
 
     title: str
@@ -59,13 +65,19 @@ class Table:
         return "; ".join(f"{name}: {value}" for name, value in self.conditions.items())
 
     def __post_init__(self) -> None:
-        """Refuse a ragged table."""
+        """Check the lengths of the rows."""
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"{self.title}: {row[:1]} has {len(row)} cells, not one a column")
+                num_columns = len(self.columns)
+                raise ValueError(
+                    f"{self.title}: row {row[:1]} has {len(row)} cells, expected {num_columns}"
+                )
 
     def best(self, column: int) -> frozenset[int]:
-        """Rows that hold the highest shown figure of a column, naive strategies set aside."""
+        """Return the rows with the highest value of a column, baselines (`is_naive`) excluded.
+
+        Values are compared as displayed, with one decimal, so that equal-looking cells tie.
+        """
         shown = {
             row: round(mean, 1)
             for row, cells in enumerate(self.rows)
@@ -81,17 +93,18 @@ def results_table(
     title: str = "Results on the test split, in percent",
     conditions: Mapping[str, str] | None = None,
 ) -> Table:
-    """Arms in rows, naive strategies first; metrics in columns.
+    """Build the table of results: arms in rows, baselines first, and metrics in columns.
 
     Args:
-        arms: Figures by arm, then by metric, such as `results["arms"]` of `results.json`.
-        metrics: Which, in this order; by default all there are, in the order of the papers.
+        arms: Metrics in percent by arm, such as `results["arms"]` of `results.json`.
+        metrics: Metrics to show, in this order; by default all, in the order of the papers.
+        title: See `Table`.
         conditions: See `Table`.
     """
-    there = {metric: None for figures in arms.values() for metric in figures}
+    available = {metric: None for figures in arms.values() for metric in figures}
     if metrics is None:
-        known = [m for m in (*segment.METRICS, *parsing.METRICS) if m in there]
-        metrics = [*known, *(m for m in there if m not in known)]
+        known = [m for m in (*segment.METRICS, *parsing.METRICS) if m in available]
+        metrics = [*known, *(m for m in available if m not in known)]
     return Table(
         title=title,
         columns=("", *(heading(metric) for metric in metrics)),
@@ -101,7 +114,7 @@ def results_table(
 
 
 def heading(metric: str) -> str:
-    """How people write the name of a metric, `accuracy` or, of one split, `val/accuracy`."""
+    """Return the display name of a metric, such as `accuracy` or `val/accuracy`."""
     split, slash, name = metric.partition("/")
     if slash:
         return f"{heading(name)} ({_SPLITS.get(split, split)})"
@@ -109,12 +122,13 @@ def heading(metric: str) -> str:
 
 
 def arm_notes(arms: Iterable[str], repeated_over: str = "all segments") -> dict[str, str]:
-    """One line on each arm of a model that is known here, and on the naive strategies.
+    """Describe each arm and baseline in one line.
 
     Args:
-        repeated_over: Where the naive strategies repeat the events of the video.
+        arms: Names of arms and baselines; unknown ones are omitted.
+        repeated_over: What the baselines repeat the video-level label over.
     """
-    notes = {"GT-repeat": f"the true video-level label, repeated over {repeated_over}"}
+    notes = {"GT-repeat": f"the ground-truth video-level label, repeated over {repeated_over}"}
     for model in model_names():
         base = arm_label(model, "base")
         notes[f"{base}-repeat"] = (
@@ -137,42 +151,43 @@ def _arm_note(model: str, plan: ArmPlan) -> str:
             return f"retrained on the refined labels of {step_1} (Step 3)"
         case "alone":
             return (
-                f"retrained on what {step_1} finds in windows of the original videos, without "
-                "partner videos"
+                f"retrained on pseudo-labels that {step_1} predicts for windows of the original "
+                "videos, without partner videos"
             )
         case "segments":
             return (
-                f"retrained, fully supervised, on what {step_1} predicts for each training "
+                f"retrained, fully supervised, on the predictions of {step_1} for each training "
                 "segment (the paper's PL)"
             )
         case "dummy":
             return "retrained with the video-level label in every window, without Step 2"
         case "exchanged":
             return (
-                f"retrained on labels of whole modalities, from {step_1} and the exchange of one "
-                f"with that of a video of other events; {WITHOUT_CONTRASTIVE_LOSS}"
+                f"retrained on labels of each modality, which {step_1} predicts after the other "
+                "modality is exchanged with that of a video with other events; "
+                f"{WITHOUT_CONTRASTIVE_LOSS}"
             )
 
 
 def naive_first(arms: Iterable[str]) -> list[str]:
-    """The arms in the order given, those that are no models before the others."""
+    """Move the baselines to the front and keep the order otherwise."""
     return sorted(arms, key=lambda arm: not is_naive(arm))
 
 
 def is_naive(arm: str) -> bool:
-    """Whether an arm is a strategy that knows nothing of time."""
+    """Whether a row is a baseline that repeats a video-level label over all segments."""
     return arm.endswith("-repeat")
 
 
 def format_cell(cell: Cell) -> str:
-    """One decimal for a figure, and its standard deviation where there is one."""
+    """Format a cell: numbers with one decimal, with the standard deviation if available."""
     match cell:
         case None:
             return "–"
         case Spread(mean=mean, sd=sd, count=count, undefined=undefined):
             spread = "" if sd is None else f" ± {sd:.1f}"
-            of = f" [{count} of {count + undefined} seeds]" if undefined else ""
-            return f"{mean:.1f}{spread}{of}"
+            seeds = f" [{count} of {count + undefined} seeds]" if undefined else ""
+            return f"{mean:.1f}{spread}{seeds}"
         case float():
             return f"{cell:.1f}"
         case _:
@@ -180,7 +195,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A Markdown table; the best figure of each column is bold."""
+    """Format as Markdown; the best value of each column is bold."""
     best = [frozenset(), *(table.best(c) for c in range(1, len(table.columns)))]
     lines = [
         [_markdown(name) for name in table.columns],
@@ -194,9 +209,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """CSV with all digits; a column with spreads has its standard deviation in the next one.
+    """Format as CSV with all digits.
 
-    The conditions of the table are columns at its end, the same in each row.
+    A column with spreads is followed by a column of standard deviations. The conditions are the
+    last columns, with the same value in each row.
     """
     spreads = [any(isinstance(row[c], Spread) for row in table.rows) for c in _range(table)]
     text = io.StringIO()
@@ -215,7 +231,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_terminal(table: Table, *, width: int = 100, color: bool = False) -> str:
-    """A table for the terminal, drawn by rich; the best figure of each column stands out."""
+    """Format for a terminal with rich; the best value of each column is highlighted."""
     drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
     for column, name in enumerate(table.columns):
         drawn.add_column(_literal(name), justify="right" if column else "left")

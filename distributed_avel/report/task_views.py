@@ -1,4 +1,6 @@
-"""What the page says and draws of each task; everything else on it is the same for both.
+"""Captions and figures of the report page that depend on the task.
+
+The rest of the page is the same for localization and parsing.
 
 Shape suffixes used in this file:
     C = event classes    K = C + 1, background last
@@ -23,12 +25,12 @@ from distributed_avel.report.timelines import Drawing, draw_parsed, draw_timelin
 
 _NUM_STYLES = 8
 _MANY_CLASSES = 12
-_FRAMES = "Test videos, one frame a segment, above their true segments and what each arm predicted."
+_FRAMES = "Test videos with one frame per segment, the ground truth and the prediction of each arm."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Figures under one caption: a single one, or several under their names."""
+    """Figures with one caption: a single `figure`, or several by name (`named`)."""
 
     title: str
     words: str
@@ -37,59 +39,60 @@ class Panel:
 
 
 class TaskView(ABC):
-    """One report, as its task wants to be seen."""
+    """Captions and figures of a report, for one task."""
 
     tiles: ClassVar[tuple[str, ...]]
-    """Metrics whose change from base to refined model stands above the table."""
+    """Metrics whose change from the base model to the refined model is shown above the table."""
 
     table_words: ClassVar[str]
-    """What a reader must know of the metrics."""
+    """Explains the metrics."""
 
     repeated_over: ClassVar[str] = "all segments"
-    """Where the naive strategies repeat the events of a video."""
+    """What the baselines repeat the video-level label over."""
 
     task: ClassVar[str]
-    """The name that the style sheet knows."""
+    """Class name in the style sheet."""
 
     timeline_words: ClassVar[str]
-    windows_title: ClassVar[str] = "Windows that kept their event."
+    windows_title: ClassVar[str] = "Windows that keep their event."
     windows_words: ClassVar[str] = (
-        "Grey: training windows of the videos that are labelled with an event. Filled, and in "
-        "percent: those whose pseudo-label still has it."
+        "Grey: training windows of the videos whose label has the event. Filled, and in percent: "
+        "windows whose pseudo-label keeps the event."
     )
     threshold_words: ClassVar[str] = (
-        "Sensitivity: of the events in a window, those kept. Specificity: of the events of a "
-        "video that are absent from a window, those dropped."
+        "Sensitivity: share of the events present in a window that are kept. Specificity: share "
+        "of the events of a video that are absent from a window and are removed."
     )
     scored: ClassVar[str] = "Window pseudo-labels"
     unit: ClassVar[str] = "windows"
+    """What Step 2 labels."""
 
     def __init__(self, report: Report) -> None:
         self.styles = arm_styles(report)
 
     @abstractmethod
     def panels(self) -> list[Panel]:
-        """How the compared arms do on each class."""
+        """Draw the results of the compared arms for each class."""
 
     @abstractmethod
     def files(self) -> Iterator[tuple[str, str]]:
-        """The figures of single classes to be kept beside the page, by name."""
+        """Yield the names and SVG figures to write to separate files."""
 
     @abstractmethod
     def drawings(self) -> list[Drawing]:
-        """The timelines."""
+        """Return the timelines."""
 
     def refined_words(self, windows: WindowSummary) -> str:
-        """What Step 2 did, in a sentence or two."""
+        """Summarize Step 2 in a sentence or two."""
         return (
             f"Step 2 relabelled {windows.num_windows:,} windows of {windows.num_videos:,} "
-            f"training videos. In {_share(windows)} no event reached the threshold, so "
-            "that they became background."
+            f"training videos. In {_share(windows)}, no event reached the threshold; they became "
+            "background."
         )
 
 
 class LocalizationView(TaskView):
-    """One class a segment: confusion matrices, and one row a lane."""
+    """Localization: confusion matrices, F1 of each class, timelines with one class per segment."""
 
     task = "localization"
     tiles = ("non_ave_f1", "ave_f1", "accuracy", "weighted_f1")
@@ -98,8 +101,8 @@ class LocalizationView(TaskView):
         "micro-averages over all events."
     )
     timeline_words = (
-        f"{_FRAMES} Hatched is background. A red line lies under each wrong segment, and the "
-        "number beside the arm counts the right ones."
+        f"{_FRAMES} Background is hatched. A red line marks wrong segments; the number next to an "
+        "arm counts the correct ones."
     )
 
     def __init__(self, report: LocalizationReport) -> None:
@@ -107,7 +110,7 @@ class LocalizationView(TaskView):
         self._report = report
 
     def panels(self) -> list[Panel]:
-        """F1 of each class, and the confusion matrices of the first and the last arm."""
+        """Draw the F1 of each class, and confusion matrices of the first and the last arm."""
         report = self._report
         if not report.confusion:
             return []
@@ -117,13 +120,13 @@ class LocalizationView(TaskView):
         return [
             Panel(
                 title="F1 of each class on the test segments.",
-                words=f"Classes in the order of {arms[0]}, background on top.",
+                words=f"Classes sorted by the F1 of {arms[0]}, background on top.",
                 figure=Markup(figures.f1_figure(f1_by_arm, names, self.styles)),
             ),
             Panel(
                 title="Confusion matrices.",
-                words="True classes in rows, predicted ones in columns under the same numbers, "
-                f"background last. Shade{' and number' if few else ''}: the share of the row"
+                words="Ground-truth classes in rows, predicted classes in columns with the same "
+                f"numbers, background last. Shade{' and number' if few else ''}: share of the row"
                 f"{', in percent' if few else ''}.",
                 named={
                     arm: Markup(figures.confusion_figure(confusion_KK, names))
@@ -134,38 +137,38 @@ class LocalizationView(TaskView):
         ]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """The confusion matrices of all arms."""
+        """Yield the confusion matrices of all compared arms."""
         for arm, confusion_KK in self._report.confusion.items():
             figure = figures.confusion_figure(confusion_KK, self._report.column_names)
             yield f"confusion_{arm.replace('+', '_')}.svg", figure
 
     def drawings(self) -> list[Drawing]:
-        """The timelines."""
+        """Return the timelines."""
         return [draw_timeline(video, self._report) for video in self._report.timelines]
 
 
 class ParsingView(TaskView):
-    """Several classes a segment, heard and seen apart."""
+    """Parsing: F1 of each class and modality, timelines with a lane for each modality."""
 
     task = "parsing"
     tiles = tuple(f"{level}_{kind}" for level in parsing.LEVELS for kind in ("type", "event"))
     table_words = (
-        "F-scores of single videos, averaged over the test videos: of what is heard (A), of what "
-        "is seen (V), and of what is both (AV). Type@AV is the mean of these three; Event@AV "
-        "counts heard and seen events together. At the event level a run of segments is one "
-        "event, right where it overlaps a true one by half of what they cover together."
+        "F-scores of single videos, averaged over the test videos: audio events (A), visual events "
+        "(V) and audio-visual events (AV). Type@AV is the mean of these three; Event@AV pools "
+        "audio and visual events. At event level, a run of consecutive segments is one event; it "
+        "is correct if its IoU with a ground-truth event is at least 0.5."
     )
     repeated_over = "all segments of both modalities"
     timeline_words = (
-        f"{_FRAMES} What is heard and what is seen have lanes of their own, with a row for each "
-        "class that occurs there or was predicted. Hatched is a lane without any event. A red "
-        "line lies under each wrong segment: outlined is an event that was missed, filled one "
-        "that is not there. The number beside the arm counts the segments without any mistake."
+        f"{_FRAMES} Audio (heard) and visual (seen) events have separate lanes, with a row for "
+        "each class that occurs or is predicted. A lane without events is hatched. A red line "
+        "marks wrong segments: a missed event is outlined, a false positive is filled. The number "
+        "next to an arm counts the segments without errors."
     )
 
     windows_words = (
-        "Grey: training windows of the videos that are labelled with an event, once as heard and "
-        "once as seen. Filled, and in percent: those whose pseudo-label still has it there."
+        "Grey: training windows of the videos whose label has the event, counted once for each "
+        "modality. Filled, and in percent: those whose pseudo-label keeps the event."
     )
 
     def __init__(self, report: ParsingReport) -> None:
@@ -173,70 +176,74 @@ class ParsingView(TaskView):
         self._report = report
 
     def panels(self) -> list[Panel]:
-        """F1 of each class, heard and seen."""
+        """Draw the F1 of each class, for each modality."""
         arms = self._report.compared
         return [
             Panel(
-                title=f"F1 of each class {modality}.",
-                words=f"Over all test segments, classes in the order of {arms[0]}.",
+                title=f"F1 of each class, {modality}.",
+                words=f"Over all test segments; classes sorted by the F1 of {arms[0]}.",
                 figure=Markup(figure),
             )
             for modality, figure in self._f1_figures()
         ]
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """F1 of each class, heard and seen."""
+        """Yield the F1 of each class, for each modality."""
         for modality, figure in self._f1_figures():
             yield f"f1_{modality}.svg", figure
 
     def drawings(self) -> list[Drawing]:
-        """The timelines."""
+        """Return the timelines."""
         return [draw_parsed(video, self._report) for video in self._report.timelines]
 
     def refined_words(self, windows: WindowSummary) -> str:
-        """What Step 2 did, in a sentence or two."""
+        """Summarize Step 2 in a sentence or two."""
         return (
             f"Step 2 relabelled {windows.num_windows:,} windows of {windows.num_videos:,} "
-            f"training videos. In {_share(windows)} no event reached the threshold, "
-            "neither heard nor seen."
+            f"training videos. In {_share(windows)}, no event reached the threshold in either "
+            "modality."
         )
 
     def _f1_figures(self) -> Iterator[tuple[str, str]]:
         counts = self._report.counts
         for number, modality in enumerate(parsing.MODALITIES if counts else ()):
-            f1_by_arm = {arm: parsing.per_class_f1(of[number]) for arm, of in counts.items()}
+            f1_by_arm = {
+                arm: parsing.per_class_f1(by_modality[number])
+                for arm, by_modality in counts.items()
+            }
             classes = self._report.classes
             yield modality, figures.f1_figure(f1_by_arm, classes, self.styles, background=False)
 
 
 class ExchangeView(ParsingView):
-    """Parsing whose Step 2 labelled whole modalities in place of windows."""
+    """Parsing with arm MA, whose Step 2 labels whole modalities instead of windows."""
 
     scored, unit = "Pseudo-labels of whole modalities", "modalities"
-    windows_title = "Modalities that kept their event."
+    windows_title = "Modalities that keep their event."
     windows_words = (
-        "Grey: both modalities of the training videos that are labelled with an event. Filled, and "
-        "in percent: those that keep the label, because they show the event alone or neither does."
+        "Grey: both modalities of the training videos whose label has the event. Filled, and in "
+        "percent: modalities that keep the label, because the event reached the threshold in them "
+        "or in neither modality."
     )
     threshold_words = (
-        "Sensitivity: of the events in a modality, those kept. Specificity: of the events of a "
-        "video that are absent from a modality, those dropped."
+        "Sensitivity: share of the events present in a modality that are kept. Specificity: share "
+        "of the events of a video that are absent from a modality and are removed."
     )
 
     def refined_words(self, windows: WindowSummary) -> str:
-        """What Step 2 did, in a sentence or two."""
+        """Summarize Step 2 in a sentence or two."""
         num_labels = sum(windows.of_video_C)
         num_lost = num_labels - sum(windows.kept_C)
         return (
-            f"Step 2 looked for the events of {windows.num_videos:,} training videos in each "
-            f"modality alone. Of {num_labels:,} labels of a modality, {num_lost:,} "
-            f"({100 * num_lost / (num_labels or 1):.0f} %) were removed: the other modality alone "
-            "reached the threshold, and this one did not."
+            f"Step 2 scored the events of {windows.num_videos:,} training videos in each modality "
+            f"separately. Of {num_labels:,} labels of a modality, {num_lost:,} "
+            f"({100 * num_lost / (num_labels or 1):.0f} %) were removed, because only the other "
+            "modality reached the threshold."
         )
 
 
 def view_of(report: Report) -> TaskView:
-    """The view of the report's task."""
+    """Return the view for the task of a report."""
     if isinstance(report, ParsingReport):
         return ExchangeView(report) if report.exchanged else ParsingView(report)
     assert isinstance(report, LocalizationReport)
@@ -244,13 +251,13 @@ def view_of(report: Report) -> TaskView:
 
 
 def arm_styles(report: Report) -> dict[str, int]:
-    """Style number of each arm, the same in all figures; compared arms come first."""
+    """Assign a style number to each arm, the same in all figures; compared arms come first."""
     curves = (curve.arm for curve in report.learning_curves)
     arms = dict.fromkeys([*report.compared, *curves, *report.results])
     return {arm: index % _NUM_STYLES for index, arm in enumerate(arms)}
 
 
 def _share(windows: WindowSummary) -> str:
-    """How many windows have no event left, and their part of all."""
+    """Format the number and percentage of windows that have no event left."""
     percent = 100 * windows.num_background / (windows.num_windows or 1)
     return f"{windows.num_background:,} of them ({percent:.0f} %)"

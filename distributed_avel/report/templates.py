@@ -1,4 +1,4 @@
-"""How every page is made from its template: escaped, and with its style sheet in it."""
+"""Render HTML pages from Jinja templates, escaped and with an embedded style sheet."""
 
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -9,12 +9,16 @@ from markupsafe import Markup
 
 
 def render(template: str, report: Any, **others: Any) -> str:
-    """A page as text.
+    """Render a page.
 
     Args:
         template: File name of a template that extends `base.html`.
-        report: What the page is about; it knows whether its data are `synthetic`.
-        others: What else the template names, `sections` (id and name of each) if it sets none.
+        report: Passed to the template as `report`; has an attribute `synthetic`.
+        others: Further variables of the template; `sections` (id and name of each) unless the
+            template sets it.
+
+    Returns:
+        The page as HTML.
     """
     environment = Environment(
         loader=PackageLoader("distributed_avel", "report"),
@@ -28,7 +32,7 @@ def render(template: str, report: Any, **others: Any) -> str:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `outer.inner` and value."""
+    """Yield nested settings as dotted keys, such as `outer.inner`, and values."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -37,7 +41,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _style_sheet() -> str:
-    """The style sheet of a page: that of its figures, then its own."""
+    """Return the style sheet of the figures followed by that of the page."""
     package = resources.files("distributed_avel.report")
     sheets = (package.joinpath(name) for name in ("figure.css", "page.css"))
     return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)

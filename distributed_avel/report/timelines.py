@@ -1,7 +1,7 @@
-"""Test videos as lanes of coloured runs: what the page needs to draw one timeline.
+"""Timelines of test videos: lanes of coloured bars for the ground truth and each arm.
 
-In localization a segment has one class, so a lane is one row. In parsing it may have several, so
-a lane has a thin row for each class, and what is heard and what is seen have lanes of their own.
+In localization, a segment has one class, so a lane is one row. In parsing, a segment may have
+several classes, so a lane has a thin row for each class, and each modality has its own lane.
 
 Shape suffixes used in this file:
     T = segments    C = event classes    K = C + 1, background last    M = modalities
@@ -33,7 +33,13 @@ _MAX_TICKS = 11
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """A class that occurs in a timeline. `hue` is None for background."""
+    """Legend entry of a class in a timeline.
+
+    Args:
+        name: Name of the class.
+        hue: Colour, in degrees; None for background.
+        present: Whether the class is in the ground truth of the video.
+    """
 
     name: str
     hue: int | None
@@ -41,10 +47,16 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """Neighbouring segments of one class, from `first` to before `end`.
+class Bar:
+    """Consecutive segments of one class.
 
-    `error` is what is wrong with them in one word, where a class has a row to itself.
+    Args:
+        name: Name of the class.
+        hue: Colour, in degrees; None for background.
+        first: First segment.
+        end: Segment after the last one.
+        span: Time span as text.
+        error: Kind of error in these segments; only in parsing, where each class has its own row.
     """
 
     name: str
@@ -52,30 +64,37 @@ class Run:
     first: int
     end: int
     span: str
-    error: Literal["", "missed", "invented"] = ""
+    error: Literal["", "missed", "false positive"] = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """Runs beside each other. `wrong` are runs of segments that differ from the truth."""
+class LaneRow:
+    """Bars of one row; `wrong` are ranges of segments (end excluded) that are predicted wrongly."""
 
-    runs: tuple[Run, ...]
+    bars: tuple[Bar, ...]
     wrong: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """The truth, or one arm, which has `num_right` segments right."""
+    """Ground truth or prediction of one arm.
+
+    Args:
+        name: Label of the lane.
+        rows: Rows, from top to bottom.
+        num_right: Number of segments that the arm predicts correctly; None for the ground truth.
+        probability: SVG path of the probability of any event; empty without scores.
+    """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[LaneRow, ...]
     num_right: int | None = None
     probability: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """One video. `frames` are data URIs."""
+    """Timeline of one video; `frames` are data URIs, one per segment."""
 
     video_id: str
     keys: tuple[Key, ...]
@@ -84,18 +103,18 @@ class Drawing:
 
 
 def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
-    """The lanes, colours and frames of one video.
+    """Build the timeline of a video of localization.
 
     Raises:
         ValueError: A frame is not a JPEG file.
     """
     truth_T = np.asarray(video.truth_T)
-    lanes = [Lane(name="truth", rows=(Row(runs=_runs(truth_T, report)),))]
+    lanes = [Lane(name="ground truth", rows=(LaneRow(bars=_bars(truth_T, report)),))]
     for arm, classes_T in video.predictions.items():
         right_T = np.asarray(classes_T) == truth_T
         scores_TK = video.scores.get(arm)
-        row = Row(
-            runs=_runs(np.asarray(classes_T), report),
+        row = LaneRow(
+            bars=_bars(np.asarray(classes_T), report),
             wrong=tuple((a, b) for a, b, right in split_runs(right_T) if not right),
         )
         lanes.append(
@@ -112,14 +131,14 @@ def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
 
 
 def draw_parsed(video: ParsedVideo, report: ParsingReport) -> Drawing:
-    """The same for parsing: two lanes for the truth and two for each arm.
+    """Build the timeline of a video of parsing: two lanes for the ground truth and for each arm.
 
     Raises:
         ValueError: A frame is not a JPEG file.
     """
     truth_MTC = video.truth_MTC
     lanes = [
-        Lane(name=f"truth {modality}", rows=_class_rows(truth_TC, truth_TC, report))
+        Lane(name=f"ground truth {modality}", rows=_class_rows(truth_TC, truth_TC, report))
         for modality, truth_TC in zip(MODALITIES, truth_MTC, strict=True)
     ]
     for arm, events_MTC in video.predictions.items():
@@ -141,18 +160,23 @@ def draw_parsed(video: ParsedVideo, report: ParsingReport) -> Drawing:
 
 
 def split_runs(values_T: NDArray) -> list[tuple[int, int, int]]:
-    """Runs of equal values: where each begins, where it ends (excluded), and its value."""
+    """Split into runs of equal values: first index, end (excluded) and value of each run."""
     cuts = [0, *(np.flatnonzero(values_T[1:] != values_T[:-1]) + 1).tolist(), len(values_T)]
     return [(a, b, int(values_T[a])) for a, b in pairwise(cuts)]
 
 
 def hue(class_: int, report: Report) -> int | None:
-    """Angle of a class's colour, in degrees; far from those of its neighbours."""
+    """Return the hue of a class in degrees, or None for background."""
+    # Multiples of the golden angle keep the colours of neighbouring classes far apart.
     return None if class_ == len(report.classes) else round(40 + class_ * _GOLDEN_ANGLE) % 360
 
 
 def step_path(values_T: Sequence[float] | NDArray[np.floating]) -> str:
-    """The area under a step curve with values in 0..1, in a box of T by 1, y downwards."""
+    """Return the SVG path of the area under a step curve, in a box of T by 1 with y downwards.
+
+    Args:
+        values_T: One value per segment; clipped to 0..1.
+    """
     steps = []
     for segment, value in enumerate(values_T):
         y = f"{1 - min(1.0, max(0.0, float(value))):.3f}".rstrip("0").rstrip(".")
@@ -161,7 +185,7 @@ def step_path(values_T: Sequence[float] | NDArray[np.floating]) -> str:
 
 
 def time_ticks(timeline: Timeline) -> list[tuple[str, str]]:
-    """Places in percent and seconds of the marks of the time axis, both ends included."""
+    """Return position (percent) and label (seconds) of the ticks of the time axis."""
     num_segments = timeline.num_segments
     every = -(-num_segments // (_MAX_TICKS - 1))
     marks = [*range(0, num_segments, every)]
@@ -185,7 +209,7 @@ def _drawing(
     present: Collection[int],
     report: Report,
 ) -> Drawing:
-    """With a key for each class that is shown or in the video-level label."""
+    """Build a timeline with a legend entry for each class that is drawn or in the video label."""
     keys = tuple(
         Key(name=names[c], hue=hue(c, report), present=c in present)
         for c in sorted({int(c) for c in shown} | set(video.labels))
@@ -194,9 +218,9 @@ def _drawing(
     return Drawing(video_id=video.video_id, keys=keys, frames=frames, lanes=tuple(lanes))
 
 
-def _runs(classes_T: NDArray[np.integer], report: LocalizationReport) -> tuple[Run, ...]:
+def _bars(classes_T: NDArray[np.integer], report: LocalizationReport) -> tuple[Bar, ...]:
     return tuple(
-        Run(
+        Bar(
             name=report.column_names[class_],
             hue=hue(class_, report),
             first=first,
@@ -209,8 +233,8 @@ def _runs(classes_T: NDArray[np.integer], report: LocalizationReport) -> tuple[R
 
 def _class_rows(
     truth_TC: NDArray[np.bool_], events_TC: NDArray[np.bool_], report: ParsingReport
-) -> tuple[Row, ...]:
-    """A row for each class that is there or predicted; one of nothing where there is none."""
+) -> tuple[LaneRow, ...]:
+    """Return a row for each class that is present or predicted, or one row "no event"."""
     occurs_C = (truth_TC | events_TC).any(axis=0)
     rows = (
         _class_row(int(c), truth_TC[:, c], events_TC[:, c], report)
@@ -219,31 +243,31 @@ def _class_rows(
     end = len(truth_TC)
     span = _span(0, end, report.timeline)
     return tuple(rows) or (
-        Row(runs=(Run(name="no event", hue=None, first=0, end=end, span=span),)),
+        LaneRow(bars=(Bar(name="no event", hue=None, first=0, end=end, span=span),)),
     )
 
 
-_STATES: tuple[Literal["", "missed", "invented"], ...] = ("", "missed", "invented", "")
-"""By whether an event is there, and twice whether it was predicted."""
+_ERRORS: tuple[Literal["", "missed", "false positive"], ...] = ("", "missed", "false positive", "")
+"""Error by outcome, `truth + 2 * predicted`."""
 
 
 def _class_row(
     class_: int, truth_T: NDArray[np.bool_], event_T: NDArray[np.bool_], report: ParsingReport
-) -> Row:
+) -> LaneRow:
     runs = [run for run in split_runs(truth_T + 2 * event_T) if run[2]]
-    return Row(
-        runs=tuple(
-            Run(
+    return LaneRow(
+        bars=tuple(
+            Bar(
                 name=report.classes[class_],
                 hue=hue(class_, report),
                 first=first,
                 end=end,
                 span=_span(first, end, report.timeline),
-                error=_STATES[state],
+                error=_ERRORS[outcome],
             )
-            for first, end, state in runs
+            for first, end, outcome in runs
         ),
-        wrong=tuple((first, end) for first, end, state in runs if _STATES[state]),
+        wrong=tuple((first, end) for first, end, outcome in runs if _ERRORS[outcome]),
     )
 
 

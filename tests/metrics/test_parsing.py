@@ -168,10 +168,10 @@ def test_an_event_counts_when_it_overlaps_by_half(truth, prediction, right, inve
 def test_as_many_true_events_are_found_as_predicted_ones_are_right(seed):
     truth_VTC, _, prediction_VTC, _ = random_events(seed, segments=10)
     counts = event_counts(truth_VTC, prediction_VTC)
-    for video, class_ in np.ndindex(counts.right_VC.shape):
+    for video, class_ in np.ndindex(counts.true_positive_VC.shape):
         num_true = len(dull_events(truth_VTC[video, :, class_]))
         found = num_true - counts.missed_VC[video, class_]
-        assert counts.right_VC[video, class_] == found
+        assert counts.true_positive_VC[video, class_] == found
 
 
 def test_an_event_is_audio_visual_only_where_it_is_heard_and_seen():

@@ -173,10 +173,10 @@ def test_a_ratio_of_nothing_to_nothing_is_undefined():
 @pytest.mark.parametrize(
     ("truth", "prediction", "message"),
     [
-        ([[0, 1]], [[0]], r"truth is \(1, 2\), but prediction is \(1, 1\)"),
-        ([[0, 3]], [[0, 0]], r"truth must lie in 0..2 \(background\), got 0..3"),
-        ([[0, 1]], [[-1, 0]], "prediction must lie in 0..2"),
-        ([[0.0, 1.0]], [[0, 1]], "truth must hold class indices, got float64"),
+        ([[0, 1]], [[0]], r"ground truth has shape \(1, 2\), but prediction has \(1, 1\)"),
+        ([[0, 3]], [[0, 0]], r"truth must be in 0..2 \(background\), got 0..3"),
+        ([[0, 1]], [[-1, 0]], "prediction must be in 0..2"),
+        ([[0.0, 1.0]], [[0, 1]], "truth must contain class indices, got float64"),
     ],
 )
 def test_what_is_no_class_is_refused(truth, prediction, message):

@@ -18,15 +18,21 @@ def counts(background: int, kept: int, restored: int = 0) -> dict:
 
 def test_an_arm_that_finds_next_to_nothing_is_named_with_its_share():
     (warning,) = prediction_warnings({"AVE": 0.5, "HAN+MA": 0.97, "AVE+A": 0.95})
-    assert warning == "HAN+MA finds no event in 97% of the test segments: it has collapsed"
+    assert (
+        warning
+        == "HAN+MA predicts no event in 97% of the test segments: it has collapsed to background"
+    )
 
 
 @pytest.mark.parametrize(
     ("windows", "told"),
     [
-        (counts(background=96, kept=4), "96% of the windows of event videos have no event left"),
+        (
+            counts(background=96, kept=4),
+            "96% of the windows of videos with an event have no event left",
+        ),
         (counts(background=0, kept=100, restored=60), "60 of 100 labels belong to events that"),
-        (counts(background=0, kept=100), "refinement removed no event from any window"),
+        (counts(background=0, kept=100), "refinement removed (nearly) no event from any window"),
     ],
 )
 def test_windows_without_any_event_and_windows_that_kept_all_are_told(windows, told):
@@ -51,6 +57,6 @@ def test_a_share_of_labels_that_tau_misses_is_told_with_both_shares(achieved):
 
     (warning,) = share_warnings({"heard": {"requested": 0.25, "achieved": achieved}, "seen": near})
 
-    assert warning.startswith("heard: tau was to remove 25.0% of the labels")
+    assert warning.startswith("heard: tau should remove 25.0% of the labels")
     assert f"removes {achieved:.1%}" in warning
     assert "\n" not in warning

@@ -138,7 +138,7 @@ def test_results_stand_in_the_table_and_the_change_above_it(report, page):
             assert format_cell(figure) in page.text  # a dash where it is undefined
     before, after = (report.results[arm]["non_ave_f1"] for arm in ("AVE", "AVE+A+LR"))
     assert f"Non-AVE F1 {before:.1f} → {after:.1f}" in page.text
-    assert "the true video-level label, repeated over all segments" in page.text
+    assert "the ground-truth video-level label, repeated over all segments" in page.text
     assert len(page.all("tr", "naive")) == 1
 
 
@@ -196,7 +196,9 @@ def test_sections_without_content_are_left_out():
 
 def test_more_failures_than_are_listed_are_counted_and_located():
     text = Page(render_page(make_report(num_failures=150, failures_elsewhere="x.parquet"))).text
-    assert "150 videos, with the reason; the first 1 stand here, all of them in x.parquet" in text
+    assert (
+        "150 videos, with the reason; the first 1 are listed here, all of them in x.parquet" in text
+    )
 
 
 def test_settings_are_listed_with_their_whole_key(page):

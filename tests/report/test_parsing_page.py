@@ -33,20 +33,20 @@ VIDEO = ParsedVideo(
 
 
 def shown(lane):
-    return [[(run.name, run.first, run.end, run.error) for run in row.runs] for row in lane.rows]
+    return [[(run.name, run.first, run.end, run.error) for run in row.bars] for row in lane.rows]
 
 
-def test_a_lane_has_a_row_for_each_class_and_says_what_was_missed_or_invented():
+def test_a_lane_has_a_row_for_each_class_and_marks_missed_events_and_false_positives():
     drawing = draw_parsed(VIDEO, make_parsing_report(num_timelines=0))
     lanes = {lane.name: lane for lane in drawing.lanes}
-    assert list(lanes) == ["truth heard", "truth seen", "HAN heard", "HAN seen"]
-    assert shown(lanes["truth heard"]) == [[("dog", 0, 4, "")], [("drum", 2, 5, "")]]
-    assert shown(lanes["truth seen"]) == [[("no event", 0, 10, "")]]
+    assert list(lanes) == ["ground truth heard", "ground truth seen", "HAN heard", "HAN seen"]
+    assert shown(lanes["ground truth heard"]) == [[("dog", 0, 4, "")], [("drum", 2, 5, "")]]
+    assert shown(lanes["ground truth seen"]) == [[("no event", 0, 10, "")]]
     assert shown(lanes["HAN heard"]) == [
         [("dog", 0, 2, ""), ("dog", 2, 4, "missed")],
-        [("drum", 2, 5, ""), ("drum", 5, 6, "invented")],
+        [("drum", 2, 5, ""), ("drum", 5, 6, "false positive")],
     ]
-    assert shown(lanes["HAN seen"]) == [[("engine", 3, 5, "invented")]]
+    assert shown(lanes["HAN seen"]) == [[("engine", 3, 5, "false positive")]]
     assert [row.wrong for row in lanes["HAN heard"].rows] == [((2, 4),), ((5, 6),)]
     assert [lane.num_right for lane in drawing.lanes] == [None, None, 7, 8]
     assert [(key.name, key.present) for key in drawing.keys] == [
@@ -64,11 +64,11 @@ def test_every_mistake_is_underlined_on_the_page_and_marked_by_its_kind():
 
     pairs = [(video.truth_MTC, p) for video in report.timelines for p in video.predictions.values()]
     missed = sum(int((truth & ~events).sum()) for truth, events in pairs)
-    invented = sum(int((events & ~truth).sum()) for truth, events in pairs)
-    assert missed > 0 < invented
+    false_positives = sum(int((events & ~truth).sum()) for truth, events in pairs)
+    assert missed > 0 < false_positives
     assert covered("missed") == missed
-    assert covered("invented") == invented
-    assert covered("wrong") == missed + invented
+    assert covered("false-positive") == false_positives
+    assert covered("wrong") == missed + false_positives
     assert len(page.all("figure", "timeline")) == 3
     assert len(page.all("img")) == 3 * 10
     assert len(page.all("div", "lane")) == 3 * (1 + 2 * (1 + len(PARSING_ARMS)) + 1)
@@ -81,7 +81,8 @@ def test_the_words_are_those_of_parsing():
     assert "Weakly-supervised audio-visual video parsing with temporal label refinement" in text
     for words in ("localization", "Non-AVE", "background", "onfusion"):
         assert words not in text
-    for words in ("Segment Type@AV", "Event Event@AV", "F1 of each class heard.", "once as seen",
+    for words in ("Segment Type@AV", "Event Event@AV", "F1 of each class, heard.",
+                  "counted once for each modality",
                   "repeated over all segments of both modalities", "40 test videos",
                   "From HAN to HAN+MA"):  # fmt: skip
         assert words in text
@@ -95,7 +96,7 @@ def test_where_whole_modalities_were_labelled_the_page_does_not_speak_of_windows
     assert "window" not in text.split("Label refinement", 2)[2].split("All 4 settings")[0].lower()
     kept, all_ = sum(range(95, 101)), sum(range(145, 151))
     assert f"Of {all_} labels of a modality, {all_ - kept} (34 %) were removed" in text
-    assert "Pseudo-labels of whole modalities for" in text
+    assert "Pseudo-labels of whole modalities of" in text
 
 
 def test_each_modality_has_its_threshold_and_its_f1():

@@ -151,7 +151,7 @@ def test_markdown_says_what_it_was_measured_on_and_what_the_paper_used(table):
         "the paper: AVE with VGG-19",
     ):
         assert words in text
-    assert "no spread" in table_markdown(reproduction(table, seeds=(3,)), table)
+    assert "no standard deviation" in table_markdown(reproduction(table, seeds=(3,)), table)
 
 
 def test_with_another_g_a_table_says_that_it_is_a_variant_and_the_papers_figures_stand_apart(table):

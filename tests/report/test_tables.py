@@ -129,7 +129,7 @@ def test_a_cell_reads_as_a_person_would_write_it(cell, words):
 
 
 def test_a_ragged_table_is_refused():
-    with pytest.raises(ValueError, match="not one a column"):
+    with pytest.raises(ValueError, match="has 1 cells, expected 2"):
         Table(title="t", columns=("", "a"), rows=(("x",),))
 
 

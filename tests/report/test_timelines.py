@@ -36,7 +36,7 @@ def test_a_lane_counts_what_is_right_and_marks_what_is_wrong():
     )
     drawing = draw_timeline(video, report)
     truth, lane = drawing.lanes
-    assert [(run.name, run.span) for run in truth.rows[0].runs] == [
+    assert [(run.name, run.span) for run in truth.rows[0].bars] == [
         ("background", "0–2 s"), ("dog", "2–6 s"), ("background", "6–10 s")]  # fmt: skip
     assert lane.num_right == 6
     assert lane.rows[0].wrong == ((0, 1), (4, 7))
