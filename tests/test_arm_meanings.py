@@ -18,7 +18,6 @@ from distributed_avel.config import Arm, validate
 from distributed_avel.datasets import Video
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel
-from distributed_avel.models.han import Han
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.randomness import derive
 from distributed_avel.runtime.refine import read_window_scores
@@ -336,7 +335,7 @@ def test_ma_learns_the_events_that_a_modality_shows_beside_the_other_one_of_a_pa
             features(run, video_id) for video_id in (video.video_id, partner)
         )
         prob = [
-            Han.video_prob(model(a[None], v[None]))
+            model.video_prob(model(a[None], v[None]))
             for a, v in ((audio, other_visual), (other_audio, visual))
         ]
         heard, seen = [], []

@@ -13,7 +13,7 @@ results:
   separated by a gap cannot both overlap a third run with IoU >= 0.5.
 * A segment is audio-visual if its class is both audible and visible. `Event@AV` pools the counts
   of audio and visual events, without the audio-visual ones.
-* Predictions are first masked with the video-level prediction (`models.han.Han.localize`).
+* Predictions are first masked with the video-level prediction (`tasks.Parsing.segment_prob`).
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes (there is no background column)
@@ -33,6 +33,9 @@ TYPES = ("a", "v", "av", "type", "event")
 METRICS = tuple(f"{level}_{kind}" for level in LEVELS for kind in TYPES)
 """Keys of `parsing_metrics`: at both levels, the F-score of audio, visual and audio-visual events,
 their mean (Type@AV), and the F-score of audio and visual events pooled (Event@AV)."""
+
+DECISION_THRESHOLD = 0.5
+"""An event is predicted if its probability is at least this, for a video and for a segment."""
 
 _MIN_IOU = 0.5
 

@@ -14,6 +14,8 @@ from distributed_avel.models import (
 from distributed_avel.models.base import (
     UNVERIFIED,
     BaseModel,
+    ParsingModel,
+    VideoProb,
     create_model,
     is_verified,
     model_class,
@@ -25,6 +27,8 @@ from distributed_avel.models.reference import load_reference
 __all__ = [
     "UNVERIFIED",
     "BaseModel",
+    "ParsingModel",
+    "VideoProb",
     "ave",
     "avfb",
     "avin",

@@ -16,18 +16,23 @@ that trains or relabels needs to know no more than this of a model:
 Models with an event gate and a video-level classifier (`cmran`, `avsdn`) fit it too: their
 segment score is gate times class score, and the maximum over segments is what they publish.
 Only their prediction differs from the largest score of a segment, hence `localize`.
-`han`, for parsing, scores two modalities and pools by attention; its file says how.
+
+A model for parsing is a `ParsingModel`. It scores two modalities, and says itself how its scores
+become probabilities, of a segment and of a video:
+
+    model.segment_prob(scores)               each segment, heard and seen
+    model.video_prob(scores, window)         the video, or a window of it
 
 Most models follow their authors' code and load their weights (`PublishedModel`). Where there is
 none to follow, the file says which text was, and what that text leaves open.
 
 Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+K = event classes + background; for parsing, M = modalities (heard, seen), C = event classes.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -47,7 +52,8 @@ class BaseModel(nn.Module, ABC):
     """MIL pooling of the published model, from segment scores to video scores."""
 
     task: ClassVar[Literal["localization", "parsing"]] = "localization"
-    """One event or background in a segment; or which events are heard, which are seen."""
+    """One event or background in a segment; or which events are heard, which are seen. A
+    `ParsingModel` is for parsing, and no other model is."""
 
     @abstractmethod
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
@@ -62,8 +68,41 @@ class BaseModel(nn.Module, ABC):
         return self.score(self.encode(audio_BTD, visual_BTRD))
 
     def localize(self, codes_BTD: Tensor) -> Tensor:
-        """Segment scores of shape (B, T, K) whose largest column is the predicted class."""
+        """Segment scores (B, T, K) whose largest column is the predicted class (localization)."""
         return self.score(codes_BTD)
+
+
+class VideoProb(NamedTuple):
+    """Probabilities of the events in a video or window, each of shape (..., C)."""
+
+    either: Tensor
+    heard: Tensor
+    seen: Tensor
+
+
+class ParsingModel(BaseModel):
+    """A model that scores what is heard and what is seen, several events at once.
+
+    There is no background class. The raw scores of `score` may have any axes behind T; the two
+    methods below are all that reads them. Codes hold what is heard in their first half, a function
+    of the audio features alone, and what is seen in the second, so that a video can be given the
+    sound of another one (arm MA).
+    """
+
+    task = "parsing"
+
+    @abstractmethod
+    def segment_prob(self, scores: Tensor) -> Tensor:
+        """Probability of each event in each segment and modality, shape (B, T, M, C)."""
+
+    @abstractmethod
+    def video_prob(self, scores: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
+        """MIL pooling over the segments.
+
+        Args:
+            scores: From `score`; there may be more axes before T.
+            valid_BT: True for the segments of a window; by default all. Broadcasts.
+        """
 
 
 class PublishedModel(BaseModel):
@@ -93,6 +132,8 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
     """Class decorator that makes a base model known under `name`."""
 
     def register(model: ModelClass) -> ModelClass:
+        if (model.task == "parsing") != issubclass(model, ParsingModel):
+            raise TypeError(f"{model.__name__}: a model for parsing is a subclass of ParsingModel")
         _MODELS.register(name, model)
         return model
 

@@ -11,28 +11,23 @@ M = modalities (heard, seen), C = event classes, P = parts of a score.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.models.base import PublishedModel, Shape, register_model
+from distributed_avel.models.base import (
+    ParsingModel,
+    PublishedModel,
+    Shape,
+    VideoProb,
+    register_model,
+)
 from distributed_avel.models.transformer import AttentionLayer, layer_names
-
-PRESENT = 0.5
-"""An event is predicted where its probability reaches this, as in the authors' evaluation."""
-
-
-class VideoProb(NamedTuple):
-    """Probabilities of the events in a video or window, each of shape (..., C)."""
-
-    either: Tensor
-    heard: Tensor
-    seen: Tensor
 
 
 @register_model("han")
-class Han(PublishedModel):
+class Han(PublishedModel, ParsingModel):
     """Each modality attends to itself and to the other; then attentive MIL pooling.
 
     Visual features are those of LLP: a row of a segment holds the features of one frame
@@ -51,7 +46,6 @@ class Han(PublishedModel):
             are of the published 2560.
     """
 
-    task = "parsing"
     reference_names: ClassVar[Mapping[str, str]] = {
         "audio_in": "fc_a",
         "frame_in": "fc_v",
@@ -112,20 +106,13 @@ class Han(PublishedModel):
         parts = (self.event, self.segment_attention, self.modality_attention)
         return torch.stack([part(related_BTMD) for part in parts], dim=-2)
 
-    @staticmethod
-    def segment_prob(scores_BTMPC: Tensor) -> Tensor:
-        """Probability of each event in each segment and modality, shape (B, T, M, C)."""
-        return scores_BTMPC[..., 0, :].sigmoid()
+    def segment_prob(self, scores: Tensor) -> Tensor:
+        """The sigmoid of the event scores, shape (B, T, M, C)."""
+        return scores[..., 0, :].sigmoid()
 
-    @staticmethod
-    def video_prob(scores_BTMPC: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
-        """Attentive MIL pooling over the segments.
-
-        Args:
-            scores_BTMPC: From `score`; there may be more axes before T.
-            valid_BT: True for the segments of a window; by default all. Broadcasts.
-        """
-        event, segment, modality = scores_BTMPC.unbind(dim=-2)
+    def video_prob(self, scores: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
+        """Attentive MIL pooling over the segments."""
+        event, segment, modality = scores.unbind(dim=-2)
         if valid_BT is not None:
             outside_BT11 = ~valid_BT.unsqueeze(-1).unsqueeze(-1)
             segment = segment.masked_fill(outside_BT11, -torch.inf)
@@ -133,16 +120,6 @@ class Han(PublishedModel):
         heard_BC, seen_BC = by_segment_BTMC.sum(dim=-3).unbind(dim=-2)
         either_BC = (by_segment_BTMC * modality.softmax(dim=-2)).sum(dim=(-3, -2))
         return VideoProb(either=either_BC, heard=heard_BC, seen=seen_BC)
-
-    def localize(self, codes_BTD: Tensor) -> Tensor:
-        """Probabilities of shape (B, T, M, C), 0 for events that the video as a whole lacks.
-
-        The authors' rule: an event is where its probability reaches 1/2, if that of the video
-        does too.
-        """
-        scores_BTMPC = self.score(codes_BTD)
-        present_BC = self.video_prob(scores_BTMPC).either >= PRESENT
-        return self.segment_prob(scores_BTMPC) * present_BC[:, None, None, :]
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:

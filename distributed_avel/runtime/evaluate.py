@@ -12,7 +12,6 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.metrics.naive import repeat
-from distributed_avel.models.han import PRESENT
 from distributed_avel.runtime.train import ModelRecipe
 from distributed_avel.schema import parsing_predictions_schema, predictions_schema
 from distributed_avel.tasks import Parsing, Task
@@ -50,7 +49,7 @@ def evaluate(
     for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated):
         metrics[arm] = task.judge(truth_VTK, prob_VTK)
         background[arm] = task.background_share(prob_VTK)
-        tables.append(table(arm, chosen, truth_VTK, prob_VTK))
+        tables.append(table(arm, chosen, truth_VTK, prob_VTK, task.predicted(prob_VTK)))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
     (out / METRICS).write_json(metrics)
     return background
@@ -86,11 +85,12 @@ def _localization_table(
     chosen: Sequence[Video],
     truth_VTK: NDArray[np.bool_],
     prob_VTK: NDArray[np.float32],
+    predicted_VTK: NDArray[np.bool_],
 ) -> pa.Table:
     columns = [
         *_segments(arm, chosen, truth_VTK.shape[1]),
         pa.array(truth_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
-        pa.array(prob_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        pa.array(predicted_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
         _scores(prob_VTK),
     ]
     return pa.Table.from_arrays(columns, schema=predictions_schema(truth_VTK.shape[-1] - 1))
@@ -101,12 +101,13 @@ def _parsing_table(
     chosen: Sequence[Video],
     truth_VTK: NDArray[np.bool_],
     prob_VTK: NDArray[np.float32],
+    predicted_VTK: NDArray[np.bool_],
 ) -> pa.Table:
     scores = np.split(prob_VTK, 2, axis=-1)
     columns = [
         *_segments(arm, chosen, truth_VTK.shape[1]),
         *(_classes(truth_VTC) for truth_VTC in np.split(truth_VTK, 2, axis=-1)),
-        *(_classes(prob_VTC >= PRESENT) for prob_VTC in scores),
+        *(_classes(predicted_VTC) for predicted_VTC in np.split(predicted_VTK, 2, axis=-1)),
         *(_scores(prob_VTC) for prob_VTC in scores),
     ]
     return pa.Table.from_arrays(columns, schema=parsing_predictions_schema(scores[0].shape[-1]))

@@ -21,7 +21,7 @@ from distributed_avel.config import RefineConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.models import BaseModel
+from distributed_avel.models import BaseModel, ParsingModel
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerPool
 from distributed_avel.refine.pseudo_labels import (
@@ -98,15 +98,17 @@ class RefineWorker:
         partner_codes_BTD = self._encode_partners(partners)
         if self._scored == "exchanged":
             assert isinstance(self._task, Parsing)
+            assert isinstance(self._model, ParsingModel)
             return self._task.exchanged_prob(self._model, codes_BTD, partner_codes_BTD)
         scores = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
-        return self._task.video_prob(scores)
+        return self._task.video_prob(self._model, scores)
 
     def _alone(self, codes_BTD: Tensor) -> Tensor:
         """Probabilities of the windows, or segments, of the original videos, (B, W, K)."""
         if self._scored == "segments":
             return self._task.segment_prob(self._model, codes_BTD)
-        return self._task.window_prob(self._model.score(codes_BTD), self._mask_WT)
+        scores = self._model.score(codes_BTD)
+        return self._task.window_prob(self._model, scores, self._mask_WT)
 
     def _encode(self, video_ids: Sequence[str], batch_size: int = 16) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)

@@ -1,7 +1,7 @@
 """The two tasks, and which of them a base model is for."""
 
 from distributed_avel.config import ModelConfig, TrainConfig
-from distributed_avel.models import model_class
+from distributed_avel.models.base import model_class
 from distributed_avel.tasks.base import Task
 from distributed_avel.tasks.localization import Localization
 from distributed_avel.tasks.parsing import Parsing

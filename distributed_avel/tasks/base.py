@@ -14,19 +14,25 @@ Shape suffixes: V, B = videos, T = segments, W = windows, K = columns, D = code 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.models import BaseModel
+from distributed_avel.models.base import BaseModel
 from distributed_avel.refine.pseudo_labels import Threshold
 
+Model = TypeVar("Model", bound=BaseModel)
 
-class Task(ABC):
-    """One of the two; small, immutable and pickled with every job."""
+
+class Task(ABC, Generic[Model]):
+    """One of the two; small, immutable and pickled with every job.
+
+    `Model` is what the task asks of its base models. What raw scores mean is theirs to say, so all
+    that reads scores gets the model that made them.
+    """
 
     metrics: ClassVar[tuple[str, ...]]
     """What `judge` returns, in the order in which tables show it."""
@@ -53,7 +59,7 @@ class Task(ABC):
     def loss_name(self) -> str:
         """g, as tables name it."""
 
-    def refuse(self, videos: VideoSet) -> None:  # noqa: B027  (nothing is wrong unless said)
+    def refuse(self, videos: VideoSet) -> None:
         """Refuse videos without the annotations that the task is judged by.
 
         Raises:
@@ -63,29 +69,31 @@ class Task(ABC):
     # Losses, each one number per video -----------------------------------------------------
 
     @abstractmethod
-    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+    def mil_loss(self, model: Model, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """L_MIL: raw segment scores against the video-level targets, shape (B,)."""
 
     @abstractmethod
-    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+    def auxiliary_loss(self, model: Model, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
         """L_A (eqs. 15-18): raw scores (B, W, T, ...) of synthetic videos, shape (B,)."""
 
     @abstractmethod
-    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+    def refinement_loss(
+        self, model: Model, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
+    ) -> Tensor:
         """L_LR (eqs. 12 and 13): windows of the original video, shape (B,)."""
 
     # Probabilities -------------------------------------------------------------------------
 
     @abstractmethod
-    def video_prob(self, scores: Tensor) -> Tensor:
+    def video_prob(self, model: Model, scores: Tensor) -> Tensor:
         """Raw scores (..., T, ...) of videos, real or synthetic, pooled, shape (..., K)."""
 
     @abstractmethod
-    def window_prob(self, scores: Tensor, mask_WT: Tensor) -> Tensor:
+    def window_prob(self, model: Model, scores: Tensor, mask_WT: Tensor) -> Tensor:
         """Raw scores of videos, pooled within each window, shape (B, W, K)."""
 
     @abstractmethod
-    def segment_prob(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
+    def segment_prob(self, model: Model, codes_BTD: Tensor) -> Tensor:
         """What the model predicts for each segment, shape (B, T, K)."""
 
     @abstractmethod
@@ -93,7 +101,7 @@ class Task(ABC):
         """The prediction of each segment as labels, from `segment_prob`, shape (V, T, K)."""
 
     @abstractmethod
-    def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
+    def repeated(self, model: Model, codes_BTD: Tensor) -> Tensor:
         """The video-level prediction of the model, 0/1, shape (B, K)."""
 
     # Labels --------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.losses import VideoLoss, auxiliary_loss, mil_loss, refinement_loss
 from distributed_avel.metrics.segment import METRICS, one_label_per_segment, segment_metrics
 from distributed_avel.mil import Pooling, mil_pool, pool_windows
-from distributed_avel.models import BaseModel
+from distributed_avel.models.base import BaseModel
 from distributed_avel.tasks.base import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Localization(Task):
+class Localization(Task[BaseModel]):
     """The task of the paper.
 
     Args:
@@ -44,23 +44,27 @@ class Localization(Task):
         """As the configuration has it."""
         return self.loss
 
-    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+    def mil_loss(self, model: BaseModel, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """Eqs. 6 and 7."""
         return mil_loss(scores, targets_BK, self.pooling, self.loss)
 
-    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+    def auxiliary_loss(
+        self, model: BaseModel, scores_of_windows: Tensor, union_BK: Tensor
+    ) -> Tensor:
         """Eqs. 15 to 18."""
         return auxiliary_loss(scores_of_windows, union_BK, self.pooling, self.loss)
 
-    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+    def refinement_loss(
+        self, model: BaseModel, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
+    ) -> Tensor:
         """Eqs. 12 and 13."""
         return refinement_loss(scores, targets_BWK, mask_WT, self.pooling, self.loss)
 
-    def video_prob(self, scores: Tensor) -> Tensor:
+    def video_prob(self, model: BaseModel, scores: Tensor) -> Tensor:
         """Softmax of the pooled scores (eq. 6)."""
         return mil_pool(scores, self.pooling).softmax(dim=-1)
 
-    def window_prob(self, scores: Tensor, mask_WT: Tensor) -> Tensor:
+    def window_prob(self, model: BaseModel, scores: Tensor, mask_WT: Tensor) -> Tensor:
         """Softmax of the scores pooled within each window."""
         return pool_windows(scores, mask_WT, self.pooling).softmax(dim=-1)
 
@@ -74,7 +78,7 @@ class Localization(Task):
 
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
         """The most probable event of the video, and never background (Sec. 5.1)."""
-        prob_BK = self.video_prob(model.score(codes_BTD))
+        prob_BK = self.video_prob(model, model.score(codes_BTD))
         return one_hot(prob_BK[..., :-1].argmax(dim=-1), prob_BK.shape[-1])
 
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:

@@ -21,9 +21,13 @@ from torch.nn.functional import binary_cross_entropy
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
-from distributed_avel.metrics.parsing import METRICS, MODALITIES, parsing_metrics
-from distributed_avel.models import BaseModel
-from distributed_avel.models.han import PRESENT, Han, VideoProb
+from distributed_avel.metrics.parsing import (
+    DECISION_THRESHOLD,
+    METRICS,
+    MODALITIES,
+    parsing_metrics,
+)
+from distributed_avel.models.base import ParsingModel, VideoProb
 from distributed_avel.refine.windows import exchange_modality
 from distributed_avel.tasks.base import Task
 
@@ -34,8 +38,8 @@ _SURE = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
-class Parsing(Task):
-    """The task of HAN.
+class Parsing(Task[ParsingModel]):
+    """The task of HAN, and of every other `ParsingModel`.
 
     Args:
         visual_smoothing: This part of what video-level labels say of the visual side is replaced
@@ -67,13 +71,15 @@ class Parsing(Task):
                         "localization model, such as ave, or a data set such as llp"
                     )
 
-    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+    def mil_loss(self, model: ParsingModel, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """The loss of HAN's repository, a mean over the classes."""
-        return _loss(Han.video_prob(scores), self._smooth(targets_BK, scores.dtype))
+        return _loss(model.video_prob(scores), self._smooth(targets_BK, scores.dtype))
 
-    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+    def auxiliary_loss(
+        self, model: ParsingModel, scores_of_windows: Tensor, union_BK: Tensor
+    ) -> Tensor:
         """The synthetic videos together show both videos whole: the largest probabilities."""
-        prob = VideoProb(*(of.amax(dim=1) for of in Han.video_prob(scores_of_windows)))
+        prob = VideoProb(*(of.amax(dim=1) for of in model.video_prob(scores_of_windows)))
         return _loss(prob, self._smooth(union_BK, scores_of_windows.dtype))
 
     def _smooth(self, targets_BK: Tensor, dtype: torch.dtype) -> VideoProb:
@@ -81,23 +87,25 @@ class Parsing(Task):
         smooth_BC = (1 - self.visual_smoothing) * targets.seen + self.visual_smoothing / 2
         return targets._replace(seen=smooth_BC)
 
-    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+    def refinement_loss(
+        self, model: ParsingModel, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
+    ) -> Tensor:
         """Each window is pooled like a video of its own; the mean over the windows."""
-        prob = Han.video_prob(scores.unsqueeze(1), mask_WT)
+        prob = model.video_prob(scores.unsqueeze(1), mask_WT)
         return _loss(prob, _targets(targets_BWK, scores.dtype)).mean(dim=1)
 
-    def video_prob(self, scores: Tensor) -> Tensor:
-        """Heard and seen, pooled by attention."""
-        prob = Han.video_prob(scores)
+    def video_prob(self, model: ParsingModel, scores: Tensor) -> Tensor:
+        """Heard and seen, pooled by the model."""
+        prob = model.video_prob(scores)
         return torch.cat([prob.heard, prob.seen], dim=-1)
 
-    def window_prob(self, scores: Tensor, mask_WT: Tensor) -> Tensor:
+    def window_prob(self, model: ParsingModel, scores: Tensor, mask_WT: Tensor) -> Tensor:
         """Heard and seen within each window."""
-        prob = Han.video_prob(scores.unsqueeze(1), mask_WT)
+        prob = model.video_prob(scores.unsqueeze(1), mask_WT)
         return torch.cat([prob.heard, prob.seen], dim=-1)
 
     def exchanged_prob(
-        self, model: BaseModel, codes_BTD: Tensor, partner_codes_BTD: Tensor
+        self, model: ParsingModel, codes_BTD: Tensor, partner_codes_BTD: Tensor
     ) -> Tensor:
         """Whether an event shows in one modality alone (modality-aware exchange), (B, 1, K).
 
@@ -110,20 +118,26 @@ class Parsing(Task):
         """
         mixed_BMTD = exchange_modality(codes_BTD, partner_codes_BTD)
         scores = model.score(mixed_BMTD.flatten(0, 1)).unflatten(0, mixed_BMTD.shape[:2])
-        prob = Han.video_prob(scores)
+        prob = model.video_prob(scores)
         return torch.maximum(prob.heard, prob.seen).flatten(1).unsqueeze(1)
 
-    def segment_prob(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
-        """Heard and seen, 0 for events that the video as a whole lacks."""
-        return model.localize(codes_BTD).flatten(-2)
+    def segment_prob(self, model: ParsingModel, codes_BTD: Tensor) -> Tensor:
+        """Heard and seen, 0 for events that the video as a whole lacks.
+
+        The rule of HAN's authors: an event is where its probability reaches 1/2, if that of the
+        video does too.
+        """
+        scores = model.score(codes_BTD)
+        present_BC = model.video_prob(scores).either >= DECISION_THRESHOLD
+        return (model.segment_prob(scores) * present_BC[:, None, None, :]).flatten(-2)
 
     def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
         """The events that reach 1/2, as the authors' evaluation has it."""
-        return prob_VTK >= PRESENT
+        return prob_VTK >= DECISION_THRESHOLD
 
-    def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
+    def repeated(self, model: ParsingModel, codes_BTD: Tensor) -> Tensor:
         """Events of the video as a whole, in both modalities."""
-        either_BC = Han.video_prob(model.score(codes_BTD)).either >= PRESENT
+        either_BC = model.video_prob(model.score(codes_BTD)).either >= DECISION_THRESHOLD
         return torch.cat([either_BC, either_BC], dim=-1)
 
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
@@ -141,11 +155,11 @@ class Parsing(Task):
         """F-scores as the public evaluation of AVVP computes them."""
         self.refuse_not_finite(prob_VTK)
         truth = np.split(truth_VTK, 2, axis=-1)
-        return parsing_metrics(*truth, *np.split(prob_VTK >= PRESENT, 2, axis=-1))
+        return parsing_metrics(*truth, *np.split(self.predicted(prob_VTK), 2, axis=-1))
 
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
         """Segments in which nothing is heard and nothing is seen."""
-        return float((~(prob_VTK >= PRESENT).any(axis=-1)).mean())
+        return float((~self.predicted(prob_VTK).any(axis=-1)).mean())
 
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
         """Both modalities together."""

@@ -4,7 +4,7 @@ A module, because DDP watches the forward pass of what it wraps, and the losses 
 and `score` of the base model separately.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,19 @@ from distributed_avel.train.batches import Batch
 
 
 class Losses(Protocol):
-    """The losses of a task; see `tasks.Task`."""
+    """The losses of a task, given the raw scores of a model; see `tasks.Task`."""
 
-    def mil_loss(self, scores: Tensor, targets_BK: Tensor) -> Tensor:
+    def mil_loss(self, model: Any, scores: Tensor, targets_BK: Tensor) -> Tensor:
         """L_MIL of each video."""
         ...
 
-    def auxiliary_loss(self, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
+    def auxiliary_loss(self, model: Any, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
         """L_A of each video."""
         ...
 
-    def refinement_loss(self, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor) -> Tensor:
+    def refinement_loss(
+        self, model: Any, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
+    ) -> Tensor:
         """L_LR of each video."""
         ...
 
@@ -52,27 +54,29 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of each video, (B,); what is minimised is their weighted sum."""
-        codes_NTD = self.model.encode(batch.audio_NTD, batch.visual_NTRD)
+        model = self.model
+        codes_NTD = model.encode(batch.audio_NTD, batch.visual_NTRD)
         codes_BTD = codes_NTD[: batch.num_videos]
         if self._fully_supervised:
             assert batch.window_labels_BWK is not None
-            scores, labels_BTK = self.model.score(codes_BTD), batch.window_labels_BWK
-            return {"supervised": self._losses.refinement_loss(scores, labels_BTK, self.mask_WT)}
+            scores, labels_BTK = model.score(codes_BTD), batch.window_labels_BWK
+            loss_B = self._losses.refinement_loss(model, scores, labels_BTK, self.mask_WT)
+            return {"supervised": loss_B}
         if batch.partner_B is None or batch.union_BK is None:
-            scores = self.model.score(codes_BTD)
-            losses = {"mil": self._losses.mil_loss(scores, batch.labels_BK)}
+            scores = model.score(codes_BTD)
+            losses = {"mil": self._losses.mil_loss(model, scores, batch.labels_BK)}
         else:
             # Not an index: its backward pass adds atomically, in another order every time.
             partner_codes_BTD = codes_NTD[batch.num_videos :].index_select(0, batch.partner_B)
             mixed_BWTD = mix_codes(codes_BTD, partner_codes_BTD, self.mask_WT)
             scores, scores_of_windows = self._score_together(codes_BTD, mixed_BWTD)
             losses = {
-                "mil": self._losses.mil_loss(scores, batch.labels_BK),
-                "auxiliary": self._losses.auxiliary_loss(scores_of_windows, batch.union_BK),
+                "mil": self._losses.mil_loss(model, scores, batch.labels_BK),
+                "auxiliary": self._losses.auxiliary_loss(model, scores_of_windows, batch.union_BK),
             }
         if batch.window_labels_BWK is not None:
             losses["refinement"] = self._losses.refinement_loss(
-                scores, batch.window_labels_BWK, self.mask_WT
+                model, scores, batch.window_labels_BWK, self.mask_WT
             )
         return losses
 

@@ -13,12 +13,6 @@ def small_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) ->
     return models.create_model(name, **SIZES).to(dtype).eval()
 
 
-def score_shape(model: models.BaseModel) -> tuple[int, ...]:
-    """Shape of the score of one segment."""
-    num_classes = SIZES["num_classes"]
-    return (num_classes + 1,) if model.task == "localization" else (2, 3, num_classes)
-
-
 def features(
     num_videos: int, num_segments: int = 10, dtype: torch.dtype = torch.float32, seed: int = 1
 ) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Steps 1 to 3 for parsing, against loops over single videos that build everything from raw
 features and use the losses of torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distributed_avel.arms import ARMS
+from distributed_avel.arms import ARMS, arm_label
 from distributed_avel.config import ModelConfig, TrainConfig, validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.models.han import Han
+from distributed_avel.models import ParsingModel
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.windows import exchange_modality
+from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS
 from distributed_avel.runtime.refine import labels_of_windows, read_window_scores
 from distributed_avel.runtime.stages import Execution
 from distributed_avel.runtime.tracking import untracked
@@ -35,11 +36,21 @@ from distributed_avel.timeline import Timeline
 from distributed_avel.train.batches import Batch, worker_batches
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
-from tests.models.examples import small_model
+from tests.models.examples import features, small_model
+from tests.models.noisy_or import NAME as SECOND
+from tests.models.noisy_or import noisy_or_registered
 from tests.train.examples import MASK_WT, NUM_CLASSES, plan, training_set
 
 STARTS, WINDOW = (0, 2, 4, 6), 4
 TASK = Parsing()
+MODELS = ["han", SECOND]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """No line of `tasks/` knows the second model."""
+    with noisy_or_registered():
+        yield
 
 
 def one_batch(*, partners: bool, windows: bool) -> Batch:
@@ -62,18 +73,18 @@ def bce(prob: Tensor, targets: Tensor) -> Tensor:
     return nn.BCELoss()(prob.clamp(1e-7, 1 - 1e-7), targets.double())
 
 
-def three_losses(scores: Tensor, heard_C: Tensor, seen_C: Tensor) -> Tensor:
-    """Of one bag of segments, (T, M, P, C)."""
-    prob = Han.video_prob(scores)
+def three_losses(model: ParsingModel, scores: Tensor, heard_C: Tensor, seen_C: Tensor) -> Tensor:
+    """Of the raw scores of one bag of segments."""
+    prob = model.video_prob(scores)
     return bce(prob.heard, heard_C) + bce(prob.seen, seen_C) + bce(prob.either, heard_C | seen_C)
 
 
-def naive_losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def naive_losses(model: ParsingModel, batch: Batch) -> dict[str, Tensor]:
     losses: dict[str, list[Tensor]] = {"mil": [], "auxiliary": [], "refinement": []}
     for video in range(batch.num_videos):
         scores = model(batch.audio_NTD[[video]], batch.visual_NTRD[[video]])[0]
         heard_C, seen_C = batch.labels_BK[video].chunk(2)
-        prob = Han.video_prob(scores)
+        prob = model.video_prob(scores)
         smooth_C = 0.9 * seen_C.double() + 0.1 * 0.5
         losses["mil"].append(
             bce(prob.heard, heard_C) + bce(prob.seen, smooth_C) + bce(prob.either, heard_C)
@@ -86,15 +97,16 @@ def naive_losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
                 inside = slice(start, start + WINDOW)
                 audio[inside] = batch.audio_NTD[video, inside]
                 visual[inside] = batch.visual_NTRD[video, inside]
-                probs.append(Han.video_prob(model(audio[None], visual[None])[0]))
+                probs.append(model.video_prob(model(audio[None], visual[None])[0]))
             most = [torch.stack(of).amax(0) for of in zip(*probs, strict=True)]
             heard_C, seen_C = batch.union_BK[video].chunk(2)
             wanted = (heard_C | seen_C, heard_C, 0.9 * seen_C.double() + 0.1 * 0.5)
             losses["auxiliary"].append(sum(map(bce, most, wanted), torch.zeros(())))
         if batch.window_labels_BWK is not None:
+            labels_WK = batch.window_labels_BWK[video]
             each = [
-                three_losses(scores[s : s + WINDOW], *batch.window_labels_BWK[video, w].chunk(2))
-                for w, s in enumerate(STARTS)
+                three_losses(model, scores[s : s + WINDOW], *labels_K.chunk(2))
+                for s, labels_K in zip(STARTS, labels_WK, strict=True)
             ]
             losses["refinement"].append(torch.stack(each).mean())
     return {name: torch.stack(values) for name, values in losses.items() if values}
@@ -105,9 +117,10 @@ def gradients(parameters: list[nn.Parameter], losses: dict[str, Tensor]) -> Tens
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)])
 
 
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("partners", "windows"), [(True, False), (False, True)])
-def test_losses_and_gradients_are_those_of_the_loop(partners, windows):
-    model, batch = small_model("han", torch.float64), one_batch(partners=partners, windows=windows)
+def test_losses_and_gradients_are_those_of_the_loop(name, partners, windows):
+    model, batch = small_model(name, torch.float64), one_batch(partners=partners, windows=windows)
     parameters = list(model.parameters())
 
     ours = Objective(model, torch.from_numpy(MASK_WT), TASK)(batch)
@@ -125,21 +138,24 @@ def test_smoothing_is_of_consequence():
     model, batch = small_model("han", torch.float64), one_batch(partners=False, windows=False)
     scores = model(batch.audio_NTD, batch.visual_NTRD)
 
-    losses = [Parsing(visual_smoothing=s).mil_loss(scores, batch.labels_BK) for s in (0.1, 0.0)]
+    losses = [
+        Parsing(visual_smoothing=s).mil_loss(model, scores, batch.labels_BK) for s in (0.1, 0.0)
+    ]
 
     assert (losses[0] - losses[1]).abs().min() > 1e-3
 
 
-def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were():
-    model, batch = small_model("han", torch.float64), one_batch(partners=True, windows=False)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were(name):
+    model, batch = small_model(name, torch.float64), one_batch(partners=True, windows=False)
     audio, visual = batch.audio_NTD, batch.visual_NTRD
     own, other = slice(0, 2), slice(2, 4)
 
     with torch.no_grad():
         codes = model.encode(audio, visual)
         shared_BWK = TASK.exchanged_prob(model, codes[own], codes[other])
-        own_sound = Han.video_prob(model(audio[own], visual[other]))
-        own_pictures = Han.video_prob(model(audio[other], visual[own]))
+        own_sound = model.video_prob(model(audio[own], visual[other]))
+        own_pictures = model.video_prob(model(audio[other], visual[own]))
 
     naive_BK = torch.cat(
         [torch.maximum(p.heard, p.seen) for p in (own_sound, own_pictures)], dim=-1
@@ -149,6 +165,26 @@ def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were():
     unchanged_BMTD = exchange_modality(codes[own], codes[own])
     torch.testing.assert_close(unchanged_BMTD[:, 0], codes[own])
     torch.testing.assert_close(unchanged_BMTD[:, 1], codes[own])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_an_event_that_the_video_lacks_is_in_no_segment(name):
+    model = small_model(name)
+    codes = model.encode(*features(8))
+    scores = model.score(codes)
+    present = model.video_prob(scores).either >= 0.5
+    assert present.any()
+    assert not present.all()
+
+    predicted = TASK.segment_prob(model, codes).unflatten(-1, (2, NUM_CLASSES))
+
+    for video in range(8):
+        for event in range(NUM_CLASSES):
+            expected = model.segment_prob(scores)[video, ..., event]
+            if not present[video, event]:
+                expected = torch.zeros_like(expected)
+            assert torch.equal(predicted[video, ..., event], expected)
 
 
 def test_an_event_that_neither_modality_shows_alone_stays_in_both():
@@ -249,6 +285,38 @@ def finished(tmp_path_factory) -> Pipeline:
     run = small_run(tmp_path_factory.mktemp("han"))
     run.arms()
     return run
+
+
+def test_another_model_is_trained_refined_and_evaluated_by_its_own_pooling(tmp_path):
+    """The prediction of its base model is found again by a loop that pools by hand."""
+    arms = ["base", "A", "LR_alone", "LR_dummy", "PL", "A+LR", "MA"]
+    run = small_run(tmp_path, arms=arms, model={"name": SECOND, "hidden_size": 4})
+    metrics = (run.evaluate().location / METRICS).read_json()
+    assert {arm_label(SECOND, arm) for arm in arms} <= metrics.keys()
+    assert all(np.isfinite([*row.values()]).all() for row in metrics.values())
+
+    videos = run.usable("test")
+    arrays = FeatureStore(run.extract.location).read([video.video_id for video in videos])
+    model = run.recipe().trained(run.base(False).location / WEIGHTS)().eval()
+    audio_VTD, visual_VTRD = (torch.from_numpy(array).float() for array in arrays)
+    table = (run.evaluate().location / PREDICTIONS).read_table().to_pylist()
+    rows = [row for row in table if row["arm"] == arm_label(SECOND, "base")]
+    num_absent = 0
+    for number, video in enumerate(videos):
+        with torch.no_grad():
+            scores_TCM = model(audio_VTD[[number]], visual_VTRD[[number]])[0]
+            prob_TCM = (scores_TCM * model.sharpness[:, None]).sigmoid()
+        shown = [row for row in rows if row["video_id"] == video.video_id]
+        for class_ in range(run.videos.num_classes):
+            heard, seen = (float(prob_TCM[:, class_, of].max()) for of in (0, 1))
+            in_video = 1 - (1 - heard) * (1 - seen) >= 0.5
+            num_absent += not in_video
+            for t, row in enumerate(shown):
+                for of, modality in enumerate(("heard", "seen")):
+                    prob = float(prob_TCM[t, class_, of]) if in_video else 0.0
+                    assert row[f"{modality}_scores"][class_] == pytest.approx(prob, abs=1e-5)
+                    assert (class_ in row[modality]) == (prob >= 0.5)
+    assert 0 < num_absent < len(videos) * run.videos.num_classes
 
 
 @pytest.mark.parametrize("arm", ["LR", "MA"])
