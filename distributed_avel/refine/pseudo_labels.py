@@ -1,11 +1,12 @@
-"""From window probabilities to pseudo-labels, and the choice of tau (Secs. 4.2 and 5.3).
+"""Pseudo-labels from window probabilities, and the choice of tau (Secs. 4.2 and 5.3).
 
-Labels have a column for background, the last one, if `background` says so. Those of parsing
-have none; there a class has two columns, one for what is heard and one for what is seen.
+The argument `background` says whether the last column of labels and probabilities is background.
+Labels of parsing have no background, and two columns per class: audio and visual.
 
 Shape suffixes used in this file:
     V = videos    W = windows    T = segments    G = thresholds
-    E = columns of events    K = columns of events and, if there is one, of background
+    E = columns of events    K = E, plus 1 if there is a column for background
+    P = (window, labelled class) pairs
 """
 
 from collections.abc import Mapping
@@ -17,85 +18,97 @@ from numpy.typing import NDArray
 from distributed_avel.errors import DatasetError
 
 Threshold = float | Mapping[str, float]
-"""tau; where modalities are labelled apart, one for each by its name."""
+"""tau, or one tau for each group of columns (`Task.parts`) by its name."""
 
 
 THRESHOLD_RULES = {
     "validation": "chosen to remove the share of window labels that is wrong on validation",
-    "screened": "chosen on validation, by the best of several Steps 3 that the window labels allow",
+    "screened": "the best of several Steps 3 on validation, pre-selected by the window labels",
 }
-"""What each name that `refine.threshold` takes stands for."""
+"""Description of each rule that `refine.threshold` accepts."""
 
 
 def threshold_text(threshold: Threshold) -> str:
-    """tau for people: 0.05, or 0.2 heard and 0.7 seen."""
+    """Format tau, such as "0.05" or "0.2 heard and 0.7 seen"."""
     if isinstance(threshold, Mapping):
         return " and ".join(f"{value:.4g} {part}" for part, value in threshold.items())
     return f"{threshold:.4g}"
 
 
 def threshold_rule(threshold: float | str, labels: str = "hard") -> str:
-    """How tau is found, for tables.
+    """Describe how tau is chosen, for tables.
 
     Args:
         threshold: `refine.threshold`.
-        labels: `refine.labels`; soft ones have no tau.
+        labels: `refine.labels`; soft labels have no tau.
     """
     if labels == "soft":
-        return "none, as window labels are soft"
+        return "none, because window labels are soft"
     return THRESHOLD_RULES[threshold] if isinstance(threshold, str) else f"{threshold:g}, given"
 
 
 def filter_scores(
     prob_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Z-hat: a class that the video was not labelled with cannot occur in a window (eq. 10)."""
+    """Compute Z-hat: the window probabilities, 0 for classes outside the video label (eq. 10).
+
+    Args:
+        prob_VWK: Video-level probabilities of the synthetic videos, in 0..1.
+        labels_VK: Video-level labels Y of the original videos.
+
+    Returns:
+        Shape (V, W, K).
+    """
     return (prob_VWK * labels_VK[:, None, :]).astype(np.float32)
 
 
 def pseudo_labels(
-    scores_VWK: NDArray[np.floating],
+    prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
     threshold: float | NDArray[np.float64],
     *,
     background: bool = True,
 ) -> NDArray[np.bool_]:
-    """Labels of the windows (eq. 11), shape (V, W, K).
-
-    A window in which no event reaches `threshold` is background.
+    """Threshold Z-hat at tau to obtain the pseudo-labels of the windows (eq. 11).
 
     Args:
-        scores_VWK: Z-hat, video-level probabilities of the synthetic videos, in [0, 1].
+        prob_VWK: Z-hat (`filter_scores`), in 0..1.
         labels_VK: Video-level labels.
-        threshold: tau, in (0, 1), of all columns or of each.
+        threshold: tau in (0, 1), of all columns or of each column.
+        background: Whether the last column is background.
+
+    Returns:
+        Shape (V, W, K).
     """
-    labels_VWK = (scores_VWK >= threshold) & labels_VK[:, None, :]
+
+    labels_VWK = (prob_VWK >= threshold) & labels_VK[:, None, :]
+    # The paper leaves windows without any event open. As background they reach 80 % accuracy and
+    # 52 % non-AVE F1, with all-zero targets 76 and 24 (prototype).
     if background:
         labels_VWK[..., -1] = ~labels_VWK[..., :-1].any(axis=-1)
     return labels_VWK
 
 
 def soft_labels(
-    scores_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_], *, background: bool = True
+    prob_VWK: NDArray[np.floating], labels_VK: NDArray[np.bool_], *, background: bool = True
 ) -> NDArray[np.float32]:
-    """Window probabilities as targets, without a threshold (Sec. 6), shape (V, W, K).
+    """Use Z-hat as soft targets, without a threshold (Sec. 6), shape (V, W, K).
 
-    Background takes what the most probable event leaves.
+    The target of background is 1 minus the probability of the most probable event.
     """
-    soft_VWK = (scores_VWK * labels_VK[:, None, :]).astype(np.float32)
+    soft_VWK = (prob_VWK * labels_VK[:, None, :]).astype(np.float32)
     if background:
         soft_VWK[..., -1] = 1.0 - soft_VWK[..., :-1].max(axis=-1)
     return soft_VWK
 
 
 def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[np.bool_]:
-    """The video-level label Y in every window (the paper's LR_dummy), shape (V, W, K).
+    """Repeat the video-level label Y in every window (the paper's LR_dummy), shape (V, W, K).
 
-    Only the target of eq. (13) changes: L_LR is still the mean, over the T1 windows of the
-    original video, of g on the scores pooled within the window, and L_MIL is still added. So
-    LR_dummy trains on as many terms as LR, and what LR gains over it comes from the labels. It
-    is not a second L_MIL on the whole video, which would be the other reading. A video without
-    an event is background in every window.
+    LR_dummy differs from LR only in the targets of eq. (13): L_LR is the mean over the T1 windows
+    of the original video, and L_MIL is added. Both arms train on the same number of loss terms,
+    so a difference between them is due to the labels. The paper could also be read as a second
+    L_MIL on the whole video. A video without an event is background in every window.
     """
     return np.repeat(labels_VK[:, None, :], num_windows, axis=1)
 
@@ -103,7 +116,16 @@ def repeated_labels(labels_VK: NDArray[np.bool_], num_windows: int) -> NDArray[n
 def window_truth(
     segment_labels_VTK: NDArray[np.bool_], mask_WT: NDArray[np.bool_], *, background: bool = True
 ) -> NDArray[np.bool_]:
-    """Which events really occur in each window, shape (V, W, K); background where none does."""
+    """Compute the ground-truth labels of the windows from those of the segments.
+
+    Args:
+        segment_labels_VTK: Ground truth of each segment.
+        mask_WT: Segments of each window.
+        background: Whether the last column is background; it is set if a window has no event.
+
+    Returns:
+        Shape (V, W, K).
+    """
     inside_VWTK = segment_labels_VTK[:, None] & mask_WT[None, :, :, None]
     truth_VWK = np.any(inside_VWTK, axis=2)
     if background:
@@ -113,10 +135,16 @@ def window_truth(
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCurve:
-    """How well windows are relabelled at each tau.
+    """Agreement of pseudo-labels with the ground truth of windows, for each tau.
 
-    Of the (window, labelled class) pairs of annotated videos, `sensitivity_G` is the part
-    kept where the class occurs, `specificity_G` the part removed where it does not.
+    It is computed over all pairs of a window and a class of the video-level label.
+
+    Args:
+        thresholds_G: Values of tau.
+        sensitivity_G: Share of the pairs whose class occurs in the window that tau keeps.
+        specificity_G: Share of the pairs whose class does not occur that tau removes.
+        num_present: Number of pairs whose class occurs.
+        num_absent: Number of pairs whose class does not occur.
     """
 
     thresholds_G: NDArray[np.float64]
@@ -127,32 +155,36 @@ class ThresholdCurve:
 
     @property
     def absent_share(self) -> float:
-        """Part of the pairs whose class does not occur in the window."""
+        """Share of the pairs whose class does not occur in the window."""
         return self.num_absent / (self.num_present + self.num_absent)
 
 
 def threshold_for_share(
-    scores_VWK: NDArray[np.floating],
+    prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
     removed_share: float,
     thresholds_G: NDArray[np.float64],
     *,
     background: bool = True,
 ) -> float:
-    """Return the tau that removes this part of the (window, labelled class) pairs.
+    """Choose the tau that removes a given share of the (window, labelled class) pairs.
 
-    Step 3 is trained on the windows of the training videos. There, tau removes the share of labels
-    that is wrong on the validation split, so that the pseudo-labels have the true prevalence, if
-    the splits agree in it. The base model is surer of the videos that it was trained on: a tau
-    that is best for validation windows removes almost nothing there.
+    The share is that of wrong labels on the validation split, so that the pseudo-labels of the
+    training windows have the true prevalence if both splits have the same. A tau that is best for
+    validation windows would remove almost nothing from training windows, because the base model
+    is more confident on the videos that it was trained on.
 
     Args:
-        scores_VWK: Z-hat of the training videos.
-        labels_VK: Their video-level labels.
-        removed_share: In 0..1.
-        thresholds_G: Ascending. The one with the nearest share is taken, of equals the middle.
+        prob_VWK: Z-hat of the training videos.
+        labels_VK: Video-level labels of the training videos.
+        removed_share: Share of the pairs to remove, in 0..1.
+        thresholds_G: Candidates, ascending.
+        background: Whether the last column is background.
+
+    Returns:
+        The candidate with the closest share; the middle one of the longest run of ties.
     """
-    share_G = removed_shares(scores_VWK, labels_VK, thresholds_G, background=background)
+    share_G = removed_shares(prob_VWK, labels_VK, thresholds_G, background=background)
     distance_G = np.abs(share_G - removed_share)
     nearest = np.flatnonzero(distance_G <= distance_G.min() + 1e-12)
     longest = max(np.split(nearest, np.flatnonzero(np.diff(nearest) > 1) + 1), key=len)
@@ -160,27 +192,31 @@ def threshold_for_share(
 
 
 def removed_shares(
-    scores_VWK: NDArray[np.floating],
+    prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
     thresholds_G: NDArray[np.float64],
     *,
     background: bool = True,
 ) -> NDArray[np.float64]:
-    """Return the part of the (window, labelled class) pairs that each tau removes, in 0..1."""
+    """Compute the share of the (window, labelled class) pairs that each tau removes, in 0..1."""
     num_events = labels_VK.shape[-1] - background
-    scores_VWE = np.asarray(scores_VWK[..., :num_events])
-    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], scores_VWE.shape)
-    scores_P = np.sort(scores_VWE[labelled_VWE])
-    return np.searchsorted(scores_P, thresholds_G, side="left") / max(len(scores_P), 1)
+    prob_VWE = np.asarray(prob_VWK[..., :num_events])
+    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], prob_VWE.shape)
+    prob_P = np.sort(prob_VWE[labelled_VWE])
+    # side="left" counts the probabilities below tau: eq. (11) keeps those that equal tau.
+    return np.searchsorted(prob_P, thresholds_G, side="left") / max(len(prob_P), 1)
 
 
 def threshold_grid() -> NDArray[np.float64]:
-    """Thresholds from 6e-6 to 1 - 6e-6, evenly spaced on the logit scale."""
+    """Return thresholds from 6e-6 to 1 - 6e-6, evenly spaced on the logit scale.
+
+    A linear grid would miss the good thresholds of confident models, which are close to 0 or 1.
+    """
     return 1.0 / (1.0 + np.exp(-np.linspace(-12.0, 12.0, 241)))
 
 
 def threshold_curve(
-    scores_VWK: NDArray[np.floating],
+    prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
     truth_VWK: NDArray[np.bool_],
     thresholds_G: NDArray[np.float64],
@@ -189,22 +225,29 @@ def threshold_curve(
 ) -> ThresholdCurve:
     """Compare the pseudo-labels of annotated videos with their segment labels (Sec. 5.3).
 
+    Args:
+        prob_VWK: Z-hat.
+        labels_VK: Video-level labels.
+        truth_VWK: Ground truth of the windows, see `window_truth`.
+        thresholds_G: Values of tau.
+        background: Whether the last column is background.
+
     Raises:
-        DatasetError: Every labelled class occurs in every window, or none does, so that no
-            tau is better than another.
+        DatasetError: Every labelled class occurs in every window, or none occurs in any, so that
+            the curve is undefined.
     """
     num_events = truth_VWK.shape[-1] - background
     truth_VWE = truth_VWK[..., :num_events]
     labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], truth_VWE.shape)
-    scores_P = np.asarray(scores_VWK[..., :num_events])[labelled_VWE]
+    prob_P = np.asarray(prob_VWK[..., :num_events])[labelled_VWE]
     present_P = truth_VWE[labelled_VWE]
     if present_P.all() or not present_P.any():
         raise DatasetError(
-            f"the validation split cannot tell good thresholds from bad ones: "
-            f"{int(present_P.sum())} of {len(present_P)} windows have their event; "
-            "annotate more videos"
+            "tau cannot be chosen on the validation split: "
+            f"{int(present_P.sum())} of {len(present_P)} windows have their event, and both "
+            "windows with and without it are needed; annotate more videos"
         )
-    kept_GP = scores_P[None, :] >= thresholds_G[:, None]
+    kept_GP = prob_P[None, :] >= thresholds_G[:, None]
     return ThresholdCurve(
         thresholds_G=thresholds_G,
         sensitivity_G=kept_GP[:, present_P].mean(axis=1),

@@ -1,4 +1,4 @@
-"""Reproducible arithmetic: deterministic algorithms in full single precision."""
+"""Reproducible arithmetic: deterministic algorithms and full float32 precision."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import torch
 
 @contextmanager
 def reproducible_arithmetic(device: torch.device) -> Iterator[None]:
-    """Let torch use deterministic algorithms only, and no TF32; restore its settings afterwards.
+    """Context manager: use deterministic algorithms and no TF32; restore the settings on exit.
 
-    The same command then gives the same weights and scores, bit for bit, on the same kind of
-    machine. An operation without a deterministic algorithm raises an error: told to warn only,
-    torch computes the gradient of attention on a GPU with atomic additions.
+    The same command then gives bit-identical weights and predictions on the same type of machine.
+    An operation without a deterministic implementation raises an error. With `warn_only=True`,
+    torch would compute the gradient of attention on a GPU with atomic additions.
 
-    On a GPU, cuDNN otherwise multiplies with 10 bits of mantissa (TF32) in convolutions and
-    recurrent networks, and cuBLAS needs the workspace that is set here, before its first use in
-    a process.
+    On a GPU, cuDNN would otherwise use TF32 (10 bits of mantissa) in convolutions and recurrent
+    networks. cuBLAS is deterministic only with a workspace configuration, which must be set
+    before its first use in a process.
     """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

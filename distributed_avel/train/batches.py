@@ -1,13 +1,13 @@
-"""Batches that are the same for any number of workers.
+"""Training batches that do not depend on the number of workers.
 
-The videos of an epoch are shuffled, cut into global batches and given partners once, for all
-workers; then each worker takes its share. Drawing per worker instead would train another
-model: the synthetic videos, and so the gradients, would be other ones.
+The videos of an epoch are shuffled, divided into global batches and assigned partners once, for
+all workers. Each worker then takes its shard of every global batch. If each worker drew its own
+partners, the synthetic videos and so the gradients would depend on the number of workers.
 
 Shape suffixes used in this file:
-    V = videos of the training set    B = videos of a batch    P = different partners in it
-    T = segments    R = regions    W = windows    D = feature size
-    K = columns of labels, background the last of them if there is one
+    V = videos of the training set    B = videos of a batch    P = distinct partners of a batch
+    N = B + P    T = segments    R = regions    W = windows    D = feature size
+    K = columns of labels (background last, if there is one)
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,9 +29,13 @@ class TrainingSet:
     """The training videos, in memory.
 
     Args:
-        labels_VK: Video-level targets, for the losses.
-        window_labels_VWK: Pseudo-labels of the windows (Step 3), if there are any.
-        partners: Where partner videos come from (Step 1 with the auxiliary loss), if needed.
+        video_ids: Id of each video.
+        files: File of each video.
+        audio_VTD: Audio features.
+        visual_VTRD: Visual features.
+        labels_VK: Video-level targets.
+        window_labels_VWK: Pseudo-labels of the windows, in Step 3.
+        partners: Pool of partner videos, in Step 1 with the auxiliary loss.
         background: Whether the last column of labels is background.
     """
 
@@ -50,11 +54,17 @@ class TrainingSet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One worker's share of a global batch.
+    """One worker's shard of a global batch.
 
-    `weight_B` makes the sum of the weighted losses, averaged over the workers, the mean over
-    the global batch; a video that only fills an empty share weighs nothing. The last
-    P videos of `audio` and `visual` are the partners; `partner_B` says which is whose.
+    Args:
+        audio_NTD: Audio features of the B videos, then of the P partners.
+        visual_NTRD: Visual features, in the same order.
+        labels_BK: Video-level targets.
+        weight_B: Weight of each video in the loss. The weighted sum, averaged over the workers as
+            DDP does, is the mean over the global batch. A padding video has weight 0.
+        partner_B: Partner of each video, as an index into the P partners.
+        union_BK: Union of the labels of each video and its partner.
+        window_labels_BWK: Pseudo-labels of the windows.
     """
 
     audio_NTD: Tensor
@@ -67,11 +77,11 @@ class Batch:
 
     @property
     def num_videos(self) -> int:
-        """B, without the partners."""
+        """Number of videos B, without the partners."""
         return len(self.labels_BK)
 
     def to(self, device: torch.device) -> Self:
-        """The same batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if value is not None}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
@@ -79,7 +89,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochPlan:
-    """What decides the order of the videos and their partners in an epoch."""
+    """Determines the order of the videos and their partners in an epoch."""
 
     seed: int
     stage: str
@@ -87,12 +97,13 @@ class EpochPlan:
     batch_size: int
 
     def global_batches(self, num_videos: int) -> list[NDArray[np.intp]]:
-        """Indices of the videos of each batch; the last may be smaller."""
+        """Return the indices of the videos of each global batch; the last may be smaller."""
         order_V = generator(self.seed, self.stage, "order", self.epoch).permutation(num_videos)
         return [order_V[i : i + self.batch_size] for i in range(0, num_videos, self.batch_size)]
 
     def partner(self, pool: PartnerPool, videos: TrainingSet, index: int) -> int:
-        """The partner of a video in this epoch."""
+        """Return the index of the partner of a video in this epoch."""
+        # Derived from the video id, so that it does not depend on the order of rows or batches.
         number = derive(self.seed, self.stage, "partner", self.epoch, videos.video_ids[index])
         return pool.draw(pool.labels_VK[index], videos.files[index], number)
 
@@ -100,39 +111,47 @@ class EpochPlan:
 def worker_batches(
     videos: TrainingSet, plan: EpochPlan, *, rank: int, num_workers: int, dtype: torch.dtype
 ) -> Iterator[Batch]:
-    """This worker's share of each global batch of an epoch: every worker gets as many.
+    """Yield one worker's shard of each global batch of an epoch.
+
+    All workers get the same number of batches, because a collective operation of DDP waits for
+    all of them.
 
     Args:
+        videos: The training set.
+        plan: Order and partners of the epoch.
         rank: The worker, in 0..num_workers - 1.
-        dtype: Type of the features that the model takes.
+        num_workers: Number of workers.
+        dtype: Type of the features that the model expects.
     """
-    for whole in plan.global_batches(len(videos)):
-        share = whole[rank::num_workers]
-        weight = num_workers / len(whole)
-        if not len(share):
-            share, weight = whole[:1], 0.0
-        yield _batch(videos, plan, share, weight, dtype)
+    for global_batch in plan.global_batches(len(videos)):
+        shard = global_batch[rank::num_workers]
+        # DDP averages the gradients of the workers, so this weight gives the global mean.
+        weight = num_workers / len(global_batch)
+        if not len(shard):
+            shard, weight = global_batch[:1], 0.0
+        yield _batch(videos, plan, shard, weight, dtype)
 
 
 def _batch(
-    videos: TrainingSet, plan: EpochPlan, share: NDArray[np.intp], weight: float, dtype: torch.dtype
+    videos: TrainingSet, plan: EpochPlan, shard: NDArray[np.intp], weight: float, dtype: torch.dtype
 ) -> Batch:
-    labels_BK = torch.from_numpy(videos.labels_VK[share])
-    rows, partner_B, union_BK, window_labels_BWK = share, None, None, None
+    labels_BK = torch.from_numpy(videos.labels_VK[shard])
+    rows, partner_B, union_BK, window_labels_BWK = shard, None, None, None
     if videos.partners is not None:
-        drawn_B = np.array([plan.partner(videos.partners, videos, int(i)) for i in share])
-        different_P, partner_of_B = np.unique(drawn_B, return_inverse=True)
-        rows = np.concatenate([share, different_P])
+        # A video may be the partner of several: encode each distinct partner once.
+        drawn_B = np.array([plan.partner(videos.partners, videos, int(i)) for i in shard])
+        distinct_P, partner_of_B = np.unique(drawn_B, return_inverse=True)
+        rows = np.concatenate([shard, distinct_P])
         partner_B = torch.from_numpy(partner_of_B)
-        theirs_BK = torch.from_numpy(videos.labels_VK[drawn_B])
-        union_BK = union_of_labels(labels_BK, theirs_BK, background=videos.background)
+        partner_labels_BK = torch.from_numpy(videos.labels_VK[drawn_B])
+        union_BK = union_of_labels(labels_BK, partner_labels_BK, background=videos.background)
     if videos.window_labels_VWK is not None:
-        window_labels_BWK = torch.from_numpy(videos.window_labels_VWK[share])
+        window_labels_BWK = torch.from_numpy(videos.window_labels_VWK[shard])
     return Batch(
         audio_NTD=torch.from_numpy(videos.audio_VTD[rows]).to(dtype),
         visual_NTRD=torch.from_numpy(videos.visual_VTRD[rows]).to(dtype),
         labels_BK=labels_BK,
-        weight_B=torch.full((len(share),), weight, dtype=dtype),
+        weight_B=torch.full((len(shard),), weight, dtype=dtype),
         partner_B=partner_B,
         union_BK=union_BK,
         window_labels_BWK=window_labels_BWK,

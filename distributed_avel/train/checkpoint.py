@@ -1,4 +1,4 @@
-"""Weights and training state as bytes; nothing here can execute code when it is read."""
+"""Serialization of weights and training state. Loading never executes code from a file."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from distributed_avel.errors import ArtifactError
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:
-    """The weights of a model, as safetensors."""
+    """Serialize the weights of a model as safetensors."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
@@ -21,22 +21,24 @@ def weights_to_bytes(model: nn.Module) -> bytes:
 
 
 def load_weights(model: nn.Module, content: bytes, source: str) -> None:
-    """Put weights into a model of the same shape.
+    """Load serialized weights into a model.
 
     Args:
-        source: Where the bytes come from, for the error message.
+        model: Model of the same architecture and size.
+        content: Output of `weights_to_bytes`.
+        source: Name of the file, for the error message.
 
     Raises:
-        ArtifactError: The bytes are not the weights of such a model.
+        ArtifactError: The bytes are not weights of this model.
     """
     try:
         model.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, RuntimeError) as error:
-        raise ArtifactError(f"{source}: not the weights of this model: {error}") from None
+        raise ArtifactError(f"{source}: not weights of this model: {error}") from None
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
-    """Training state (tensors, numbers, strings, lists and dictionaries), after its sha256."""
+    """Serialize training state (tensors, numbers, strings, lists, dicts) after its sha256."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
@@ -44,13 +46,14 @@ def state_to_bytes(state: dict[str, Any]) -> bytes:
 
 
 def state_from_bytes(content: bytes, source: str) -> dict[str, Any]:
-    """The inverse of `state_to_bytes`; anything but plain state is refused.
+    """Deserialize the output of `state_to_bytes`.
 
     Args:
-        source: Where the bytes come from, for the error message.
+        content: Output of `state_to_bytes`.
+        source: Name of the file, for the error message.
 
     Raises:
-        ArtifactError: The bytes are not what was written, or bring code with them.
+        ArtifactError: The checksum does not match, or the content is not plain data.
     """
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[size:]).digest() != content[:size]:
@@ -58,4 +61,4 @@ def state_from_bytes(content: bytes, source: str) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(content[size:]), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ArtifactError(f"{source}: not the state of a training: {error}") from None
+        raise ArtifactError(f"{source}: not a training state: {error}") from None

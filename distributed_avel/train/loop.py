@@ -1,7 +1,10 @@
 """One epoch of training, in plain PyTorch.
 
-Nothing here knows how many workers there are. Results are sums and counts, not
-means, because sums add up exactly over workers and means do not.
+The loop does not depend on the number of workers. It returns sums and counts instead of means,
+because sums of several workers can be added.
+
+Shape suffixes used in this file:
+    B = videos of a batch
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +19,7 @@ from distributed_avel.train.batches import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochSums:
-    """What one worker, or several together, saw in one epoch."""
+    """Sums of the losses of one epoch, of one or several workers."""
 
     loss_sums: dict[str, float] = field(default_factory=dict)
     num_videos: int = 0
@@ -32,7 +35,11 @@ class EpochSums:
         )
 
     def means(self) -> dict[str, float]:
-        """Mean of each loss per video, and of their sum as "total"."""
+        """Return the mean of each loss over the videos, and the sum of these means as "total".
+
+        Raises:
+            ValueError: There is no video.
+        """
         if self.num_videos == 0:
             raise ValueError("an epoch without videos has no mean loss")
         means = {name: loss / self.num_videos for name, loss in self.loss_sums.items()}
@@ -45,11 +52,17 @@ def train_epoch(
     optimizer: Optimizer,
     device: torch.device,
 ) -> EpochSums:
-    """Take one optimizer step per batch and return what was seen.
+    """Train for one epoch, one optimizer step per batch.
 
     Args:
-        objective: Maps a batch to the losses of each video; `train.objectives.Objective`, or
-            DDP around it.
+        objective: Returns the losses (B,) of a batch by name; a `train.objectives.Objective`, or
+            DDP around one.
+        batches: Batches of this worker.
+        optimizer: Optimizer of the model's parameters.
+        device: Device of the model.
+
+    Returns:
+        Sums of the losses over the videos of this worker.
 
     Raises:
         FloatingPointError: A loss is not finite.
@@ -58,6 +71,7 @@ def train_epoch(
     for batch in batches:
         batch = batch.to(device)
         losses = objective(batch)
+        # The weights make this, averaged over the workers, the mean over the global batch.
         loss = sum((batch.weight_B * loss_B).sum() for loss_B in losses.values())
         assert isinstance(loss, Tensor)
         if not torch.isfinite(loss):
@@ -67,9 +81,11 @@ def train_epoch(
         loss.backward()
         optimizer.step()
 
-        counts_B = batch.weight_B > 0
+        is_counted_B = batch.weight_B > 0  # excludes padding videos
         sums += EpochSums(
-            loss_sums={k: float(loss_B.detach()[counts_B].sum()) for k, loss_B in losses.items()},
-            num_videos=int(counts_B.sum()),
+            loss_sums={
+                name: float(loss_B.detach()[is_counted_B].sum()) for name, loss_B in losses.items()
+            },
+            num_videos=int(is_counted_B.sum()),
         )
     return sums

@@ -1,4 +1,4 @@
-"""Codes of videos without training on them.
+"""Encode videos without gradients.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = regions    D = feature size
@@ -21,18 +21,26 @@ def segment_codes(
     device: torch.device,
     batch_size: int = 16,
 ) -> Tensor:
-    """Codes of the segments, shape (V, T, D'), on `device`. The model is left in eval mode.
+    """Encode the segments of all videos. Puts the model into eval mode.
 
     Args:
-        batch_size: Videos encoded at a time. At AVE's size a CPU is a quarter faster with 16
-            than with 64, whose intermediate results are new memory each time.
+        model: Base model.
+        audio_VTD: Audio features.
+        visual_VTRD: Visual features.
+        device: Device of the model.
+        batch_size: Number of videos to encode at once. With the feature sizes of AVE, 16 is 25 %
+            faster than 64 on a CPU, because larger intermediate results are allocated anew each
+            time.
+
+    Returns:
+        Codes, shape (V, T, D'), on `device`.
     """
     model.eval()
     dtype = next(model.parameters()).dtype
     codes = []
     for start in range(0, len(audio_VTD), batch_size):
         rows = slice(start, start + batch_size)
-        # Copies lie at aligned addresses; elsewhere, some matrix products round differently.
+        # Copies are aligned in memory; some matrix products round differently on unaligned data.
         audio = torch.from_numpy(audio_VTD[rows]).to(device, dtype, copy=True)
         visual = torch.from_numpy(visual_VTRD[rows]).to(device, dtype, copy=True)
         codes.append(model.encode(audio, visual))

@@ -107,7 +107,7 @@ def test_the_attention_follows_the_number_of_regions(name):
     audio, visual = features(2)
 
     assert model(audio, visual[:, :, :4]).shape == (2, 10, 5)
-    with pytest.raises(ValueError, match="made for 4 regions, got 9"):
+    with pytest.raises(ValueError, match="expects 4 regions, got 9"):
         model(audio, visual)
 
 

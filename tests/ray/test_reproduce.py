@@ -168,11 +168,11 @@ def test_the_papers_rule_for_tau_is_at_hand_and_said_in_every_row_that_has_one(f
 
     rows = rows_of(tables_of(finished)[4])
     assert rows["0.05"]["tau"] == "0.05, given"
-    assert rows["of the run"]["tau"].startswith("chosen on validation, by the best of several")
+    assert rows["configured"]["tau"].startswith("the best of several Steps 3 on validation")
     (screened,) = (finished / "run" / "screen").glob("*/manifest.json")
     chosen = json.loads(screened.read_text())["threshold"]
     note = f"tau {chosen:.4g}, chosen on the validation split for seed 0"
-    assert note in rows["of the run"]["notes"]
+    assert note in rows["configured"]["notes"]
 
 
 def test_table_6_is_computed_where_modalities_are_annotated(tmp_path):
