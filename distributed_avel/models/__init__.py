@@ -1,4 +1,4 @@
-"""Base models: the networks that Steps 1 and 3 train. See `base` for how to add one."""
+"""Base models: the networks that Steps 1 and 3 train. `models.base` explains how to add one."""
 
 from distributed_avel.models import (
     ave,

@@ -1,14 +1,19 @@
-"""Audio-guided visual attention (eq. 1), as in AVE-ECCV18; other models build on it too."""
+"""Audio-guided visual attention (eq. 1) of AVE (AVE-ECCV18); other models use it, too.
+
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+"""
 
 import torch
 from torch import Tensor, nn
 
 
 class AudioGuidedAttention(nn.Module):
-    """Weighs the regions of a segment by what is heard in it.
+    """Pools the visual regions of a segment with attention guided by its audio feature (eq. 1).
 
-    As published, the width of the joint space is the number of regions, and the audio term is
-    added along the regions rather than along that space. The published weights need it so.
+    As in the authors' code, the width of the joint space is the number of regions, and the audio
+    term is added along the axis of regions instead of the joint axis. The published weights
+    depend on it.
     """
 
     def __init__(self, *, audio_dim: int, visual_dim: int, regions: int, hidden_size: int) -> None:
@@ -23,10 +28,10 @@ class AudioGuidedAttention(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """Mean over the regions, weighted by attention, shape (B, T, D)."""
+        """Compute the attention-weighted mean over the regions, shape (B, T, D)."""
         if visual_BTRD.shape[-2] != self.regions:
             raise ValueError(
-                f"the model was made for {self.regions} regions, got {visual_BTRD.shape[-2]}"
+                f"the model expects {self.regions} regions, got {visual_BTRD.shape[-2]}"
             )
         audio_BTR1 = self.joint_audio(self.audio(audio_BTD).relu()).unsqueeze(-1)
         joint_BTRR = self.joint_visual(self.visual(visual_BTRD).relu()) + audio_BTR1
@@ -41,4 +46,4 @@ ATTENTION_NAMES = {
     "joint_audio": "affine_g",
     "weigh": "affine_h",
 }
-"""The authors' names of the layers."""
+"""Maps our names of the layers to those of the authors."""

@@ -1,7 +1,8 @@
 """AVE: the weakly supervised network of Tian et al. 2018 (AVE-ECCV18, `att_Net`).
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+    K = event classes + background
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ from distributed_avel.models.recurrent import RecurrentModel
 
 @register_model("ave")
 class Ave(RecurrentModel, PublishedModel):
-    """Audio-guided attention, a Bi-LSTM for each modality, and a classifier of segments.
+    """Audio-guided attention, a Bi-LSTM per modality, and a segment classifier (eqs. 1-5).
 
     Args:
-        head_size: Width of the layer before the scores.
+        num_classes: C.
+        hidden_size: Width of each direction of the LSTMs.
+        head_size: Width of the layer before the logits.
         inputs: Further arguments of `RecurrentModel`.
     """
 
@@ -42,13 +45,13 @@ class Ave(RecurrentModel, PublishedModel):
         self.head = nn.Sequential(first, nn.ReLU(), last)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores (eqs. 2-5), shape (B, T, K)."""
-        heard_BTD, seen_BTD = self.states(codes_BTD)
-        return self.head(torch.cat([heard_BTD, seen_BTD], dim=-1).relu())
+        """Compute segment logits (eqs. 2-5), shape (B, T, K)."""
+        audio_BTD, visual_BTD = self.states(codes_BTD)
+        return self.head(torch.cat([audio_BTD, visual_BTD], dim=-1).relu())
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Sizes from the authors' layers."""
+        """Derive the sizes from the authors' layers."""
         attention_size, audio_dim = shapes["affine_audio.weight"]
         head_size, _ = shapes["L1.weight"]
         return {

@@ -1,24 +1,26 @@
 """AVFB: audio-visual fusion block of Ramaswamy & Das 2020 (WACV, "See the Sound, Hear the Pixels").
 
-Reimplemented from the text: no code of the authors is public. The text was the paper's abstract
-only. It names the two blocks, audio-visual fusion (AVFB) and segment-wise attention (SWAB), and
-says that the same network serves full and weak supervision with minor modifications.
+Reimplemented from a description, because the authors published no code. Only the paper's abstract
+was available. It names two blocks, audio-visual fusion (AVFB) and segment-wise attention (SWAB),
+and says that the same network serves full and weak supervision with minor modifications.
 
-What follows that text: that both modalities are fused within a segment, that attention then weighs
-the segments of a video, and that one network scores segments however it is supervised.
+From the abstract: both modalities are fused within a segment, attention then weights the segments
+of a video, and one network computes segment logits for either kind of supervision.
 
-What the text leaves open, and our choice: the fusion (factorized bilinear pooling, which the first
-author's next paper, AVIN, fuses with; we believe it is this paper's too, but could not check it);
-the attention (additive, a softmax over the segments); how the weak supervision uses it: a linear
-classifier sees the mean of the video weighted by attention, which is the mean over the segments of
-T x weight x score, so this product is the score of a segment. Weights change how sure a segment
-is, never its class. (We first weighed the segments, before a classifier and the maximum: on
-generated features that called four of five segments background, far from the 68.9 % accuracy that
-is reported of AVFB.) How regions become one vector, the LSTMs before the fusion, and all widths
-are as in AVE.
+Our choices, which the abstract leaves open:
+    * Fusion: factorized bilinear pooling, as in the first author's next paper, AVIN. We believe
+      that this paper uses it, too, but could not verify it.
+    * Attention: additive, with a softmax over the segments.
+    * Weak supervision: a linear classifier on the attention-weighted mean of the video. This equals
+      the mean over the segments of T x weight x logits, so this product is the segment logit.
+      Weights change the confidence of a segment, but not its class. (Weighting the segments before
+      a classifier and max pooling predicted background for four of five segments on generated
+      features, far from the 68.9 % accuracy reported for AVFB.)
+    * Attention over regions, the LSTMs before the fusion, and all widths: as in AVE.
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+    K = event classes + background
 """
 
 from typing import Any
@@ -32,14 +34,14 @@ from distributed_avel.models.recurrent import RecurrentModel
 
 @register_model("avfb")
 class Avfb(RecurrentModel):
-    """Two Bi-LSTMs, their states fused in each segment, and attention over the segments.
+    """Two Bi-LSTMs, fusion of their states in each segment, and attention over the segments.
 
-    What stays in `score`: the LSTMs and the attention over the segments.
+    `score` contains the LSTMs and the attention over the segments.
 
     Args:
+        num_classes: C.
         hidden_size: Width of each direction of the LSTMs, and of the attention over segments.
-        attention_size: Width of the first layers of the attention over regions; by default
-            `visual_dim`.
+        inputs: Further arguments of `RecurrentModel`.
     """
 
     pooling = "mean"
@@ -54,8 +56,8 @@ class Avfb(RecurrentModel):
         self.head = nn.Linear(width, num_classes + 1)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores, weighed so that their mean is that of the video, shape (B, T, K)."""
-        heard_BTD, seen_BTD = self.states(codes_BTD)
-        fused_BTD = self.fusion(heard_BTD, seen_BTD)
+        """Compute segment logits whose mean is the video logit, shape (B, T, K)."""
+        audio_BTD, visual_BTD = self.states(codes_BTD)
+        fused_BTD = self.fusion(audio_BTD, visual_BTD)
         weights_BT1 = self.weigh(fused_BTD).softmax(dim=1) * fused_BTD.shape[1]
         return weights_BT1 * self.head(fused_BTD)

@@ -1,10 +1,11 @@
 """AVSDN: dual-modality sequence-to-sequence network of Lin et al. 2019, weakly supervised.
 
-As published with CPSP (`avsdn_net`), with average pooling: the classifier of the video sees
-the mean of its segments.
+It follows the code published with CPSP (`avsdn_net`), with average pooling: the video-level
+classifier receives the mean of the segments.
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+    K = event classes + background
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,17 @@ from distributed_avel.models.gated import GatedModel
 
 @register_model("avsdn")
 class Avsdn(GatedModel, PublishedModel):
-    """Two Bi-LSTMs read the video; from where they end, a third reads it again, fused.
+    """A Bi-LSTM per modality, whose fused final states initialize a Bi-LSTM over both modalities.
 
-    What stays in `score`: all LSTMs, and the class scores, which are those of the video.
+    `score` contains all LSTMs and the class logits, which belong to the video.
 
     Args:
+        num_classes: C.
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; by default `visual_dim`.
+        attention_size: Width of the attention's first layers; `visual_dim` by default.
     """
 
     reference_names: ClassVar[Mapping[str, str]] = {
@@ -67,24 +72,24 @@ class Avsdn(GatedModel, PublishedModel):
         nn.init.xavier_uniform_(self.category.weight)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side."""
+        """Concatenate the audio feature and the attended visual feature."""
         return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
 
     def relate(self, codes_BTD: Tensor) -> Tensor:
-        """The third LSTM over both modalities, shape (B, T, D)."""
+        """Run the LSTM over both modalities, shape (B, T, D)."""
         audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        _, heard = self.audio_lstm(audio_BTD)
-        _, seen = self.visual_lstm(visual_BTD)
+        _, audio_state = self.audio_lstm(audio_BTD)
+        _, visual_state = self.visual_lstm(visual_BTD)
         hidden, cell = (
             self.fusion(audio.relu(), visual.relu())
-            for audio, visual in zip(heard, seen, strict=True)
+            for audio, visual in zip(audio_state, visual_state, strict=True)
         )
         fused_BTD, _ = self.fused_lstm(codes_BTD, (hidden, cell))
         return fused_BTD.relu()
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Sizes from the authors' layers."""
+        """Derive the sizes from the authors' layers."""
         attention_size, audio_dim = shapes["affine_audio.weight"]
         return {
             "num_classes": shapes["category_classifier.0.weight"][0] - 1,
@@ -97,7 +102,7 @@ class Avsdn(GatedModel, PublishedModel):
 
 
 class StateFusion(nn.Module):
-    """One state from the last states of two LSTMs, by residual fusion of both modalities."""
+    """Residual fusion of the final states of two LSTMs into one state."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -105,6 +110,6 @@ class StateFusion(nn.Module):
         self.visual = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
 
     def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """A state of the shape of both."""
+        """Fuse two states of the same shape; the result has that shape, too."""
         merged = (self.audio(audio) + self.visual(visual)) / 2
         return (torch.tanh(audio + merged) + torch.tanh(visual + merged)) / 2

@@ -1,33 +1,34 @@
-"""What a base model is, and the list of those we have.
+"""Interface and registry of base models.
 
-To add one: write `models/<name>.py` with a `BaseModel`, decorate it with
-`@register_model("<name>")`, and import it in `models/__init__.py`; or do so in a package of your
-own, see `distributed_avel.registry`. The registry tests run over the list, so they cover it at
-once: shapes, gradients, any number of segments, and that mixing codes equals mixing videos.
+To add a model, write `models/<name>.py` with a subclass of `BaseModel`, decorate it with
+`@register_model("<name>")`, and import it in `models/__init__.py`, or register it from your own
+package (see `distributed_avel.registry`). The registry tests cover every registered model: shapes,
+gradients, any number of segments, and that mixing codes equals mixing videos.
 
-A model is written in two parts. `encode` looks at each segment alone, `score` looks across
-segments. A synthetic video is then a mix of codes, and no segment is encoded twice. Code
-that trains or relabels needs to know no more than this of a model:
+A model consists of two functions: `encode` processes each segment independently, `score`
+processes the sequence of segments. A synthetic video is then a mix of codes, and each segment is
+encoded once. Training and relabelling use only this interface:
 
-    scores = model.score(model.encode(audio, visual))       segments, raw (eq. 5)
-    pooled = mil_pool(scores, model.pooling)                the video, or a window of it
+    logits = model.score(model.encode(audio, visual))       segment logits (eq. 5)
+    pooled = mil_pool(logits, model.pooling)                logits of the video or of a window
     pooled.softmax(-1)                                      probabilities (eq. 6)
 
-Models with an event gate and a video-level classifier (`cmran`, `avsdn`) fit it too: their
-segment score is gate times class score, and the maximum over segments is what they publish.
-Only their prediction differs from the largest score of a segment, hence `localize`.
+Models with an event gate and a video-level classifier (`cmran`, `avsdn`) implement it, too: their
+segment logits are gate times class logits, and their published video-level output is the maximum
+over segments. Their prediction is not the argmax of these logits, so they override `localize`.
 
-A model for parsing is a `ParsingModel`. It scores two modalities, and says itself how its scores
-become probabilities, of a segment and of a video:
+A model for parsing is a `ParsingModel`. It has logits for both modalities and defines how they
+become probabilities of a segment and of a video:
 
-    model.segment_prob(scores)               each segment, heard and seen
-    model.video_prob(scores, window)         the video, or a window of it
+    model.segment_prob(logits)               each segment and modality
+    model.video_prob(logits, window)         the video or a window of it
 
-Most models follow their authors' code and load their weights (`PublishedModel`). Where there is
-none to follow, the file says which text was, and what that text leaves open.
+Most models follow their authors' code and load the authors' weights (`PublishedModel`). The others
+are reimplemented from descriptions; the docstring of the file names them and our own choices.
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background; for parsing, M = modalities (heard, seen), C = event classes.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+    K = event classes + background; in parsing, M = modalities (audio, visual), C = event classes
 """
 
 from abc import ABC, abstractmethod
@@ -42,38 +43,45 @@ Shape = tuple[int, ...]
 
 
 class BaseModel(nn.Module, ABC):
-    """Scores segments in two parts, so that synthetic videos share the first.
+    """Base class of models: `encode` per segment, then `score` across segments.
 
-    A constructor takes the keyword arguments of `create`. A parameter that the scores do not
-    depend on is left out, even where the authors' code has one: DDP waits for its gradient.
+    The constructor takes the keyword arguments of `create_model`. Parameters that the logits do
+    not depend on are omitted, even if the authors' code has them, because DDP would wait for their
+    gradients.
     """
 
     pooling: ClassVar[Literal["max", "mean", "lse"]] = "max"
-    """MIL pooling of the published model, from segment scores to video scores."""
+    """MIL pooling of the published model, see `mil.mil_pool`."""
 
     task: ClassVar[Literal["localization", "parsing"]] = "localization"
-    """One event or background in a segment; or which events are heard, which are seen. A
-    `ParsingModel` is for parsing, and no other model is."""
+    """Localization: one event or background per segment. Parsing: any number of audio and visual
+    events per segment; exactly the subclasses of `ParsingModel`."""
 
     @abstractmethod
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """Codes of shape (B, T, D'), each a function of its own segment alone."""
+        """Encode each segment independently of the others, shape (B, T, D')."""
 
     @abstractmethod
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores, before any softmax (eq. 5): (B, T, K), or more axes for parsing."""
+        """Compute segment logits x_t (eq. 5), shape (B, T, K), with more axes for parsing."""
 
     def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """Raw segment scores of shape (B, T, K)."""
+        """Compute segment logits, shape (B, T, K)."""
         return self.score(self.encode(audio_BTD, visual_BTRD))
 
     def localize(self, codes_BTD: Tensor) -> Tensor:
-        """Segment scores (B, T, K) whose largest column is the predicted class (localization)."""
+        """Compute logits (B, T, K) whose argmax is the predicted class (localization only)."""
         return self.score(codes_BTD)
 
 
 class VideoProb(NamedTuple):
-    """Probabilities of the events in a video or window, each of shape (..., C)."""
+    """Probabilities of the events in a video or window, each of shape (..., C).
+
+    Args:
+        either: In either modality (pooled over both).
+        heard: In the audio modality.
+        seen: In the visual modality.
+    """
 
     either: Tensor
     heard: Tensor
@@ -81,47 +89,46 @@ class VideoProb(NamedTuple):
 
 
 class ParsingModel(BaseModel):
-    """A model that scores what is heard and what is seen, several events at once.
+    """A model of parsing: any number of audio and visual events per segment, without background.
 
-    There is no background class. The raw scores of `score` may have any axes behind T; the two
-    methods below are all that reads them. Codes hold what is heard in their first half, a function
-    of the audio features alone, and what is seen in the second, so that a video can be given the
-    sound of another one (arm MA).
+    The output of `score` may have any axes after T; only the two methods below read them. Codes
+    consist of an audio code, a function of the audio features only, followed by a visual code of
+    equal size, so that one modality can be exchanged with that of another video (arm MA).
     """
 
     task = "parsing"
 
     @abstractmethod
     def segment_prob(self, scores: Tensor) -> Tensor:
-        """Probability of each event in each segment and modality, shape (B, T, M, C)."""
+        """Compute the probability of each event by segment and modality, shape (B, T, M, C)."""
 
     @abstractmethod
     def video_prob(self, scores: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
-        """MIL pooling over the segments.
+        """Pool the probabilities over the segments (MIL).
 
         Args:
-            scores: From `score`; there may be more axes before T.
-            valid_BT: True for the segments of a window; by default all. Broadcasts.
+            scores: Output of `score`; further leading axes are allowed.
+            valid_BT: True for the segments of a window; all by default. Broadcasts.
         """
 
 
 class PublishedModel(BaseModel):
-    """A model that follows its authors' code, so that their weights fit it."""
+    """A model that follows its authors' code and can load their weights."""
 
     reference_names: ClassVar[Mapping[str, str]]
-    """Where our parameters come from: {our module or parameter: the authors' name of it}."""
+    """Maps the names of our modules or parameters to those of the authors."""
 
     reference_unused: ClassVar[tuple[str, ...]] = ()
-    """Modules and parameters of the authors that their scores do not depend on."""
+    """Modules and parameters of the authors' code that its logits do not depend on."""
 
     @classmethod
     @abstractmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Constructor arguments that give a model the shapes of the authors' parameters."""
+        """Derive the constructor arguments from the shapes of the authors' parameters."""
 
 
 UNVERIFIED = "reimplemented from descriptions, unverified"
-"""The mark of a model without authors' code to hold it against, wherever its figures are shown."""
+"""Marks the results of models that cannot be compared with their authors' code."""
 
 ModelClass = TypeVar("ModelClass", bound=type[BaseModel])
 
@@ -129,7 +136,7 @@ _MODELS: Registry[type[BaseModel]] = Registry("base model", "model.name", "distr
 
 
 def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
-    """Class decorator that makes a base model known under `name`."""
+    """Class decorator that registers a base model under `name`."""
 
     def register(model: ModelClass) -> ModelClass:
         if (model.task == "parsing") != issubclass(model, ParsingModel):
@@ -141,17 +148,21 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
 
 
 def model_names() -> list[str]:
-    """Names of all base models, in alphabetical order."""
+    """Return the names of all base models, in alphabetical order."""
     return _MODELS.names()
 
 
 def model_class(name: str) -> type[BaseModel]:
-    """The base model of that name, or an error that lists the ones there are."""
+    """Return the base model class of that name.
+
+    Raises:
+        ConfigError: There is none; the message lists the registered names.
+    """
     return _MODELS[name]
 
 
 def is_verified(name: str) -> bool:
-    """Whether the base model of that name is held to its authors' code; else it is `UNVERIFIED`."""
+    """Whether a base model is verified against its authors' code; otherwise it is `UNVERIFIED`."""
     return issubclass(model_class(name), PublishedModel)
 
 
@@ -165,14 +176,20 @@ def create_model(
     hidden_size: int = 128,
     **options: Any,
 ) -> BaseModel:
-    """A base model with fresh weights, drawn from torch's global generator.
+    """Create a base model with random weights, drawn from torch's global generator.
 
     Args:
-        num_classes: C, the event classes; `score` has one column more, for background
-            (not for parsing).
-        regions: R, the regions of the visual features of a segment (7 x 7 makes 49).
-        hidden_size: The width that all other widths follow; 128 gives the published model.
-        options: What only this model knows; see its constructor.
+        name: Registered name.
+        num_classes: C, the event classes; for localization, `score` returns one more column, for
+            background.
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: R, the regions of the visual features of a segment (49 for 7 x 7).
+        hidden_size: All other widths are proportional to it; 128 gives the published model.
+        options: Further arguments of the model's constructor.
+
+    Raises:
+        ConfigError: There is no such model.
     """
     return model_class(name)(
         num_classes=num_classes,

@@ -1,27 +1,30 @@
-"""CMAN: cross-modal attention network of Xuan et al. 2020 (AAAI), which asks where, when, which.
+"""CMAN: cross-modal attention network of Xuan et al. 2020 (AAAI): where, when and which to attend.
 
-Reimplemented from the text: no code of the authors is public. The text was the paper's abstract
-and the reading notes of Jiashuo Yu (Daily Paper 61, justinyuu.github.io), which retell the method
-module by module; the paper itself was not at hand. The notes show the sentinel's equations as
-pictures only; they say that it is the visual sentinel, whose equations (5, 6, 8 and 9 of Lu et
-al. 2017, "Knowing When to Look") stand in for them.
+Reimplemented from a description, because the authors published no code. The paper's abstract and
+the reading notes of Jiashuo Yu (Daily Paper 61, justinyuu.github.io), which describe the method
+module by module, were available; the paper itself was not. The notes show the equations of the
+sentinel only as images and identify it as the visual sentinel, so it follows equations 5, 6, 8 and
+9 of Lu et al. 2017 ("Knowing When to Look").
 
-What follows that text:
-    where: both modalities are projected to one size without nonlinearity, and regions are weighed
-        by the normalized inner product of what is heard and what is seen;
-    when: self-attention over the segments of each modality;
-    which: an LSTM that also yields a sentinel, what it remembers of its own modality; attention of
-        its state over the segments of the other modality and the sentinel; beta, the share of the
-        sentinel, trades one modality for the other; the result is added to the state.
+From the description:
+    * Where: both modalities are projected linearly to one size, and regions are weighted by the
+      normalized inner product of the audio feature and the visual features.
+    * When: self-attention over the segments of each modality.
+    * Which: an LSTM with a sentinel, which holds what the LSTM remembers of its own modality. The
+      state attends to the segments of the other modality and to the sentinel; beta, the weight of
+      the sentinel, balances the modalities. The result is added to the state.
 
-What the text leaves open, and our choice: whether the weights of the regions are a softmax of the
-cosines (yes, without temperature); the form of the self-attention (one head, scaled dot product,
-neither residual nor feed-forward step); that what is attended to is the other modality before its
-LSTM; that the sum of state and result enters the classifier, a single layer, as it is; all widths
-(`hidden_size`); the maximum over the segments under weak supervision (as in AVE).
+Our choices, which the description leaves open:
+    * Weights of the regions: a softmax of the cosines, without temperature.
+    * Self-attention: one head, scaled dot product, without residual connection or feed-forward
+      layer.
+    * The attended segments of the other modality are those before its LSTM.
+    * Classifier: a single layer on the sum of state and result.
+    * Widths: `hidden_size`. Pooling under weak supervision: the maximum, as in AVE.
 
-Shape suffixes: B = videos, T = segments, S = segments of the other modality, R = regions,
-D = feature size, K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    S = segments of the other modality    R = regions
+    D = feature size    K = event classes + background
 """
 
 import torch
@@ -33,13 +36,16 @@ from distributed_avel.models.base import BaseModel, register_model
 
 @register_model("cman")
 class Cman(BaseModel):
-    """Attention to regions, to segments, and to one modality or the other.
+    """Attention over regions ("where"), over segments ("when") and over modalities ("which").
 
-    What stays in `score`: the attention between segments, and the LSTMs.
+    `score` contains the attention between segments and the LSTMs.
 
     Args:
-        regions: Not needed, any number will do.
-        hidden_size: Width of everything between the features and the scores.
+        num_classes: C.
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: Unused; any number of regions is accepted.
+        hidden_size: Width of all layers between the features and the logits.
     """
 
     def __init__(
@@ -64,26 +70,26 @@ class Cman(BaseModel):
         self.head = nn.Linear(2 * hidden_size, num_classes + 1)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature, and the regions weighed by their likeness to it, side by side."""
-        heard_BTD1 = normalize(self.audio_where(audio_BTD), dim=-1).unsqueeze(-1)
-        seen_BTRD = normalize(self.visual_where(visual_BTRD), dim=-1)
-        weights_BTR1 = (seen_BTRD @ heard_BTD1).softmax(dim=-2)
+        """Concatenate the audio feature and the regions weighted by similarity to it."""
+        query_BTD1 = normalize(self.audio_where(audio_BTD), dim=-1).unsqueeze(-1)
+        key_BTRD = normalize(self.visual_where(visual_BTRD), dim=-1)
+        weights_BTR1 = (key_BTRD @ query_BTD1).softmax(dim=-2)
         attended_BTD = (weights_BTR1.transpose(-1, -2) @ visual_BTRD).squeeze(-2)
         return torch.cat([audio_BTD, attended_BTD], dim=-1)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores, shape (B, T, K)."""
+        """Compute segment logits, shape (B, T, K)."""
         audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, seen_BTD = self.audio_when(audio_BTD), self.visual_when(visual_BTD)
+        audio_BTD, visual_BTD = self.audio_when(audio_BTD), self.visual_when(visual_BTD)
         both = [
-            self.audio_which(*self.audio_lstm(heard_BTD), seen_BTD),
-            self.visual_which(*self.visual_lstm(seen_BTD), heard_BTD),
+            self.audio_which(*self.audio_lstm(audio_BTD), visual_BTD),
+            self.visual_which(*self.visual_lstm(visual_BTD), audio_BTD),
         ]
         return self.head(torch.cat(both, dim=-1))
 
 
 class SegmentAttention(nn.Module):
-    """Each segment becomes a mean over all segments of its video, weighed by likeness."""
+    """Self-attention over the segments of a video (one head, scaled dot product)."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
@@ -92,14 +98,14 @@ class SegmentAttention(nn.Module):
         self.value = nn.Linear(width_in, width, bias=False)
 
     def forward(self, segments_BTD: Tensor) -> Tensor:
-        """The segments in the light of their video, shape (B, T, D)."""
+        """Attend from each segment to all segments, shape (B, T, D)."""
         query_BTD, key_BTD = self.query(segments_BTD), self.key(segments_BTD)
-        likeness_BTT = query_BTD @ key_BTD.transpose(-1, -2) / query_BTD.shape[-1] ** 0.5
-        return likeness_BTT.softmax(dim=-1) @ self.value(segments_BTD)
+        similarity_BTT = query_BTD @ key_BTD.transpose(-1, -2) / query_BTD.shape[-1] ** 0.5
+        return similarity_BTT.softmax(dim=-1) @ self.value(segments_BTD)
 
 
 class SentinelLstm(nn.Module):
-    """An LSTM that also says what its memory holds, gated by what comes in."""
+    """An LSTM that also returns a sentinel, its gated memory (Lu et al. 2017, eqs. 5 and 6)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -108,7 +114,7 @@ class SentinelLstm(nn.Module):
         self.gate_state = nn.Linear(width, width, bias=False)
 
     def forward(self, segments_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Its states and its sentinels, both of shape (B, T, D)."""
+        """Return the hidden states and the sentinels, both (B, T, D)."""
         state_BD = segments_BTD.new_zeros(segments_BTD.shape[0], self.cell.hidden_size)
         memory_BD = state_BD
         states, memories = [state_BD], []
@@ -122,7 +128,7 @@ class SentinelLstm(nn.Module):
 
 
 class AdaptiveCoAttention(nn.Module):
-    """A modality takes up as much of the other as it cannot say itself."""
+    """Adds to each state a mix of its sentinel and the other modality (Lu et al., eqs. 8 and 9)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -132,11 +138,12 @@ class AdaptiveCoAttention(nn.Module):
         self.weigh = nn.Linear(width, 1, bias=False)
 
     def forward(self, states_BTD: Tensor, sentinels_BTD: Tensor, other_BSD: Tensor) -> Tensor:
-        """The states, with what each of them asks for added, shape (B, T, D)."""
-        asked_BTD = self.state(states_BTD)
-        joint_BTSD = (self.other(other_BSD).unsqueeze(1) + asked_BTD.unsqueeze(2)).tanh()
+        """Attend from each state to the other modality and to the sentinel, shape (B, T, D)."""
+        query_BTD = self.state(states_BTD)
+        joint_BTSD = (self.other(other_BSD).unsqueeze(1) + query_BTD.unsqueeze(2)).tanh()
         across_BTS = self.weigh(joint_BTSD).squeeze(-1)
-        within_BT1 = self.weigh((self.sentinel(sentinels_BTD) + asked_BTD).tanh())
-        share_BT1 = torch.cat([across_BTS, within_BT1], dim=-1).softmax(dim=-1)[..., -1:]
-        found_BTD = across_BTS.softmax(dim=-1) @ other_BSD
-        return states_BTD + share_BT1 * sentinels_BTD + (1 - share_BT1) * found_BTD
+        within_BT1 = self.weigh((self.sentinel(sentinels_BTD) + query_BTD).tanh())
+        # beta is the weight of the sentinel in a softmax over it and the other modality.
+        beta_BT1 = torch.cat([across_BTS, within_BT1], dim=-1).softmax(dim=-1)[..., -1:]
+        attended_BTD = across_BTS.softmax(dim=-1) @ other_BSD
+        return states_BTD + beta_BT1 * sentinels_BTD + (1 - beta_BT1) * attended_BTD

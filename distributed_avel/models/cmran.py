@@ -1,7 +1,8 @@
 """CMRAN: cross-modal relation-aware network of Xu et al. 2020 (`weak_main_model`).
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    S = segments of both modalities (2 T)    R = regions
+    D = feature size    K = event classes + background
 """
 
 from collections.abc import Mapping
@@ -18,17 +19,23 @@ from distributed_avel.models.transformer import AttentionLayer, layer_names
 
 @register_model("cmran")
 class Cmran(GatedModel, PublishedModel):
-    """Audio-guided attention over channels and regions, then attention within and across.
+    """Audio-guided attention over channels and regions, then within and across modalities.
 
-    What stays in `score`: all attention between segments, and the class scores, which are
-    those of the video. In train mode `encode` drops out inputs of its attention: the synthetic
-    videos of a video then share one draw, where a naive loop would draw for each.
+    `score` contains all attention between segments and the class logits, which belong to the
+    video. In train mode, `encode` applies dropout once, and all synthetic videos of a video share
+    it; a naive loop would apply it to each separately.
 
     Args:
-        regions: Not needed, any number will do.
-        hidden_size: Half the width of the attention between segments; an even number.
-        attention_size: Width of the audio-guided attention; by default `visual_dim`.
-        feedforward_size: Width inside the layers; by default 16 `hidden_size`.
+        num_classes: C.
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: Unused; any number of regions is accepted.
+        hidden_size: Half the width of the attention between segments; must be even.
+        attention_size: Width of the audio-guided attention; `visual_dim` by default.
+        feedforward_size: Width of the feed-forward layers; 16 `hidden_size` by default.
+
+    Raises:
+        ConfigError: `hidden_size` is odd.
     """
 
     reference_names: ClassVar[Mapping[str, str]] = {
@@ -103,26 +110,27 @@ class Cmran(GatedModel, PublishedModel):
         self.fusion_norm = nn.LayerNorm(width)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side."""
+        """Concatenate the audio feature and the attended visual feature."""
         visual_BTRD = self.dropout(self.visual_in(visual_BTRD).relu())
         return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
 
     def relate(self, codes_BTD: Tensor) -> Tensor:
-        """Each modality queries the other, both agree, shape (B, T, D)."""
+        """Relate each modality to the other and fuse them, shape (B, T, D)."""
         audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, seen_BTD = self.audio_query(audio_BTD), self.visual_query(visual_BTD)
-        seen_memory_BSD = torch.cat([self.visual_memory(visual_BTD), heard_BTD], dim=1)
-        heard_memory_BSD = torch.cat([self.audio_memory(audio_BTD), seen_BTD], dim=1)
-        heard_BTD = self.audio_relation(heard_BTD, seen_memory_BSD)
-        seen_BTD = self.visual_relation(seen_BTD, heard_memory_BSD)
-        both_BTD = seen_BTD * heard_BTD
-        memory_BSD = torch.cat([heard_BTD, seen_BTD], dim=1)
-        agreed_BTD, _ = self.fusion(both_BTD, memory_BSD, memory_BSD, need_weights=False)
-        return self.fusion_norm(both_BTD + self.fusion_dropout(agreed_BTD))
+        audio_query_BTD = self.audio_query(audio_BTD)
+        visual_query_BTD = self.visual_query(visual_BTD)
+        visual_memory_BSD = torch.cat([self.visual_memory(visual_BTD), audio_query_BTD], dim=1)
+        audio_memory_BSD = torch.cat([self.audio_memory(audio_BTD), visual_query_BTD], dim=1)
+        audio_BTD = self.audio_relation(audio_query_BTD, visual_memory_BSD)
+        visual_BTD = self.visual_relation(visual_query_BTD, audio_memory_BSD)
+        both_BTD = visual_BTD * audio_BTD
+        memory_BSD = torch.cat([audio_BTD, visual_BTD], dim=1)
+        fused_BTD, _ = self.fusion(both_BTD, memory_BSD, memory_BSD, need_weights=False)
+        return self.fusion_norm(both_BTD + self.fusion_dropout(fused_BTD))
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Sizes from the authors' layers; none depends on the number of regions."""
+        """Derive the sizes from the authors' layers, which do not depend on the regions."""
         attention_size, audio_dim = shapes["spatial_channel_att.affine_audio_1.weight"]
         num_scores, width = shapes["localize_module.event_classifier.weight"]
         return {
@@ -137,7 +145,7 @@ class Cmran(GatedModel, PublishedModel):
 
 
 class SpatialChannelAttention(nn.Module):
-    """What is heard in a segment weighs the channels, then the regions, of what is seen."""
+    """Audio-guided attention over the channels, then the regions, of the visual features."""
 
     def __init__(self, *, audio_dim: int, visual_dim: int, hidden_size: int) -> None:
         super().__init__()
@@ -151,13 +159,14 @@ class SpatialChannelAttention(nn.Module):
         self.regions = nn.Linear(half, 1)
 
     def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """Mean over the regions, weighted by attention, shape (B, T, D)."""
-        heard_BTD = self.audio_to_channels(audio_BTD).relu()
-        seen_BTD = self.visual_to_channels(visual_BTRD).relu().mean(dim=-2)
-        channels_BTD = self.channels(self.bottleneck(heard_BTD * seen_BTD).relu()).sigmoid()
+        """Compute the attention-weighted mean over the regions, shape (B, T, D)."""
+        audio_query_BTD = self.audio_to_channels(audio_BTD).relu()
+        visual_mean_BTD = self.visual_to_channels(visual_BTRD).relu().mean(dim=-2)
+        joint_BTD = audio_query_BTD * visual_mean_BTD
+        channels_BTD = self.channels(self.bottleneck(joint_BTD).relu()).sigmoid()
         visual_BTRD = visual_BTRD * (channels_BTD.unsqueeze(-2) + 1)
 
-        heard_BT1D = self.audio_to_regions(audio_BTD).relu().unsqueeze(-2)
-        seen_BTRD = self.visual_to_regions(visual_BTRD).relu()
-        weights_BTR1 = torch.tanh(self.regions(heard_BT1D * seen_BTRD)).softmax(dim=-2)
+        audio_query_BT1D = self.audio_to_regions(audio_BTD).relu().unsqueeze(-2)
+        visual_key_BTRD = self.visual_to_regions(visual_BTRD).relu()
+        weights_BTR1 = torch.tanh(self.regions(audio_query_BT1D * visual_key_BTRD)).softmax(dim=-2)
         return (weights_BTR1.transpose(-1, -2) @ visual_BTRD).squeeze(-2)

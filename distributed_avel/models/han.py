@@ -1,13 +1,15 @@
 """HAN: hybrid attention network for video parsing, of Tian et al. 2020 (AVVP, `MMIL_Net`).
 
-Parsing asks which events are heard and which are seen in each segment: there are two
-modalities, several events may be present at once, and there is no background class. So the
-scores go through sigmoids, not a softmax, and pooling is a weighted mean of probabilities,
-whose weights the model finds itself. They depend on the segments that are pooled, so the
-scores carry their logits along, and a window of a video is pooled like the whole.
+Parsing predicts the audible and the visible events of each segment. A segment may have several
+events, and there is no background class. The model therefore applies sigmoids instead of a
+softmax, and pools with an attention-weighted mean of probabilities. The attention weights depend
+on the segments that are pooled, so `score` returns the attention logits, too, and a window of a
+video can be pooled like a whole video.
 
-Shape suffixes: B = videos, T = segments, R = frames of a segment, D = feature size,
-M = modalities (heard, seen), C = event classes, P = parts of a score.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = frames of a segment    D = feature size
+    M = modalities (audio, visual)    C = event classes
+    P = outputs of a segment: event logit, segment-attention logit, modality-attention logit
 """
 
 from collections.abc import Mapping
@@ -28,22 +30,23 @@ from distributed_avel.models.transformer import AttentionLayer, layer_names
 
 @register_model("han")
 class Han(PublishedModel, ParsingModel):
-    """Each modality attends to itself and to the other; then attentive MIL pooling.
+    """Attention within and across modalities, then attentive MIL pooling.
 
-    Visual features are those of LLP: a row of a segment holds the features of one frame
-    (ResNet-152) and, behind them, those of the segment's motion (R(2+1)D), the same in each
-    row. Rows are averaged, so 8 frames a segment, (B, T, 8, 2560), and their mean,
-    (B, T, 1, 2560), score alike.
+    Visual features are those of LLP: each row of a segment concatenates the features of one frame
+    (ResNet-152) and the motion features of the segment (R(2+1)D), which are the same in each row.
+    Rows are averaged, so 8 frames per segment, (B, T, 8, 2560), and their mean, (B, T, 1, 2560),
+    give equal results.
 
-    What stays in `score`: the attention between segments, and that of the pooling.
+    `score` contains the attention between segments and the attention logits of the pooling.
 
     Args:
         num_classes: C; there is no column for background.
-        visual_dim: Width of the frame features and the motion features together.
-        regions: Not needed, any number of frames will do.
+        visual_dim: Width of the frame features plus that of the motion features.
+        audio_dim: Width of the audio features.
+        regions: Unused; any number of frames is accepted.
         hidden_size: A quarter of the width of the network.
-        motion_dim: Width of the motion features; by default a fifth of `visual_dim`, as 512
-            are of the published 2560.
+        motion_dim: Width of the motion features; by default a fifth of `visual_dim`, like 512 of
+            the published 2560.
     """
 
     reference_names: ClassVar[Mapping[str, str]] = {
@@ -88,42 +91,46 @@ class Han(PublishedModel, ParsingModel):
         self.modality_attention = nn.Linear(width, num_classes)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """Both modalities, brought to one width, side by side."""
+        """Project both modalities to the same width and concatenate them."""
         frame_BTD, motion_BTD = visual_BTRD.mean(dim=-2).split(self.visual_sizes, dim=-1)
-        seen_BTD = torch.cat([self.frame_in(frame_BTD), self.motion_in(motion_BTD)], dim=-1)
-        return torch.cat([self.audio_in(audio_BTD), self.visual_in(seen_BTD)], dim=-1)
+        visual_BTD = torch.cat([self.frame_in(frame_BTD), self.motion_in(motion_BTD)], dim=-1)
+        return torch.cat([self.audio_in(audio_BTD), self.visual_in(visual_BTD)], dim=-1)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw scores of shape (B, T, M, P, C): event, segment attention, modality attention."""
-        heard_BTD, seen_BTD = codes_BTD.chunk(2, dim=-1)
+        """Compute the logits of events, segment attention and modality attention.
+
+        Returns:
+            Shape (B, T, M, P, C).
+        """
+        audio_BTD, visual_BTD = codes_BTD.chunk(2, dim=-1)
         related_BTMD = torch.stack(
             [
-                self.hybrid(heard_BTD, seen_BTD, heard_BTD),
-                self.hybrid(seen_BTD, heard_BTD, seen_BTD),
+                self.hybrid(audio_BTD, visual_BTD, audio_BTD),
+                self.hybrid(visual_BTD, audio_BTD, visual_BTD),
             ],
             dim=-2,
         )
-        parts = (self.event, self.segment_attention, self.modality_attention)
-        return torch.stack([part(related_BTMD) for part in parts], dim=-2)
+        layers = (self.event, self.segment_attention, self.modality_attention)
+        return torch.stack([layer(related_BTMD) for layer in layers], dim=-2)
 
     def segment_prob(self, scores: Tensor) -> Tensor:
-        """The sigmoid of the event scores, shape (B, T, M, C)."""
+        """Compute the sigmoid of the event logits, shape (B, T, M, C)."""
         return scores[..., 0, :].sigmoid()
 
     def video_prob(self, scores: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
-        """Attentive MIL pooling over the segments."""
+        """Pool the probabilities over the segments with attention (attentive MMIL pooling)."""
         event, segment, modality = scores.unbind(dim=-2)
         if valid_BT is not None:
             outside_BT11 = ~valid_BT.unsqueeze(-1).unsqueeze(-1)
             segment = segment.masked_fill(outside_BT11, -torch.inf)
         by_segment_BTMC = event.sigmoid() * segment.softmax(dim=-3)
-        heard_BC, seen_BC = by_segment_BTMC.sum(dim=-3).unbind(dim=-2)
+        audio_BC, visual_BC = by_segment_BTMC.sum(dim=-3).unbind(dim=-2)
         either_BC = (by_segment_BTMC * modality.softmax(dim=-2)).sum(dim=(-3, -2))
-        return VideoProb(either=either_BC, heard=heard_BC, seen=seen_BC)
+        return VideoProb(either=either_BC, heard=audio_BC, seen=visual_BC)
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Sizes from the authors' layers; none depends on the number of frames."""
+        """Derive the sizes from the authors' layers, which do not depend on the frames."""
         width, audio_dim = shapes["fc_a.weight"]
         motion_dim = shapes["fc_st.weight"][1]
         return {

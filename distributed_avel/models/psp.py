@@ -1,7 +1,8 @@
-"""PSP: positive sample propagation, weakly supervised, of Zhou et al. 2021 (`psp_net`).
+"""PSP: weakly supervised positive sample propagation of Zhou et al. 2021 (`psp_net`).
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size,
-K = event classes + background.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
+    K = event classes + background
 """
 
 from collections.abc import Mapping
@@ -16,18 +17,22 @@ from distributed_avel.models.base import PublishedModel, Shape, register_model
 
 @register_model("psp")
 class Psp(PublishedModel):
-    """Attention and Bi-LSTMs as in AVE; then segments that agree across modalities share.
+    """Attention and Bi-LSTMs as in AVE, then propagation between similar segments of modalities.
 
-    What stays in `score`: the LSTMs, the propagation between segments, and the weight of a
-    segment, which is read off its scores. A similarity that rounding carries over `threshold`
-    changes the scores by more than rounding; the published model has that step too.
+    `score` contains the LSTMs, the propagation between segments, and the weight of a segment,
+    which is computed from its logits. The threshold makes the logits discontinuous, as in the
+    published model: rounding can move a similarity across it.
 
     Args:
+        num_classes: C.
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; by default `visual_dim`.
-        head_size: Width of the layer before the scores.
-        threshold: Relative similarities up to this part of their mean, 1/T, are set to 0; the
-            published .095 is that of 10 segments.
+        attention_size: Width of the attention's first layers; `visual_dim` by default.
+        head_size: Width of the layer before the logits.
+        threshold: Normalized similarities up to `threshold / T` are set to 0. The default
+            corresponds to the published 0.095 for 10 segments.
     """
 
     pooling = "mean"
@@ -78,21 +83,21 @@ class Psp(PublishedModel):
         self.weigh = nn.Linear(num_classes + 1, 1, bias=False)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, as wide, side by side."""
-        seen_BTD = self.narrow(self.attention(audio_BTD, visual_BTRD))
-        return torch.cat([audio_BTD, seen_BTD], dim=-1)
+        """Concatenate the audio feature and the attended visual feature, of equal width."""
+        visual_BTD = self.narrow(self.attention(audio_BTD, visual_BTRD))
+        return torch.cat([audio_BTD, visual_BTD], dim=-1)
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Raw segment scores, each weighted by its own confidence, shape (B, T, K)."""
+        """Compute segment logits, each weighted by its own confidence, shape (B, T, K)."""
         audio_BTD, visual_BTD = codes_BTD.chunk(2, dim=-1)
-        heard_BTD, _ = self.audio_lstm(audio_BTD)
-        seen_BTD, _ = self.visual_lstm(visual_BTD)
-        scores_BTK = self.head(self.propagation(heard_BTD, seen_BTD))
-        return scores_BTK * self.weigh(scores_BTK).relu().sigmoid()
+        audio_BTD, _ = self.audio_lstm(audio_BTD)
+        visual_BTD, _ = self.visual_lstm(visual_BTD)
+        logits_BTK = self.head(self.propagation(audio_BTD, visual_BTD))
+        return logits_BTK * self.weigh(logits_BTK).relu().sigmoid()
 
     @classmethod
     def reference_sizes(cls, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-        """Sizes from the authors' layers."""
+        """Derive the sizes from the authors' layers."""
         attention_size, audio_dim = shapes["attention.affine_audio.weight"]
         num_scores, head_size = shapes["L2.weight"]
         return {
@@ -107,7 +112,7 @@ class Psp(PublishedModel):
 
 
 class Propagation(nn.Module):
-    """Each segment takes up the segments of the other modality that it is similar to."""
+    """Adds to each segment the similar segments of the other modality (positive samples)."""
 
     def __init__(self, width: int, threshold: float) -> None:
         super().__init__()
@@ -121,19 +126,19 @@ class Propagation(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
-    def forward(self, heard_BTD: Tensor, seen_BTD: Tensor) -> Tensor:
-        """The mean of both modalities after they propagated, shape (B, T, D)."""
-        seen_key_BTD = self._map(self.visual_key, seen_BTD)
-        heard_key_BTD = self._map(self.audio_key, heard_BTD)
-        similarity_BTT = seen_key_BTD @ heard_key_BTD.transpose(-1, -2)
-        seen_to_heard_BTT = (similarity_BTT / seen_BTD.shape[-1] ** 0.5).relu()
-        heard_to_seen_BTT = seen_to_heard_BTT.transpose(-1, -2)
+    def forward(self, audio_BTD: Tensor, visual_BTD: Tensor) -> Tensor:
+        """Propagate between the modalities and return their mean, shape (B, T, D)."""
+        visual_key_BTD = self._map(self.visual_key, visual_BTD)
+        audio_key_BTD = self._map(self.audio_key, audio_BTD)
+        similarity_BTT = visual_key_BTD @ audio_key_BTD.transpose(-1, -2)
+        visual_to_audio_BTT = (similarity_BTT / visual_BTD.shape[-1] ** 0.5).relu()
+        audio_to_visual_BTT = visual_to_audio_BTT.transpose(-1, -2)
 
-        heard_value_BTD = self._map(self.audio_value, heard_BTD)
-        seen_value_BTD = self._map(self.visual_value, seen_BTD)
-        seen_BTD = seen_BTD + self._positive(seen_to_heard_BTT) @ heard_value_BTD
-        heard_BTD = heard_BTD + self._positive(heard_to_seen_BTT) @ seen_value_BTD
-        return (self.norm(seen_BTD) + self.norm(heard_BTD)) / 2
+        audio_value_BTD = self._map(self.audio_value, audio_BTD)
+        visual_value_BTD = self._map(self.visual_value, visual_BTD)
+        visual_BTD = visual_BTD + self._positive(visual_to_audio_BTT) @ audio_value_BTD
+        audio_BTD = audio_BTD + self._positive(audio_to_visual_BTT) @ visual_value_BTD
+        return (self.norm(visual_BTD) + self.norm(audio_BTD)) / 2
 
     def _map(self, layer: nn.Linear, x_BTD: Tensor) -> Tensor:
         return self.dropout(layer(x_BTD).relu())

@@ -1,6 +1,7 @@
-"""What AVE has below its classifier, and AVFB and AVIN too: attention, and two Bi-LSTMs.
+"""Audio-guided attention and two Bi-LSTMs, shared by AVE, AVFB and AVIN.
 
-Shape suffixes: B = videos, T = segments, R = regions, D = feature size.
+Shape suffixes used in this file:
+    B = videos    T = segments    R = regions    D = feature size
 """
 
 import torch
@@ -11,11 +12,14 @@ from distributed_avel.models.base import BaseModel
 
 
 class RecurrentModel(BaseModel):
-    """Audio-guided attention to the regions, then a Bi-LSTM for each modality.
+    """Audio-guided attention over the regions, then a Bi-LSTM for each modality.
 
     Args:
+        visual_dim: Width of the visual features.
+        audio_dim: Width of the audio features.
+        regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; by default `visual_dim`.
+        attention_size: Width of the attention's first layers; `visual_dim` by default.
     """
 
     def __init__(
@@ -39,12 +43,12 @@ class RecurrentModel(BaseModel):
         self.visual_lstm = nn.LSTM(visual_dim, hidden_size, batch_first=True, bidirectional=True)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
-        """The audio feature and the attended visual feature, side by side (eq. 1)."""
+        """Concatenate the audio feature and the attended visual feature (eq. 1)."""
         return torch.cat([audio_BTD, self.attention(audio_BTD, visual_BTRD)], dim=-1)
 
     def states(self, codes_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """States of both LSTMs (eqs. 2 and 3), heard and seen, each of shape (B, T, D)."""
+        """Return the states of the audio and the visual LSTM (eqs. 2 and 3), both (B, T, D)."""
         audio_BTD, visual_BTD = codes_BTD.split(self.code_sizes, dim=-1)
-        heard_BTD, _ = self.audio_lstm(audio_BTD)
-        seen_BTD, _ = self.visual_lstm(visual_BTD)
-        return heard_BTD, seen_BTD
+        audio_BTD, _ = self.audio_lstm(audio_BTD)
+        visual_BTD, _ = self.visual_lstm(visual_BTD)
+        return audio_BTD, visual_BTD

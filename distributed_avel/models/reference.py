@@ -1,7 +1,7 @@
-"""Weights that the authors of a model published, loaded into ours.
+"""Load weights that the authors of a model published.
 
-Our parameters have other names than theirs; each model says which is which. Sizes follow from
-the shapes, so that a network trained on other features, or with other widths, loads too.
+`PublishedModel.reference_names` maps our parameter names to theirs. Sizes are derived from the
+shapes of the parameters, so weights of networks with other features or widths load, too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,22 @@ from distributed_avel.models.base import BaseModel, PublishedModel, model_class
 
 
 def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
-    """The base model `name` in eval mode, with the authors' weights in float32.
+    """Create a base model with the authors' weights, in float32 and eval mode.
 
     Args:
-        state_dict: The authors' parameters by their names: torch tensors or numpy arrays.
-            The prefix `module.` of a DataParallel checkpoint is removed.
+        name: Name of the base model.
+        state_dict: Parameters by the authors' names, as torch tensors or numpy arrays. The prefix
+            `module.` of a DataParallel checkpoint is removed.
 
     Raises:
-        WeightsError: Parameters are missing, unexpected or have impossible shapes; or the model
-            follows text, so that there are no weights of its authors that could fit it.
+        WeightsError: Parameters are missing, unexpected or have inconsistent shapes; or the model
+            is reimplemented from a description, so that no published weights fit it.
     """
     cls = model_class(name)
     if not issubclass(cls, PublishedModel):
         raise WeightsError(
-            f"{name} was reimplemented from the text, as its authors published no code: no weights "
-            "of theirs fit it. Train it instead: avel run --model.name " + name
+            f"{name} is reimplemented from a description, because its authors published no code: "
+            f"no published weights fit it. Train it instead: avel run --model.name {name}"
         )
     weights = _without_module_prefix({key: _tensor(key, v) for key, v in state_dict.items()})
     smallest = _smallest(cls)
@@ -50,7 +51,7 @@ def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
     model = cls(**cls.reference_sizes(shapes))
     ours = model.state_dict()
     _refuse(
-        f"{name}: parameters whose shapes do not fit the others",
+        f"{name}: parameters whose shapes do not match the others",
         (
             f"{theirs}: shape {shapes[theirs]}, expected {tuple(ours[own].shape)}"
             for own, theirs in theirs_by_ours.items()
@@ -67,7 +68,7 @@ def _tensor(key: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise WeightsError(
             f"{key}: expected an array, got {type(value).__name__}; "
-            "pass the state_dict itself, not the checkpoint around it"
+            "pass the state_dict, not the checkpoint that contains it"
         )
     return value.detach().to("cpu", torch.float32)
 
@@ -79,7 +80,7 @@ def _without_module_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _smallest(cls: type[BaseModel]) -> dict[str, Tensor]:
-    """Our parameters at small sizes, without memory: names and axes do not depend on sizes."""
+    """Return our parameters at minimal size on the meta device, for their names and axes."""
     with torch.device("meta"):
         model = cls(num_classes=2, visual_dim=2, audio_dim=2, regions=2, hidden_size=2)
     return model.state_dict()
@@ -89,7 +90,7 @@ def _their_name(cls: type[PublishedModel], own: str) -> str:
     for ours, theirs in cls.reference_names.items():
         if own == ours or own.startswith(f"{ours}."):
             return theirs + own.removeprefix(ours)
-    raise KeyError(f"{cls.__name__}.reference_names does not say where {own} comes from")
+    raise KeyError(f"{cls.__name__}.reference_names has no entry for {own}")
 
 
 def _check_names(
@@ -108,7 +109,7 @@ def _is_unused(cls: type[PublishedModel], key: str) -> bool:
 
 
 def _refuse(what: str, problems: Iterable[str]) -> None:
-    """Raise if there are problems, with all of them."""
+    """Raise an error that lists all problems, if there are any."""
     lines = [f"  {problem}" for problem in problems]
     if lines:
         raise WeightsError("\n".join([what, *lines]))

@@ -1,4 +1,8 @@
-"""The attention layer that CMRAN and HAN are made of: post-norm, ReLU, dropout .1."""
+"""Transformer layer of CMRAN, HAN and AVT: post-norm, ReLU, dropout 0.1.
+
+Shape suffixes used in this file:
+    B = videos    T = segments    S = segments of a memory    D = feature size
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +10,16 @@ from torch import Tensor, nn
 
 
 class AttentionLayer(nn.Module):
-    """A query attends to one or more memories, all added to it; then a feed-forward step."""
+    """Attention from a query to one or more memories, then a feed-forward layer.
+
+    The outputs of all attentions are added to the query.
+
+    Args:
+        width: D.
+        heads: Number of attention heads.
+        feedforward_size: Width of the feed-forward layer.
+        memories: Number of memories.
+    """
 
     def __init__(self, width: int, *, heads: int, feedforward_size: int, memories: int = 1) -> None:
         super().__init__()
@@ -21,18 +34,18 @@ class AttentionLayer(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, query_BTD: Tensor, *memories_BSD: Tensor) -> Tensor:
-        """The query in the light of the memories, by default of itself, shape (B, T, D)."""
-        found_BTD = query_BTD
+        """Attend to the memories (by default to the query itself), shape (B, T, D)."""
+        state_BTD = query_BTD
         memories = memories_BSD or (query_BTD,)
         for attention, memory_BSD in zip(self.attentions, memories, strict=True):
             attended_BTD, _ = attention(query_BTD, memory_BSD, memory_BSD, need_weights=False)
-            found_BTD = found_BTD + self.dropout(attended_BTD)
-        found_BTD = self.norm1(found_BTD)
-        step_BTD = self.linear2(self.dropout(self.linear1(found_BTD).relu()))
-        return self.norm2(found_BTD + self.dropout(step_BTD))
+            state_BTD = state_BTD + self.dropout(attended_BTD)
+        state_BTD = self.norm1(state_BTD)
+        update_BTD = self.linear2(self.dropout(self.linear1(state_BTD).relu()))
+        return self.norm2(state_BTD + self.dropout(update_BTD))
 
 
 def layer_names(ours: str, theirs: str, attentions: Sequence[str]) -> dict[str, str]:
-    """The authors' names of a layer, whose attentions they call `attentions`."""
+    """Map the names of a layer to the authors', who call its attentions `attentions`."""
     names = {f"{ours}.attentions.{i}": f"{theirs}.{name}" for i, name in enumerate(attentions)}
     return {**names, ours: theirs}

@@ -109,5 +109,5 @@ def test_a_checkpoint_around_the_weights_is_refused():
 
 @pytest.mark.parametrize("name", FROM_TEXT)
 def test_a_model_that_follows_text_has_no_published_weights_to_load(name):
-    with pytest.raises(WeightsError, match=f"{name} was reimplemented from the text.* Train it"):
+    with pytest.raises(WeightsError, match=f"{name} is reimplemented.* Train it"):
         models.load_reference(name, small_model(name).state_dict())

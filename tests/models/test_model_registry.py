@@ -133,4 +133,4 @@ def test_a_model_that_follows_text_says_so_first(name):
     file = sys.modules[models.model_class(name).__module__]
     follows_text = not issubclass(models.model_class(name), PublishedModel)
 
-    assert ("Reimplemented from the text" in (file.__doc__ or "")) == follows_text
+    assert ("Reimplemented from a description" in (file.__doc__ or "")) == follows_text
