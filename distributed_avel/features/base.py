@@ -1,12 +1,15 @@
-"""The interface of feature extractors, and their registry.
+"""Interface and registry of feature extractors.
 
-To add one: write `features/<name>.py` with an `Extractor`, decorate it with
-`@register_extractor("<name>")`, and import it in `features/__init__.py`; or do so in a package of
-your own, see `distributed_avel.registry`.
+To add an extractor, write `features/<name>.py` with a subclass of `Extractor`, decorate it with
+`@register_extractor("<name>")`, and import it in `features/__init__.py`, or register it from your
+own package (see `distributed_avel.registry`).
 
-An extractor has two methods, so that decoding and embedding on a GPU overlap: `prepare` runs in a
-decoding process, which can be killed, and returns only what `embed` needs; `embed` runs in the
-feature actor, once for all videos of a batch.
+An extractor has two methods, so that decoding overlaps with embedding on a GPU. `prepare` decodes
+one file in a process that can be killed, and returns the input of `embed`. `embed` runs in the
+feature actor, once per batch of videos.
+
+Shape suffixes used in this file:
+    T = segments    R = regions    D = feature size
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +28,7 @@ from distributed_avel.timeline import Timeline
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureShapes:
-    """Shapes of one video's features: audio (T, D_a), visual (T, R, D_v)."""
+    """Shapes of the features of one video: audio (T, D_a), visual (T, R, D_v)."""
 
     audio: tuple[int, int]
     visual: tuple[int, int, int]
@@ -40,23 +43,30 @@ class Features:
 
 
 class Extractor(ABC):
-    """Turns one media file into aligned audio and visual features.
+    """Computes aligned audio and visual features of media files.
 
-    A new one is cheap: weights are looked for in `provenance` and `load`, so that decoding
-    processes, which call neither, stay small.
+    Creating an extractor is cheap. Only `provenance` and `load` access weights; decoding processes
+    call neither, so they need little memory.
+
+    Args:
+        timeline: Segments of a video.
+        config: Section `extract` of the configuration.
+
+    Raises:
+        ConfigError: `extract.weights` names a network that the extractor does not have.
     """
 
     default_frames_per_segment: ClassVar[int] = 16
-    """What `extract.frames_per_segment` is where the user does not set it."""
+    """Default of `extract.frames_per_segment`."""
 
     picture_size: ClassVar[tuple[int, int] | int]
-    """Size of the pictures that it takes, as `sample_frames` has it."""
+    """Size of the input frames: (height, width), or the length of the shorter side."""
 
     sample_rate_hz: ClassVar[int]
-    """Sample rate of the sound that it takes."""
+    """Sample rate of the input audio, in Hz."""
 
     unread: ClassVar[frozenset[str]] = frozenset()
-    """Settings of `extract` that it does not read; all others are part of the cache key."""
+    """Settings of `extract` that the extractor does not read; the others enter the cache key."""
 
     def __init__(self, timeline: Timeline, config: ExtractConfig) -> None:
         networks = self.networks(config)
@@ -77,42 +87,45 @@ class Extractor(ABC):
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """Name of each network, and the source of its weights where `extract.weights` has none."""
+        """Return the default source of the weights of each network, by the network's name."""
         return {}
 
     @property
     def weights_note(self) -> str | None:
-        """What a reader of the results must know about the weights, if anything."""
+        """Remark on the weights to show with the results, if any."""
         return None
 
     def provenance(self) -> dict[str, str]:
-        """What the features depend on beyond the settings that all extractors share.
+        """Return what the features depend on besides the settings, such as hashes of weights.
 
-        Hashes of weights, without loading them; files that are not here yet are fetched.
+        Weights are downloaded if necessary, but not loaded.
 
         Raises:
-            WeightsError: Weights are missing or are not the right ones.
+            WeightsError: Weights are missing or have the wrong hash.
         """
         return {}
 
     def load(self) -> None:  # noqa: B027 (without weights there is nothing to load)
-        """Load what `embed` needs. The feature actor does so before it reads any video.
+        """Load the networks. The feature actor calls it before it processes any video.
 
         Raises:
-            WeightsError: Weights are missing or are not the right ones.
+            WeightsError: Weights are missing or have the wrong hash.
         """
 
     @abstractmethod
     def prepare(self, media: bytes) -> Any:
-        """Decode a media file into what `embed` takes: small, picklable arrays.
+        """Decode a media file into the input of `embed`: small arrays that can be pickled.
+
+        Args:
+            media: Content of the file.
 
         Raises:
-            MediaError: The file cannot be used; the message says why.
+            MediaError: The file cannot be used; the message gives the reason.
         """
 
     @abstractmethod
     def embed(self, prepared: Sequence[Any]) -> list[Features]:
-        """Features of the prepared videos, each independent of the others."""
+        """Compute the features of several videos, each independently of the others."""
 
 
 ExtractorClass = TypeVar("ExtractorClass", bound=type[Extractor])
@@ -123,7 +136,7 @@ _EXTRACTORS: Registry[type[Extractor]] = Registry(
 
 
 def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
-    """Class decorator that makes an extractor known under `name`."""
+    """Class decorator that registers an extractor under `name`."""
 
     def register(extractor: ExtractorClass) -> ExtractorClass:
         _EXTRACTORS.register(name, extractor)
@@ -133,18 +146,25 @@ def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
 
 
 def extractor_names() -> list[str]:
-    """Names of all extractors, sorted."""
+    """Return the names of all extractors, in alphabetical order."""
     return _EXTRACTORS.names()
 
 
 def extractor_class(name: str) -> type[Extractor]:
-    """The extractor of that name, or an error that lists the ones there are."""
+    """Return the extractor class of that name.
+
+    Raises:
+        ConfigError: There is none; the message lists the registered names.
+    """
     return _EXTRACTORS[name]
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorRecipe:
-    """How a process builds its own extractor, whichever package that comes from."""
+    """A picklable factory with which each process creates its own extractor.
+
+    It holds the class, so that unpickling imports the package that defines the extractor.
+    """
 
     timeline: Timeline
     config: ExtractConfig
@@ -154,5 +174,5 @@ class ExtractorRecipe:
         object.__setattr__(self, "extractor", extractor_class(self.config.extractor))
 
     def __call__(self) -> Extractor:
-        """A new extractor."""
+        """Create an extractor."""
         return self.extractor(self.timeline, self.config)

@@ -1,9 +1,9 @@
-"""Preparing media files in processes that may be killed.
+"""A pool of processes that read and decode media files.
 
-A broken file can make a decoder hang or crash. So files are read and prepared in processes of
-their own: one that takes too long is killed, one that crashes is replaced, and only that file
-fails. They are plain interpreters that import no more than the extractor needs, and they end
-with the process that started them, however that ends.
+A broken file can make a decoder hang or crash. Files are therefore decoded in separate processes:
+a process that exceeds the time limit is killed, a crashed process is replaced, and only that file
+fails. The processes are plain interpreters that import only what the extractor needs. They end
+when the process that started them ends, even if that process is killed.
 """
 
 import ctypes
@@ -32,16 +32,16 @@ from distributed_avel.features.base import Extractor
 from distributed_avel.media.warm_up import warm_up
 
 NO_FILE = "no such file; put it there or take it out of the annotations"
-"""Reason of a failure."""
+"""Reason of a failure: the file does not exist."""
 
 MAX_FILE_BYTES = 2**30
-"""Files are read whole, one in each process at a time; a larger one is refused."""
+"""Largest file that is accepted. Each process reads one whole file at a time into memory."""
 
-_ATTEMPTS = 2  # a process may have been killed for no fault of the file
+_ATTEMPTS = 2  # the system may have killed a process for reasons unrelated to the file
 
 _END_S = 10.0
 
-# A process works on one thread; whoever wants more cores has more processes.
+# Parallelism comes from the number of processes; more threads each would oversubscribe the CPUs.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 _SERVE = (
@@ -57,9 +57,9 @@ class Failed:
     """A file that could not be prepared.
 
     Args:
-        reason: Why, with a remedy.
-        seconds: How long it took.
-        is_unreadable: The storage did not give the file, so nothing is known of its content.
+        reason: The reason, with a remedy.
+        seconds: Time until the failure.
+        is_unreadable: Whether the file could not be read from storage; its content is unknown.
     """
 
     reason: str
@@ -68,11 +68,13 @@ class Failed:
 
 
 class DecodingProcesses:
-    """Some processes that prepare media files, each one file at a time.
+    """A pool of processes, each of which prepares one media file at a time.
 
     Args:
-        make_extractor: Called once in each process, which must be able to import it.
-        timeout_s: A file that takes longer is given up.
+        make_extractor: Factory that is called once in each process; must be picklable and
+            importable there.
+        num_processes: Number of processes.
+        timeout_s: Time limit for reading a file, and for decoding it.
     """
 
     def __init__(
@@ -80,27 +82,31 @@ class DecodingProcesses:
     ) -> None:
         self._processes = [_Process(make_extractor, timeout_s) for _ in range(num_processes)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
-        # Linux ends a process with the *thread* that started it; these stay as long as we do.
+        # PR_SET_PDEATHSIG kills a process when the *thread* that started it ends. These threads
+        # live as long as the pool.
         self._threads = ThreadPoolExecutor(num_processes, thread_name_prefix="decoding")
         for process in self._processes:
             self._threads.submit(self._start, process)
 
     def prepare(self, media: Location) -> "Future[Any | Failed]":
-        """What `Extractor.prepare` makes of a file, or `Failed`; files are taken in order.
+        """Submit a file; files are processed in the order of submission.
+
+        Returns:
+            A future of the result of `Extractor.prepare`, or of `Failed`.
 
         Raises:
-            RuntimeError: From the future, where a process cannot be set up.
+            RuntimeError: From the future, if a process cannot be set up.
         """
         return self._threads.submit(self._prepare, media)
 
     def close(self) -> None:
-        """Finish the files in hand, give up the others, and end the processes."""
+        """Finish the files in progress, cancel the others, and end the processes."""
         self._threads.shutdown(cancel_futures=True)
         for process in self._processes:
             process.stop()
 
     def _start(self, process: "_Process") -> None:
-        """Start a process before the first file comes; what goes wrong is said then."""
+        """Start a process before the first file arrives. The first file reports any error."""
         try:
             process.start()
         finally:
@@ -120,11 +126,11 @@ class DecodingProcesses:
 
 
 class _CrashError(Exception):
-    """A process ended while it had a file."""
+    """A process ended while it processed a file."""
 
 
 class _Process:
-    """One process, started anew whenever it has ended."""
+    """One process of the pool, restarted if it has ended."""
 
     def __init__(self, make_extractor: MakeExtractor, timeout_s: float) -> None:
         self._make_extractor = make_extractor
@@ -133,27 +139,29 @@ class _Process:
         self._is_ready = False
 
     def prepare(self, media: Location) -> Any:
-        """What the extractor makes of a file.
+        """Prepare a file.
 
         Raises:
-            MediaError: The file cannot be used, or it hangs or crashes the process.
+            MediaError: The file cannot be used, exceeds the time limit, or crashes the process.
             StorageError: The file cannot be read.
             RuntimeError: The process cannot be set up.
         """
-        how = ""
+        exit_reason = ""
         for _ in range(_ATTEMPTS):
             try:
-                answer, value = self._ask(media)
+                reply, value = self._request(media)
             except (EOFError, ConnectionError):
-                how = self.stop()
+                exit_reason = self.stop()
             else:
-                if answer is _Answer.PREPARED:
+                if reply is _Reply.PREPARED:
                     return value
-                raise StorageError(value) if answer is _Answer.UNREADABLE else MediaError(value)
-        raise MediaError(f"the decoder crashed on it, {_ATTEMPTS} times ({how}); fetch it again")
+                raise StorageError(value) if reply is _Reply.UNREADABLE else MediaError(value)
+        raise MediaError(
+            f"the decoder crashed on it, {_ATTEMPTS} times ({exit_reason}); fetch it again"
+        )
 
     def start(self) -> Connection:
-        """Start it, and return before it is ready."""
+        """Start the process; return without waiting until it is ready."""
         ours, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
@@ -167,7 +175,7 @@ class _Process:
         return ours
 
     def stop(self) -> str:
-        """Kill it if it still runs, and say how it ended."""
+        """Kill the process if it is running, and describe how it ended."""
         if self._running is None:
             return "not started"
         process, connection = self._running
@@ -176,45 +184,45 @@ class _Process:
         process.kill()
         try:
             status = process.wait(timeout=_END_S)
-        except subprocess.TimeoutExpired:  # it waits for a disk that is gone: leave it behind
+        except subprocess.TimeoutExpired:  # blocked in the kernel by a failed disk: abandon it
             return "does not end"
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
-    def _ask(self, media: Location) -> "tuple[_Answer, Any]":
+    def _request(self, media: Location) -> "tuple[_Reply, Any]":
         connection = self._ready_connection()
         connection.send(media)
         end = time.monotonic() + self._timeout_s
-        if_late, remedy = _Answer.UNREADABLE, " of reading; see to the storage"
+        on_timeout, remedy = _Reply.UNREADABLE, " of reading; check the storage"
         while connection.poll(max(end - time.monotonic(), 0.0)):
-            answer, value = connection.recv()
-            if answer is _Answer.READ:
-                if_late, remedy = _Answer.REFUSED, "; fetch it again"
-                end = time.monotonic() + self._timeout_s  # decoding has its own time
+            reply, value = connection.recv()
+            if reply is _Reply.READ:
+                on_timeout, remedy = _Reply.REFUSED, "; fetch it again"
+                end = time.monotonic() + self._timeout_s  # decoding has its own time limit
                 continue
-            if answer is _Answer.BROKEN:
+            if reply is _Reply.BROKEN:
                 self.stop()
-                answer = if_late
+                reply = on_timeout
                 value = f"unexpected {value}; fetch it again (the worker's log has the whole error)"
-            return answer, value
+            return reply, value
         self.stop()
-        return if_late, f"gave up after {self._timeout_s:g} s{remedy} or raise extract.timeout_s"
+        return on_timeout, f"gave up after {self._timeout_s:g} s{remedy} or raise extract.timeout_s"
 
     def _ready_connection(self) -> Connection:
-        """A process that can take a file at once: its start is no file's time."""
+        """Wait until the process is ready, so that its start does not count as a file's time."""
         if self._running and self._is_ready and self._running[0].poll() is not None:
-            self.stop()  # it ended while it was idle, so no file is to blame
+            self.stop()  # it ended while it was idle, so no file caused it
         connection = self._running[1] if self._running else self.start()
         if not self._is_ready:
-            answer, value = connection.recv()
-            if answer is _Answer.BROKEN:
+            reply, value = connection.recv()
+            if reply is _Reply.BROKEN:
                 self.stop()
                 raise RuntimeError(f"a decoding process cannot be set up: {value}")
             self._is_ready = True
         return connection
 
 
-class _Answer(Enum):
-    """What a process says: that it is ready, then `READ` and one answer a file."""
+class _Reply(Enum):
+    """Messages of a process: `READY` once, then for each file `READ` and one other reply."""
 
     READY = auto()
     READ = auto()
@@ -225,28 +233,28 @@ class _Answer(Enum):
 
 
 def serve(descriptor: int) -> None:
-    """Body of a process: prepare the files that come through a connection until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
-    if sys.platform == "linux":  # elsewhere it ends after the file in hand
+    """Main function of a process: prepare files from a connection until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    if sys.platform == "linux":  # on other systems the process ends after the current file
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with Connection(descriptor) as connection, ExitStack() as ending:
-        ending.push(partial(_tell_end, connection))
+    with Connection(descriptor) as connection, ExitStack() as on_exit:
+        on_exit.push(partial(_report_error, connection))
         extractor = connection.recv()()
         warm_up()
-        connection.send((_Answer.READY, None))
+        connection.send((_Reply.READY, None))
         while (media := _next(connection)) is not None:
-            connection.send(_answer(extractor, media, connection))
+            connection.send(_prepare(extractor, media, connection))
 
 
-def _tell_end(
+def _report_error(
     connection: Connection,
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> None:
-    """Tell the parent which error ends the process; it goes its way, into the worker's log."""
+    """Send the error that ends the process to the parent. The traceback is logged."""
     if kind is not None:
-        connection.send((_Answer.BROKEN, f"{kind.__name__}: {error}"))
+        connection.send((_Reply.BROKEN, f"{kind.__name__}: {error}"))
 
 
 def _next(connection: Connection) -> Location | None:
@@ -256,34 +264,34 @@ def _next(connection: Connection) -> Location | None:
         return None
 
 
-def _answer(extractor: Extractor, media: Location, connection: Connection) -> tuple[_Answer, Any]:
+def _prepare(extractor: Extractor, media: Location, connection: Connection) -> tuple[_Reply, Any]:
     try:
         content = _read(media)
-        connection.send((_Answer.READ, None))
-        return _Answer.PREPARED, extractor.prepare(content)
+        connection.send((_Reply.READ, None))
+        return _Reply.PREPARED, extractor.prepare(content)
     except MediaError as error:
-        return _Answer.REFUSED, str(error)
+        return _Reply.REFUSED, str(error)
     except StorageError as error:
-        return _Answer.UNREADABLE, str(error)
+        return _Reply.UNREADABLE, str(error)
 
 
 def _read(media: Location) -> bytes:
     """Read the whole file.
 
     Raises:
-        MediaError: It is too large, or no file.
-        StorageError: There is none, or it cannot be read.
+        MediaError: The file is too large, or the path is not a file.
+        StorageError: The file does not exist or cannot be read.
     """
     try:
         info = media.fs.get_file_info(media.path)
         if info.type == pafs.FileType.NotFound:
             raise StorageError(NO_FILE)
         if info.type != pafs.FileType.File:
-            raise MediaError("a folder, a pipe or a device; put a file there")
+            raise MediaError("a folder, a pipe or a device; replace it by a file")
         if (info.size or 0) > MAX_FILE_BYTES:
             raise MediaError(
-                f"too large: {info.size / 2**30:.1f} GiB, and a file is read whole, up to "
-                f"{MAX_FILE_BYTES / 2**30:g} GiB; cut out the seconds that are annotated"
+                f"too large: {info.size / 2**30:.1f} GiB, the limit is "
+                f"{MAX_FILE_BYTES / 2**30:g} GiB; cut out the annotated seconds"
             )
         with media.fs.open_input_stream(media.path) as stream:
             return stream.read()
@@ -291,5 +299,5 @@ def _read(media: Location) -> bytes:
         raise StorageError(NO_FILE) from None
     except OSError as error:
         raise StorageError(
-            f"cannot be read ({error}); see to its permissions or the network"
+            f"cannot be read ({error}); check its permissions or the network"
         ) from None

@@ -1,13 +1,14 @@
-"""Weight-free descriptors: what can be measured in pictures and sound without a network.
+"""Weight-free descriptors of frames and audio, which need no network.
 
-They stand in for VGG-19 and VGGish where weights cannot be had, and keep the demo honest:
-nothing in them was learnt. The shapes are those of the real features, 7 x 7 regions and one
-vector of sound a segment, at smaller widths. Every segment is described from its own frames
-and samples alone, so evidence can never leak from one segment into the next.
+They replace VGG-19 and VGGish if no weights are available, and in the demo. Nothing in them is
+learnt. Like the published features, they have 7 x 7 visual regions and one audio vector per
+segment, but are smaller. Each segment is described by its own frames and samples only, so no
+evidence leaks between segments.
 
 Shape suffixes used in this file:
-    T = segments    R = regions (7 x 7, row by row)    D = width of a description
-    F = frames      P = side of a picture (112)        3 = red, green, blue
+    T = segments    R = regions (7 x 7, row by row)    D = feature size    S = samples per segment
+    F = frames or spectrogram frames    P = side of a frame (112)    3 = red, green, blue
+    M = mel bands    N = samples of the waveform
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ _SIDE = _GRID * _CELL
 _VISUAL_DIM = 16
 _LOG_MEL = LogMel()
 
-# Offset and divisor that bring each description to about unit scale. They are rounded from
-# physical ranges, not fitted: colours lie in 0..1 around a half, textures are a tenth of that.
+# Offset and divisor that scale each descriptor to about zero mean and unit variance. They are
+# rounded from physical ranges, not fitted: colours are in 0..1 around 0.5, textures about a tenth.
 _COLOUR = (0.5, 0.2)
 _SPREAD = (0.08, 0.06)
 _EDGE = (0.03, 0.02)
@@ -38,7 +39,7 @@ _FLUTTER = (0.6, 0.3)
 
 @register_extractor("descriptors")
 class Descriptors(Extractor):
-    """Colour, texture, edges and motion on a 7 x 7 grid; mean and spread of 64 log-mel bands."""
+    """Colour, texture, edges and motion on a 7 x 7 grid; mean and SD of 64 log-mel bands."""
 
     picture_size = (_SIDE, _SIDE)
     sample_rate_hz = _LOG_MEL.sample_rate_hz
@@ -48,7 +49,7 @@ class Descriptors(Extractor):
 
     @property
     def shapes(self) -> FeatureShapes:
-        """Audio (T, 128), visual (T, 49, 16)."""
+        """Feature shapes: audio (T, 128), visual (T, 49, 16)."""
         num_segments = self.timeline.num_segments
         return FeatureShapes(
             audio=(num_segments, 2 * _LOG_MEL.num_bands),
@@ -56,7 +57,7 @@ class Descriptors(Extractor):
         )
 
     def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        """Decode and describe a media file: audio (T, 128), visual (T, 49, 16)."""
+        """Decode a media file and compute its descriptors: audio (T, 128), visual (T, 49, 16)."""
         wave_N = read_audio(media, self.timeline, self.sample_rate_hz)
         sampled = sample_frames(
             media,
@@ -80,12 +81,12 @@ class Descriptors(Extractor):
     def embed(
         self, prepared: Sequence[tuple[NDArray[np.float32], NDArray[np.float16]]]
     ) -> list[Features]:
-        """The descriptions as they are; there is no network to run."""
+        """Wrap the descriptors as features; there is no network to run."""
         return [Features(audio_TD, visual_TRD) for audio_TD, visual_TRD in prepared]
 
 
 def describe_audio(waves_TN: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean and standard deviation of each log-mel band within each segment, shape (T, 128)."""
+    """Compute mean and standard deviation of each log-mel band per segment, shape (T, 128)."""
     mel_TFM = _LOG_MEL(waves_TN)
     mean_TM, spread_TM = mel_TFM.mean(axis=1), mel_TFM.std(axis=1)
     return np.concatenate([_scaled(mean_TM, _LOUDNESS), _scaled(spread_TM, _FLUTTER)], axis=1)
@@ -94,16 +95,19 @@ def describe_audio(waves_TN: NDArray[np.float32]) -> NDArray[np.float32]:
 def describe_frames(
     frames_FPP3: NDArray[np.uint8], weights_F: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """One segment's pictures as 49 regions of 16 numbers, shape (R, 16), the mean over samples.
+    """Compute 16 descriptors for each of the 49 regions of a segment, averaged over its samples.
 
-    The numbers: mean red, green, blue (3); their standard deviation within the region (3);
-    mean steepness of brightness along four directions (4) and against the neighbours on
-    all sides (1); mean change of red, green, blue from frame to frame (3), of brightness (1),
-    and the greatest change of brightness (1). A segment with one picture has no change.
+    The descriptors are: mean red, green and blue (3); their standard deviation within the region
+    (3); mean absolute gradient of brightness in four directions (4) and absolute Laplacian (1);
+    mean absolute change of red, green and blue between frames (3), of brightness (1), and the
+    maximum change of brightness (1). The change is 0 for a segment with one distinct frame.
 
     Args:
-        frames_FPP3: Distinct frames of 112 x 112, in order.
-        weights_F: How often each frame was sampled.
+        frames_FPP3: Distinct frames of 112 x 112, in order, uint8.
+        weights_F: Number of samples of each frame.
+
+    Returns:
+        Shape (R, 16).
     """
     frames_F3PP = np.ascontiguousarray(frames_FPP3.transpose(0, 3, 1, 2), dtype=np.float32)
     frames_F3PP *= np.float32(1 / 255)
@@ -131,7 +135,7 @@ def describe_frames(
 
 
 def _edges(brightness_FPP: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Steepness along x, y, both diagonals, and against four neighbours, shape (F, 5, P, P)."""
+    """Compute absolute gradients (x, y, both diagonals) and Laplacian, shape (F, 5, P, P)."""
     edges_F5PP = np.zeros((len(brightness_FPP), 5, _SIDE, _SIDE), dtype=np.float32)
     inner = brightness_FPP[:, 1:-1, 1:-1]
     west, east = brightness_FPP[:, 1:-1, :-2], brightness_FPP[:, 1:-1, 2:]
@@ -145,7 +149,7 @@ def _edges(brightness_FPP: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _cells(maps_PP: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means over the regions, (..., P, P) to (..., R)."""
+    """Average over each region, (..., P, P) to (..., R)."""
     *leading, height, width = maps_PP.shape
     columns = maps_PP.reshape(*leading, height, _GRID, width // _GRID).sum(axis=-1)
     cells = columns.reshape(*leading, _GRID, height // _GRID, _GRID).sum(axis=-2)

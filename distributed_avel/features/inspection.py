@@ -1,8 +1,8 @@
-"""What an extractor receives of one media file, for people to look at.
+"""Inspect the decoded input of an extractor for one media file (`avel inspect`).
 
 Shape suffixes used in this file:
-    T = segments    S = samples per segment    H, W = height and width of a picture
-    3 = red, green, blue    N = samples of the waveform
+    T = segments    S = sampled frames per segment    H, W = height and width of a frame
+    3 = red, green, blue    N = samples of the waveform    F = spectrogram frames    M = mel bands
 """
 
 import io
@@ -28,16 +28,18 @@ _MEL_HEIGHT = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """The samples of one file and how they were obtained.
+    """Decoded frames and audio of one file, and how they were obtained.
 
     Args:
-        frames_TSHW3: Every sample of every segment, uint8.
+        timeline: Segments.
+        frames_TSHW3: Sampled frames of each segment, uint8.
         frame_times_TS: Presentation time of each sampled frame, in seconds.
-        waveform_TN: The sound of each segment, mono, float32 in [-1, 1].
-        reader: Name of the reader of the pictures.
-        container: FFmpeg's names of the format.
-        codecs: Of the pictures and of the sound.
-        notes: What is unusual about the file, a sentence each.
+        waveform_TN: Audio of each segment, mono, float32 in [-1, 1].
+        sample_rate_hz: Sample rate of the audio.
+        reader: Name of the frame reader.
+        container: FFmpeg's name of the format.
+        codecs: Names of the video and the audio codec.
+        notes: Unusual properties of the file, one sentence each.
     """
 
     timeline: Timeline
@@ -51,7 +53,7 @@ class Inspection:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The times of all samples, and what is known about the file, as plain values."""
+        """Return the times of all samples and the properties of the file as plain values."""
         segments = []
         for segment in range(self.timeline.num_segments):
             start_s, end_s = self.timeline.bounds_s(segment)
@@ -75,21 +77,21 @@ class Inspection:
         }
 
     def to_text(self) -> str:
-        """The content of `to_json` for a terminal, a line for each segment."""
+        """Format the content of `to_json` for a terminal, one line per segment."""
         lines = [
-            f"{self.container}: {self.codecs[0]} and {self.codecs[1]}, pictures read by "
+            f"{self.container}: {self.codecs[0]} and {self.codecs[1]}, frames read by "
             f"{self.reader}",
             *(f"note: {note}" for note in self.notes),
-            f"{'segment':>7}  {'sound (s)':>15}  frames shown at (s)",
+            f"{'segment':>7}  {'audio (s)':>15}  frame times (s)",
         ]
         for row in self.to_json()["segments"]:
             times = " ".join(f"{time_s:.3f}" for time_s in dict.fromkeys(row["frame_times_s"]))
-            sound = f"{row['audio_start_s']:.2f}-{row['audio_end_s']:.2f}"
-            lines.append(f"{row['segment']:>7}  {sound:>15}  {times}")
+            audio = f"{row['audio_start_s']:.2f}-{row['audio_end_s']:.2f}"
+            lines.append(f"{row['segment']:>7}  {audio:>15}  {times}")
         return "\n".join(lines)
 
     def samples(self) -> bytes:
-        """The samples as an npz file: exactly what an extractor receives."""
+        """Return the frames and the audio as an npz file: exactly the input of the extractor."""
         file = io.BytesIO()
         np.savez(
             file,
@@ -101,7 +103,7 @@ class Inspection:
         return file.getvalue()
 
     def sheet(self) -> bytes:
-        """A contact sheet as PNG: the middle sample of each segment above its log-mel."""
+        """Return a contact sheet as PNG: the middle frame of each segment above its log-mel."""
         log_mel = LogMel(sample_rate_hz=self.sample_rate_hz)(self.waveform_TN)
         low, high = float(log_mel.min()), float(log_mel.max())
         grey_TFM = 255 * (log_mel - low) / max(high - low, 1e-6)
@@ -123,10 +125,10 @@ class Inspection:
 
 
 def inspect_media(media: bytes, extractor: Extractor) -> Inspection:
-    """Decode a media file as `extractor` does, and say how.
+    """Decode a media file in the same way as `extractor`.
 
     Raises:
-        MediaError: The extractor would refuse the file; the message says why.
+        MediaError: The extractor would refuse the file; the message gives the reason.
     """
     timeline, config = extractor.timeline, extractor.config
     with open_media(media) as opened:
@@ -138,9 +140,9 @@ def inspect_media(media: bytes, extractor: Extractor) -> Inspection:
         tracks = opened.container.streams.audio
         if len(tracks) > 1:
             number = tracks.index(opened.audio) + 1
-            notes.append(f"{len(tracks)} audio tracks; the sound is that of number {number}")
+            notes.append(f"{len(tracks)} audio tracks; number {number} is used")
         if len(opened.container.streams.video) > facts.num_tracks:
-            notes.append("a cover picture is left out")
+            notes.append("a cover picture is ignored")
     wave_N = read_audio(media, timeline, extractor.sample_rate_hz)
     sampled = sample_frames(
         media,
@@ -153,13 +155,13 @@ def inspect_media(media: bytes, extractor: Extractor) -> Inspection:
     if sampled.reader != "decord" and config.reader == "auto":
         _, *size_hw, _ = sampled.frames_FHW3.shape
         reason = why_not(facts, (size_hw[0], size_hw[1]))
-        notes.append(f"decord is not used: {reason or 'it counts other frames'}")
+        notes.append(f"decord is not used: {reason or 'it counts a different number of frames'}")
     frame_times_TS = sampled.times_F[sampled.index_TS]
     if config.sampling == "published":
-        apart = frame_times_TS - sample_times(timeline, extractor.frames_per_segment)
+        offset_TS = frame_times_TS - sample_times(timeline, extractor.frames_per_segment)
         notes.append(
-            f"sampled by frame count: pictures are up to {np.abs(apart).max():.2f} s away from "
-            "their place in the sound"
+            f"sampled by frame count: frames are up to {np.abs(offset_TS).max():.2f} s out of sync "
+            "with the audio"
         )
     return Inspection(
         timeline=timeline,
@@ -179,18 +181,18 @@ def _notes_on_pictures(facts: PictureFacts, timeline: Timeline) -> list[str]:
     gaps_s = np.diff(times_s)
     longest = int(gaps_s.argmax()) if len(gaps_s) else 0
     is_uneven = len(gaps_s) > 0 and gaps_s.max() > 1.5 * np.median(gaps_s)
-    still = is_uneven and gaps_s.max() > timeline.segment_s / 2
+    is_frozen = is_uneven and gaps_s.max() > timeline.segment_s / 2
     candidates = (
         (facts.num_hidden > 0, f"an edit list hides {facts.num_hidden} frames"),
         (facts.num_without_time > 0, f"{facts.num_without_time} packets have no time"),
-        (len(times_s) > 0 and times_s[0] > 0.001, f"pictures start at {_first(times_s):.3f} s"),
-        (facts.orientation != UPRIGHT, "pictures are rotated or mirrored as the file says"),
-        (facts.interlaced, "pictures are interlaced; both fields are kept"),
+        (len(times_s) > 0 and times_s[0] > 0.001, f"frames start at {_first(times_s):.3f} s"),
+        (facts.orientation != UPRIGHT, "frames are rotated or mirrored as the file specifies"),
+        (facts.interlaced, "frames are interlaced; both fields are kept"),
         (is_uneven, "the frame rate varies"),
         (
-            still,
+            is_frozen,
             f"one frame is shown from {times_s[longest]:.2f} s to {times_s[longest + 1]:.2f} s"
-            if still
+            if is_frozen
             else "",
         ),
         (
@@ -199,7 +201,7 @@ def _notes_on_pictures(facts: PictureFacts, timeline: Timeline) -> list[str]:
         ),
         (
             facts.num_tracks > 1,
-            f"{facts.num_tracks} video tracks; the default one, or else the first, is used",
+            f"{facts.num_tracks} video tracks; the default track, or else the first, is used",
         ),
         (
             facts.end_s > timeline.duration_s + timeline.segment_s,

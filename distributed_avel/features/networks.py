@@ -1,12 +1,12 @@
-"""The frozen networks behind the extractors, and how they are run.
+"""Frozen networks of the extractors, and batched inference.
 
-Each takes what `prepare` made, uint8 pictures or log-mel patches, and brings it to its own
-scale on the device. Parameters have the names of the published files. This is the only file of
-the package's extractors that needs torch, and only feature actors import it.
+The input of a network is the output of `prepare`: uint8 frames or log-mel patches, which the
+network normalizes on the device. Parameters have the names of the published files. Only feature
+actors import this module, so decoding processes do not need torch.
 
 Shape suffixes used in this file:
-    N = rows of a batch (pictures, clips or patches)    F = frames of a clip
-    H, W = height and width of a picture    3 = red, green, blue    R = regions    D = feature
+    N = rows of a batch (frames, clips or patches)    F = frames of a clip
+    H, W = height and width of a frame    3 = red, green, blue    R = regions    D = feature size
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from distributed_avel.features.weights import RANDOM, RANDOM_SEED, WeightsFile, 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Mean and divisor of red, green and blue, on pixels of 0..255.
+# Mean and divisor of red, green and blue, for pixels in 0..255.
 _IMAGENET = ([0.485 * 255, 0.456 * 255, 0.406 * 255], [0.229 * 255, 0.224 * 255, 0.225 * 255])
 _KINETICS = (
     [0.43216 * 255, 0.394666 * 255, 0.37645 * 255],
@@ -34,15 +34,19 @@ _KINETICS = (
 )
 _CAFFE = ([123.68, 116.779, 103.939], [1.0, 1.0, 1.0])
 
-# Widths of the convolutions of each block; a pooling layer ends a block.
+# Widths of the convolutions of each block; each block ends with a pooling layer.
 _VGG19_BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 _VGGISH_BLOCKS = ((64,), (128,), (256, 256), (512, 512))
 
 
 class Scale(nn.Module):
-    """Pictures of 0..255, (..., H, W, 3), to the scale and channel order a network was trained on.
+    """Normalizes frames (N, ..., H, W, 3) in 0..255 as in the training of a network.
 
-    The result has the channels first: (N, 3, H, W), or (N, 3, F, H, W) for clips.
+    The output has the channels first: (N, 3, H, W), or (N, 3, F, H, W) for clips.
+
+    Args:
+        mean_and_divisor: For red, green and blue.
+        bgr: Whether the output has the channel order blue, green, red.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class Scale(nn.Module):
         self.bgr = bgr
 
     def forward(self, pictures_NHW3: Tensor) -> Tensor:
-        """Scaled pictures with the channels first, float32."""
+        """Normalize frames; the result is float32 with the channels first."""
         mean_3 = torch.tensor(self.mean, device=pictures_NHW3.device)
         divisor_3 = torch.tensor(self.divisor, device=pictures_NHW3.device)
         scaled = (pictures_NHW3.float() - mean_3) / divisor_3
@@ -61,7 +65,7 @@ class Scale(nn.Module):
 
 
 class Vgg19Pool5(nn.Module):
-    """VGG-19 up to the last pooling layer (`block5_pool`, `features.36`): 7 x 7 x 512."""
+    """VGG-19 up to its last pooling layer (`block5_pool`, `features.36`): 7 x 7 x 512."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -70,12 +74,12 @@ class Vgg19Pool5(nn.Module):
         self.features = _convolutions(3, _VGG19_BLOCKS)
 
     def forward(self, pictures_NHW3: Tensor) -> Tensor:
-        """Features of the regions, row by row, shape (N, R, D)."""
+        """Compute the features of the regions, row by row, shape (N, R, D)."""
         return self.features(self.scale(pictures_NHW3)).flatten(2).transpose(1, 2)
 
 
 class VggishNetwork(nn.Module):
-    """VGGish to its embedding of 128, after the last ReLU, without PCA or quantization."""
+    """VGGish up to its embedding of size 128 (after ReLU), without PCA or quantization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,28 +91,28 @@ class VggishNetwork(nn.Module):
         )
 
     def forward(self, log_mel_NHW: Tensor) -> Tensor:
-        """Embeddings (N, 128) of patches of 96 frames by 64 bands."""
+        """Compute embeddings (N, 128) of patches of 96 spectrogram frames by 64 bands."""
         maps_NDHW = self.features(log_mel_NHW.unsqueeze(1))
-        return self.embeddings(maps_NDHW.permute(0, 2, 3, 1).flatten(1))  # TensorFlow's order
+        return self.embeddings(maps_NDHW.permute(0, 2, 3, 1).flatten(1))  # as in TensorFlow
 
 
 class ResNet152Pool(nn.Module):
-    """ResNet-152 (ImageNet) to its average pool: 2048 a picture."""
+    """ResNet-152 (ImageNet) up to its average pooling: 2048 features per frame."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = Scale(_IMAGENET)
-        # With random weights fifty residual blocks would double their sum fifty times.
+        # With random weights, each of fifty residual blocks would double the activations.
         self.net = resnet152(weights=None, zero_init_residual=True)
         self.net.fc = nn.Identity()  # type: ignore[assignment]
 
     def forward(self, pictures_NHW3: Tensor) -> Tensor:
-        """Features (N, 2048)."""
+        """Compute features (N, 2048)."""
         return self.net(self.scale(pictures_NHW3))
 
 
 class R2Plus1dPool(nn.Module):
-    """R(2+1)D-18 (Kinetics-400) to its average pool: 512 a clip."""
+    """R(2+1)D-18 (Kinetics-400) up to its average pooling: 512 features per clip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +121,7 @@ class R2Plus1dPool(nn.Module):
         self.net.fc = nn.Identity()  # type: ignore[assignment]
 
     def forward(self, clips_NFHW3: Tensor) -> Tensor:
-        """Features (N, 512)."""
+        """Compute features (N, 512)."""
         return self.net(self.scale(clips_NFHW3))
 
 
@@ -128,13 +132,13 @@ def load_network(
     *,
     unused: Sequence[str] = (),
 ) -> nn.Module:
-    """A network in eval mode with weights from a file, or with seeded random ones.
+    """Create a network in eval mode, with weights from a file or with seeded random weights.
 
     Args:
-        network: Its name, for messages.
-        make: Builds it with any weights.
-        weights: None asks for random weights.
-        unused: Beginnings of parameter names of the published file that we have no use for.
+        network: Name of the network, for messages.
+        make: Creates the network with arbitrary weights.
+        weights: File of weights; None for random weights.
+        unused: Prefixes of parameter names in the published file to ignore.
 
     Raises:
         WeightsError: Parameters are missing, unexpected or of another shape.
@@ -143,7 +147,7 @@ def load_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             return _frozen(make())
-    with torch.device("meta"):  # no time spent on weights that are replaced at once
+    with torch.device("meta"):  # do not initialize weights that are replaced below
         module = make()
     prefix = "net." if hasattr(module, "net") else ""
     ours = {name.removeprefix(prefix): value for name, value in module.state_dict().items()}
@@ -159,17 +163,24 @@ def load_network(
 
 
 class Runner:
-    """A frozen network on the best device there is, fed in batches of a bounded size."""
+    """Runs a frozen network on the GPU, if there is one, in batches of limited size.
+
+    Args:
+        module: The network.
+        precision: "fp32", "bf16" or "fp16".
+        rows_per_batch: Maximum number of rows (frames, clips or patches) of a batch.
+    """
 
     def __init__(self, module: nn.Module, precision: Precision, rows_per_batch: int) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        convert_conv2d_weight_memory_format(module, torch.channels_last)  # as pictures come
+        # Frames are decoded with the channels last.
+        convert_conv2d_weight_memory_format(module, torch.channels_last)
         self._module = module.to(self.device)
         self._dtype = _DTYPES[precision]
         self._rows_per_batch = rows_per_batch
 
     def __call__(self, videos: Sequence[NDArray]) -> list[NDArray[np.float32]]:
-        """The network's output for the rows of each video; a batch mixes rows of several."""
+        """Compute the output for the rows of each video; a batch may contain several videos."""
         if not videos:
             return []
         with torch.inference_mode(), self._arithmetic():
@@ -184,24 +195,25 @@ class Runner:
     def _arithmetic(self) -> AbstractContextManager:
         if self._dtype != torch.float32:
             return torch.autocast(self.device.type, self._dtype)
-        # fp32 means fp32: by default cuDNN multiplies with 10 bits of mantissa (TF32).
+        # By default, cuDNN uses TF32 (10 bits of mantissa) for float32 convolutions.
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def batches(videos: Sequence[NDArray], rows_per_batch: int) -> Iterator[NDArray]:
-    """All rows of all videos in order, `rows_per_batch` at a time; the last batch is shorter."""
+    """Yield the rows of all videos in order, `rows_per_batch` at a time; the last may be fewer."""
     starts = np.cumsum([0, *(len(video) for video in videos)])
     for first in range(0, int(starts[-1]), rows_per_batch):
         last = first + rows_per_batch
-        parts = [
-            video[max(first - start, 0) : max(last - start, 0)]
-            for video, start in zip(videos, starts, strict=False)
-        ]
-        yield np.concatenate(parts)
+        yield np.concatenate(
+            [
+                video[max(first - start, 0) : max(last - start, 0)]
+                for video, start in zip(videos, starts, strict=False)
+            ]
+        )
 
 
 def _convolutions(channels: int, blocks: Iterable[Iterable[int]]) -> nn.Sequential:
-    """Blocks of 3 x 3 convolutions with ReLU, each ended by 2 x 2 max pooling."""
+    """Create blocks of 3 x 3 convolutions with ReLU, each followed by 2 x 2 max pooling."""
     layers: list[nn.Module] = []
     for block in blocks:
         for width in block:
@@ -234,6 +246,6 @@ def _refuse_other_networks(
         shown = problems[:8] + ([f"and {len(problems) - 8} more"] if len(problems) > 8 else [])
         lines = "".join(f"\n  {problem}" for problem in shown)
         raise WeightsError(
-            f"extract.weights.{network}: {weights.path} is not {network}, or one of another "
-            f"shape; give the published file or {RANDOM!r}:{lines}"
+            f"extract.weights.{network}: the parameters in {weights.path} do not match {network}; "
+            f"use the published file or {RANDOM!r}:{lines}"
         )

@@ -1,6 +1,6 @@
-"""Two-stream extractors of the features that data sets were published with.
+"""Two-stream extractors that reproduce the published features of AVE and LLP.
 
-To add one, name its two streams; a new stream is a subclass of `two_stream.FeatureStream`.
+To add an extractor, set its two streams; a new stream is a subclass of `two_stream.FeatureStream`.
 """
 
 from distributed_avel.features.base import register_extractor
@@ -12,7 +12,7 @@ from distributed_avel.features.vggish import Vggish
 
 @register_extractor("vgg19+vggish")
 class AveExtractor(TwoStreamExtractor):
-    """AVE's published features: audio (T, 128), visual (T, 49, 512), from 16 frames a segment."""
+    """Features of AVE: audio (T, 128), visual (T, 49, 512), from 16 frames per segment."""
 
     visual_stream = Vgg19
     audio_stream = Vggish
@@ -20,7 +20,7 @@ class AveExtractor(TwoStreamExtractor):
 
 @register_extractor("resnet152+r2plus1d_18+vggish")
 class LlpExtractor(TwoStreamExtractor):
-    """LLP's published features: audio (T, 128), visual (T, 1, 2560), from 8 frames a segment."""
+    """Features of LLP: audio (T, 128), visual (T, 1, 2560), from 8 frames per segment."""
 
     visual_stream = ResNetAndR2Plus1d
     audio_stream = Vggish

@@ -1,14 +1,14 @@
 """Visual stream of LLP's published features: ResNet-152 for frames, R(2+1)D-18 for motion.
 
-Eight frames a second. ResNet-152 sees each (shorter side 256, centre crop 224) and yields 2048;
-R(2+1)D-18 sees the eight together (112 x 112 without a crop) and yields 512. The published files
-keep all 80 frames of a video; here a segment has one row, the mean of its frames followed by its
-motion, (T, 1, 2560). The network that uses them (HAN) averages the frames before anything else,
-so it computes the same, from an eighth of the data.
+Eight frames are sampled per second. ResNet-152 computes 2048 features of each frame (shorter side
+256, centre crop 224); R(2+1)D-18 computes 512 features of all eight (112 x 112 without a crop).
+The published files contain all 80 frames of a video. Here, a segment has one row, the mean of its
+frame features followed by its motion features, (T, 1, 2560). HAN averages the frames first, so its
+results are equal with an eighth of the data.
 
 Shape suffixes used in this file:
-    T = segments    S = samples per segment    F = distinct frames    D = width
-    H, W = height and width of a picture    3 = red, green, blue
+    V = videos    T = segments    S = samples per segment    F = distinct frames
+    D = feature size    H, W = height and width of a frame    3 = red, green, blue
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _DIM = 2048 + 512
 
 
 class FramesAndClips(NamedTuple):
-    """Each distinct frame at both sizes; `index_TS` says which make up a segment."""
+    """Distinct frames at both sizes; `index_TS` are the indices of the frames of each segment."""
 
     frames_FHW3: NDArray[np.uint8]
     small_FHW3: NDArray[np.uint8]
@@ -37,7 +37,7 @@ class FramesAndClips(NamedTuple):
 
 
 class ResNetAndR2Plus1d(FeatureStream):
-    """Mean frame features and motion features of each segment, side by side."""
+    """Mean frame features and motion features of each segment, concatenated."""
 
     picture_size = _SHORTER_SIDE
     _run_frames = None
@@ -45,16 +45,16 @@ class ResNetAndR2Plus1d(FeatureStream):
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """ResNet-152 and R(2+1)D-18."""
+        """Return the sources of ResNet-152 and R(2+1)D-18."""
         return {"resnet152": "resnet152", "r2plus1d_18": "r2plus1d_18"}
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(T, 1, 2560)."""
+        """Shape of the features, (T, 1, 2560)."""
         return self.timeline.num_segments, 1, _DIM
 
     def prepare(self, media: bytes) -> FramesAndClips:
-        """Each distinct frame once for either network: 15 MB for ten seconds."""
+        """Decode the distinct frames at both sizes: 15 MB for ten seconds."""
         sampled = self.sample(media)
         return FramesAndClips(
             centre_crop(sampled.frames_FHW3),
@@ -79,7 +79,7 @@ class ResNetAndR2Plus1d(FeatureStream):
         self._run_clips = Runner(clips, precision, clips_per_batch)
 
     def embed(self, prepared: Sequence[FramesAndClips]) -> list[NDArray[np.float32]]:
-        """Features (T, 1, 2560) of each video."""
+        """Compute features (T, 1, 2560) of each video."""
         frames_VFD = loaded(self._run_frames)([video.frames_FHW3 for video in prepared])
         motion_VTD = loaded(self._run_clips)(
             [video.small_FHW3[video.index_TS] for video in prepared]
@@ -93,7 +93,7 @@ class ResNetAndR2Plus1d(FeatureStream):
 
 
 def centre_crop(frames_FHW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle 224 x 224 of each picture."""
+    """Crop the central 224 x 224 pixels of each frame."""
     top, left = (round((side - _CROP) / 2) for side in frames_FHW3.shape[1:3])
     return np.ascontiguousarray(frames_FHW3[:, top : top + _CROP, left : left + _CROP])
 

@@ -1,4 +1,8 @@
-"""Reading extracted features: Parquet parts, found by video id."""
+"""Read extracted features from Parquet files by video id.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    R = regions    D = feature size
+"""
 
 from collections.abc import Sequence
 
@@ -16,7 +20,11 @@ PARTS = "features"
 
 
 class FeatureStore:
-    """The features of a data set, below the folder of the stage that made them."""
+    """Features of a data set.
+
+    Args:
+        location: Folder of the stage that computed them.
+    """
 
     def __init__(self, location: Location) -> None:
         self._location = location
@@ -28,15 +36,18 @@ class FeatureStore:
         return video_id in self._part_of
 
     def read(self, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        """Features in the order of `video_ids`: audio (V, T, D_a) and visual (V, T, R, D_v).
+        """Read features in the order of `video_ids`.
+
+        Returns:
+            Audio (V, T, D_a) and visual (V, T, R, D_v).
 
         Raises:
             ArtifactError: A video has no features, or `video_ids` is empty.
         """
         missing = [video_id for video_id in video_ids if video_id not in self._part_of]
         if missing or not video_ids:
-            what = f"of {missing[0]!r} ({len(missing)} videos)" if missing else "asked for"
-            raise ArtifactError(f"{self._location}: no features {what}")
+            subject = f"{missing[0]!r} ({len(missing)} videos)" if missing else "an empty list"
+            raise ArtifactError(f"{self._location}: no features of {subject}")
         wanted = sorted(set(video_ids))
         tables = []
         for part in sorted({self._part_of[video_id] for video_id in video_ids}):

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 _LARGEST_FLOAT16 = 65504.0
 
 Weights = Mapping[str, WeightsFile | None]
-"""A file for each network, None for random weights."""
+"""File of weights of each network; None for random weights."""
 
 
 class FeatureStream(ABC):
-    """Features of either the pictures or the sound of media files, from frozen networks."""
+    """Visual or audio features of media files, from frozen networks."""
 
     picture_size: ClassVar[tuple[int, int] | int]
-    """Height and width of the input pictures, or the shorter side; visual streams only."""
+    """Height and width of the input frames, or the shorter side; visual streams only."""
 
     sample_rate_hz: ClassVar[int]
     """Sample rate of the input; audio streams only."""
@@ -48,7 +48,7 @@ class FeatureStream(ABC):
     @classmethod
     @abstractmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """Default source of the weights of each network, by the name of the network."""
+        """Return the default source of the weights of each network, by the network's name."""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class FeatureStream(ABC):
 
     @abstractmethod
     def embed(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
-        """Features of the prepared videos, each of `shape`, and independent of the others."""
+        """Compute the features of several videos, each of shape `shape`, independently."""
 
 
 class TwoStreamExtractor(Extractor):
@@ -113,19 +113,19 @@ class TwoStreamExtractor(Extractor):
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """The networks of both streams."""
+        """Return the networks of both streams."""
         return {**cls.visual_stream.networks(config), **cls.audio_stream.networks(config)}
 
     @property
     def weights_note(self) -> str | None:
-        """A warning if weights are random, else None."""
+        """Warning if weights are random, else None."""
         random = [name for name, source in self._sources.items() if source == RANDOM]
         if not random:
             return None
-        return f"random weights ({', '.join(random)}): these features mean nothing"
+        return f"random weights ({', '.join(random)}): these features are meaningless"
 
     def provenance(self) -> dict[str, str]:
-        """The sha256 of each network's weights, and the settings that the features depend on."""
+        """Return the sha256 of each network's weights and the settings of the features."""
         weights = {
             f"weights.{name}": f"sha256 {file.sha256}" if file else f"{RANDOM}, seed {RANDOM_SEED}"
             for name, file in self._weights().items()
@@ -144,11 +144,11 @@ class TwoStreamExtractor(Extractor):
         self._loaded = True
 
     def prepare(self, media: bytes) -> tuple[Any, Any]:
-        """Decoded input of the audio stream and of the visual stream."""
+        """Decode the input of the audio stream and of the visual stream."""
         return self._audio.prepare(media), self._visual.prepare(media)
 
     def embed(self, prepared: Sequence[tuple[Any, Any]]) -> list[Features]:
-        """Features of both streams.
+        """Compute the features of both streams.
 
         Raises:
             WeightsError: A feature is not finite, or too large for float16.
@@ -157,10 +157,10 @@ class TwoStreamExtractor(Extractor):
         audio_VTD = self._audio.embed([audio for audio, _ in prepared])
         visual_VTRD = self._visual.embed([visual for _, visual in prepared])
         for features in (*audio_VTD, *visual_VTRD):
-            if not (np.abs(features) <= _LARGEST_FLOAT16).all():  # nan is not, either
+            if not (np.abs(features) <= _LARGEST_FLOAT16).all():  # also true for NaN
                 raise WeightsError(
-                    f"features of {self.config.extractor} are not finite, or exceed what float16 "
-                    f"holds, with extract.precision {self.config.precision}; use bf16 or fp32, "
+                    f"features of {self.config.extractor} are not finite or exceed the range of "
+                    f"float16 with extract.precision {self.config.precision}; use bf16 or fp32, "
                     "or other weights"
                 )
         return [
@@ -180,7 +180,7 @@ class TwoStreamExtractor(Extractor):
 
 
 def loaded(runner: "Runner | None") -> "Runner":
-    """The runner of a network that has been loaded."""
+    """Return the runner, which must have been created by `load`."""
     if runner is None:
         raise RuntimeError("call `load` before `embed`")
     return runner

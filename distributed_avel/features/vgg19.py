@@ -1,12 +1,14 @@
 """Visual stream of AVE's published features: VGG-19 on a 7 x 7 grid.
 
-Sixteen frames a second, scaled to 224 x 224 without a crop; for each, the last pooling layer
-(`block5_pool`); then their mean. The published features came from Keras, whose VGG-19 has the
-weights and the preprocessing of the original Caffe model: that is the preset `keras_caffe`.
+Sixteen frames per second are scaled to 224 x 224 without a crop. The features are the mean over
+the frames of the last pooling layer (`block5_pool`). The published features were computed with
+Keras, whose VGG-19 has the weights and the preprocessing of the original Caffe model; the preset
+`keras_caffe` reproduces both.
 
 Shape suffixes used in this file:
-    T = segments    S = samples per segment    F = distinct frames    R = regions (49)
-    D = width (512)    H, W = height and width of a picture    3 = red, green, blue
+    V = videos    T = segments    S = samples per segment    F = distinct frames
+    R = regions (49)    D = feature size (512)    H, W = height and width of a frame
+    3 = red, green, blue
 """
 
 from collections.abc import Sequence
@@ -24,14 +26,14 @@ _DIM = 512
 
 
 class Vgg19(FeatureStream):
-    """Means over the frames of a segment of VGG-19's last pooling layer."""
+    """VGG-19's last pooling layer, averaged over the frames of each segment."""
 
     picture_size = (_SIDE, _SIDE)
     _run = None
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """VGG-19, with the weights that go with the preprocessing."""
+        """Return the source of the weights of VGG-19, which depends on the preprocessing."""
         caffe = config.preprocessing == "keras_caffe"
         return {"vgg19": "vgg19_caffe" if caffe else "vgg19_torchvision"}
 
@@ -42,11 +44,11 @@ class Vgg19(FeatureStream):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(T, 49, 512)."""
+        """Shape of the features, (T, 49, 512)."""
         return self.timeline.num_segments, _REGIONS, _DIM
 
     def prepare(self, media: bytes) -> SampledFrames:
-        """Each distinct frame once, at 224 x 224: at most 24 MB for ten seconds."""
+        """Decode the distinct frames at 224 x 224: at most 24 MB for ten seconds."""
         return self.sample(media)
 
     def load(self, weights: Weights) -> None:
@@ -66,7 +68,7 @@ class Vgg19(FeatureStream):
         self._run = Runner(network, self.config.precision, self.config.frames_per_batch)
 
     def embed(self, prepared: Sequence[SampledFrames]) -> list[NDArray[np.float32]]:
-        """Features (T, 49, 512) of each video."""
+        """Compute features (T, 49, 512) of each video."""
         maps_VFRD = loaded(self._run)([sampled.frames_FHW3 for sampled in prepared])
         return [
             mean_over_samples(maps_FRD, sampled.index_TS)
@@ -77,5 +79,10 @@ class Vgg19(FeatureStream):
 def mean_over_samples(
     features_F: NDArray[np.float32], index_TS: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """Means over the samples of each segment, shape (T, ...); frames sampled twice count twice."""
+    """Average over the samples of each segment, shape (T, ...).
+
+    Args:
+        features_F: Features of the distinct frames, (F, ...).
+        index_TS: Index of the frame of each sample; a frame that is sampled twice counts twice.
+    """
     return np.stack([features_F[index_S].mean(axis=0) for index_S in index_TS])

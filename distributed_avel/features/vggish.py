@@ -1,12 +1,12 @@
 """Audio stream of the published features of AVE and LLP: VGGish.
 
-Each segment is cut out first and transformed on its own, so no sound leaks into its neighbours.
-A patch is 0.96 s; a segment of a second has one, and what is left of it is not heard, as in the
-published features. Longer segments have the mean of their patches.
+The waveform is cut into segments first, and each segment is transformed independently, so no audio
+leaks between segments. A patch is 0.96 s long. A segment of one second has one patch, and its
+remainder is ignored, as in the published features. Longer segments have the mean of their patches.
 
 Shape suffixes used in this file:
-    T = segments    P = patches of a segment    F = spectrogram frames (96 a patch)
-    M = mel bands    D = width (128)    N = samples
+    T = segments    P = patches of a segment    F = spectrogram frames (96 per patch)
+    M = mel bands    D = feature size (128)    N = samples (or patches of a batch)
 """
 
 from collections.abc import Sequence
@@ -36,22 +36,22 @@ class Vggish(FeatureStream):
         super().__init__(timeline, config, frames_per_segment)
         if timeline.segment_s < _SHORTEST_S:
             raise ConfigError(
-                f"data.segment_s: VGGish hears {_SHORTEST_S:g} s at a time, and segments of "
-                f"{timeline.segment_s:g} s are shorter; use longer ones or another extractor"
+                f"data.segment_s: segments of {timeline.segment_s:g} s are too short for VGGish, "
+                f"which needs {_SHORTEST_S:g} s; use longer segments or another extractor"
             )
 
     @classmethod
     def networks(cls, config: ExtractConfig) -> dict[str, str]:
-        """VGGish."""
+        """Return the source of VGGish."""
         return {"vggish": "vggish"}
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(T, 128)."""
+        """Shape of the features, (T, 128)."""
         return self.timeline.num_segments, _DIM
 
     def prepare(self, media: bytes) -> NDArray[np.float32]:
-        """Log-mel patches of each segment, shape (T, P, 96, 64)."""
+        """Compute the log-mel patches of each segment, shape (T, P, 96, 64)."""
         wave_N = read_audio(media, self.timeline, _LOG_MEL.sample_rate_hz)
         return log_mel_patches(segments_of_audio(wave_N, self.timeline, _LOG_MEL.sample_rate_hz))
 
@@ -67,7 +67,7 @@ class Vggish(FeatureStream):
         self._run = Runner(network, self.config.precision, self.config.frames_per_batch)
 
     def embed(self, prepared: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Features (T, 128) of each video."""
+        """Compute features (T, 128) of each video."""
         flat = [patches_TPFM.reshape(-1, *patches_TPFM.shape[2:]) for patches_TPFM in prepared]
         return [
             patches_ND.reshape(self.timeline.num_segments, -1, _DIM).mean(axis=1)
@@ -76,8 +76,11 @@ class Vggish(FeatureStream):
 
 
 def log_mel_patches(waves_TN: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The whole patches of each segment's log-mel spectrogram, shape (T, P, 96, 64)."""
+    """Split the log-mel spectrogram of each segment into patches, shape (T, P, 96, 64).
+
+    An incomplete last patch is dropped.
+    """
     mel_TFM = _LOG_MEL(waves_TN)
     num_patches = mel_TFM.shape[1] // _PATCH_FRAMES
-    whole_TFM = mel_TFM[:, : num_patches * _PATCH_FRAMES]
-    return whole_TFM.reshape(len(mel_TFM), num_patches, _PATCH_FRAMES, mel_TFM.shape[2])
+    complete_TFM = mel_TFM[:, : num_patches * _PATCH_FRAMES]
+    return complete_TFM.reshape(len(mel_TFM), num_patches, _PATCH_FRAMES, mel_TFM.shape[2])

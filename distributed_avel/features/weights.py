@@ -1,9 +1,8 @@
-"""Weights of published networks: where they come from, and that they are the right ones.
+"""Download, verify and read the weights of published networks.
 
-Features are worth what their weights are worth, so nothing is assumed: a public file must
-have the hash that its publisher wrote into its name, any file's sha256 goes into the manifest,
-and whoever wants random numbers must ask for them by name. All of this happens before the
-first video is read. torch is imported only to read a file: decoding processes never need it.
+A public file must have the hash that its publisher put into its name. The sha256 of every file is
+recorded in the manifest. Random weights are used only on request. All of this happens before the
+first video is read. torch is imported only to read a file, so decoding processes do not need it.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RANDOM = "random"
-"""Asks for seeded random weights: the machinery runs, the features mean nothing."""
+"""Source of seeded random weights, for tests and benchmarks; the features are meaningless."""
 
 RANDOM_SEED = 0
 
@@ -35,18 +34,18 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PublicWeights:
-    """A published file; its name ends in the first digits of its sha256, as is torch's custom."""
+    """A published file whose name ends with the first digits of its sha256, as in torch.hub."""
 
     url: str
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """Last component of the URL."""
         return self.url.rpartition("/")[2]
 
     @property
     def sha256_prefix(self) -> str:
-        """The hexadecimal digits between the last `-` and the suffix."""
+        """Hexadecimal digits between the last `-` and the extension."""
         return self.file_name.rpartition("-")[2].partition(".")[0]
 
 
@@ -59,28 +58,28 @@ PUBLIC = {
         "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
     ),
 }
-"""Published weights by name; the name is a source like any path."""
+"""Published weights by name; the name can be used as a source instead of a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A local file of weights, and the hash of what is in it."""
+    """A local file of weights and its sha256."""
 
     path: Path
     sha256: str
 
 
 def find_weights(network: str, source: str, cache_dir: str | None = None) -> WeightsFile:
-    """The file of weights for a network, fetched and checked.
+    """Find the file of weights of a network; download it if necessary, and verify its hash.
 
     Args:
-        network: Its name, for messages.
-        source: A name in `PUBLIC`, a local path, or the URI of a file: http(s), or any file
-            system that pyarrow or fsspec knows. `#sha256=<digits>` at the end pins the file.
-        cache_dir: Where fetched files are kept; None is the cache folder of the user.
+        network: Name of the network, for messages.
+        source: A name in `PUBLIC`, a local path, or a URI: http(s), or any file system that
+            pyarrow or fsspec supports. A suffix `#sha256=<digits>` pins the hash.
+        cache_dir: Folder for downloaded files; None for the user's cache folder.
 
     Raises:
-        WeightsError: The file is missing or is another; the message has the remedy.
+        WeightsError: The file is missing, cannot be downloaded, or has another hash.
     """
     cache = _cache_folder(cache_dir)
     source, _, pinned = source.partition("#sha256=")
@@ -98,20 +97,24 @@ def find_weights(network: str, source: str, cache_dir: str | None = None) -> Wei
     sha256 = _sha256(path)
     if not sha256.startswith(pinned.lower()):
         raise WeightsError(
-            f"extract.weights.{network}: {path} is not the file that was asked for: its sha256 "
-            f"is {sha256}, not {pinned}...; replace it" + _how_to_fetch(source, path)
+            f"extract.weights.{network}: {path} is not the expected file: its sha256 "
+            f"is {sha256}, not {pinned}...; replace it" + _download_hint(source, path)
         )
     return WeightsFile(path, sha256)
 
 
 def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
-    """The parameters in a file, by name: safetensors, or torch's format without any code.
+    """Read parameters by name from a safetensors file or from a torch file without code.
 
-    A checkpoint with the parameters under `state_dict` is unpacked, and the prefix `module.`
-    of a DataParallel model is removed.
+    If a checkpoint contains a `state_dict`, that is returned. The prefix `module.` of a
+    DataParallel model is removed.
+
+    Args:
+        network: Name of the network, for messages.
+        path: The file.
 
     Raises:
-        WeightsError: The file holds something else.
+        WeightsError: The file does not contain parameters by name.
     """
     import pickle
 
@@ -136,7 +139,7 @@ def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
         isinstance(value, torch.Tensor) for value in content.values()
     ):
         raise WeightsError(
-            f"extract.weights.{network}: {path} holds {type(content).__name__}, not the "
+            f"extract.weights.{network}: {path} contains a {type(content).__name__}, expected the "
             "parameters of a network by name (a state_dict)"
         )
     if content and all(name.startswith("module.") for name in content):
@@ -145,7 +148,7 @@ def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
 
 
 def _cache_folder(cache_dir: str | None) -> Path:
-    """The user's choice; else that of the XDG base directories."""
+    """Return the configured cache folder, or the default of the XDG base directories."""
     if cache_dir:
         return Path(cache_dir).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -153,7 +156,7 @@ def _cache_folder(cache_dir: str | None) -> Path:
 
 
 def _local_copy(network: str, source: str, cache: Path) -> Path:
-    """A path as it is; a file elsewhere through the cache, anew when it has changed."""
+    """Return a local path unchanged; copy a remote file to the cache unless it is unchanged."""
     key = f"extract.weights.{network}"
     try:
         remote = Location.at(source)
@@ -161,9 +164,9 @@ def _local_copy(network: str, source: str, cache: Path) -> Path:
     except (pa.ArrowException, OSError, ArtifactError) as error:
         raise WeightsError(f"{key}: {source} cannot be read: {error}") from None
     if not info.is_file:
-        what = "is a folder" if info.type.name == "Directory" else "there is no such file"
+        problem = "is a folder" if info.type.name == "Directory" else "there is no such file"
         known = ", ".join([RANDOM, *PUBLIC])
-        raise WeightsError(f"{key}: {source}: {what}; give a file, a URI or one of: {known}")
+        raise WeightsError(f"{key}: {source}: {problem}; give a file, a URI or one of: {known}")
     if remote.is_local:
         return Path(remote.path)
     path = cache / f"{_short_hash(f'{source} {info.size} {info.mtime_ns}')}-{remote.name}"
@@ -177,41 +180,38 @@ def _local_copy(network: str, source: str, cache: Path) -> Path:
 
 
 def _download(network: str, url: str, path: Path, pinned: str) -> None:
-    """Fetch a file into the cache; what is not the file asked for is not kept."""
+    """Download a file into the cache; a file with another hash is discarded."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
             _write_whole(response, path, pinned)
     except (OSError, urllib.error.URLError, WeightsError) as error:
         raise WeightsError(
-            f"extract.weights.{network}: {url} could not be fetched ({error})"
-            + _how_to_fetch(url, path)
-            + f"\nor name another file: extract.weights.{network}: <path or URI>"
+            f"extract.weights.{network}: {url} could not be downloaded ({error})"
+            + _download_hint(url, path)
+            + f"\nor set another file: extract.weights.{network}: <path or URI>"
         ) from None
 
 
 def _write_whole(stream: object, path: Path, pinned: str = "") -> None:
-    """Copy a stream so that nobody ever sees half of the file."""
+    """Write a stream to a file atomically, after verifying its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)  # type: ignore[arg-type]
-        sha256 = _sha256(part)
+        sha256 = _sha256(temporary)
         if not sha256.startswith(pinned.lower()):
-            raise WeightsError(f"what came has sha256 {sha256}, not {pinned}...")
-        part.replace(path)
+            raise WeightsError(f"the downloaded file has sha256 {sha256}, not {pinned}...")
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _how_to_fetch(source: str, path: Path) -> str:
+def _download_hint(source: str, path: Path) -> str:
     url = PUBLIC[source].url if source in PUBLIC else source
     if not url.startswith(("http://", "https://")):
         return ""
-    return (
-        "\nwhere there is a connection, this fetches it to its place:"
-        f"\n    curl -fL --create-dirs -o '{path}' '{url}'"
-    )
+    return f"\nto download it by hand:\n    curl -fL --create-dirs -o '{path}' '{url}'"
 
 
 def _sha256(path: Path) -> str:

@@ -129,7 +129,7 @@ def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order
 
         hangs, after = [impatient.prepare(media) for media in (remote, order("after"))]
 
-        assert hangs.result().reason.startswith("gave up after 1 s of reading; see to the storage")
+        assert hangs.result().reason.startswith("gave up after 1 s of reading; check the storage")
         assert hangs.result().is_unreadable
     assert after.result() == sum(b"after")
 
@@ -166,7 +166,7 @@ def test_a_slow_read_is_no_fault_of_the_decoder(impatient, order, tmp_path):
 
     assert failed.is_unreadable
     assert failed.reason == (
-        "gave up after 1 s of reading; see to the storage or raise extract.timeout_s"
+        "gave up after 1 s of reading; check the storage or raise extract.timeout_s"
     )
     assert preparations(tmp_path / "video") == []
 

@@ -127,7 +127,7 @@ def test_published_frame_counts_are_the_defaults_and_the_user_has_the_last_word(
 def test_random_weights_are_shown_and_recorded():
     ours = extractor(AVE)
 
-    assert ours.weights_note == ("random weights (vgg19, vggish): these features mean nothing")
+    assert ours.weights_note == ("random weights (vgg19, vggish): these features are meaningless")
     assert ours.provenance()["weights.vgg19"] == "random, seed 0"
     assert extractor(AVE, weights={}).weights_note is None
 
@@ -181,7 +181,7 @@ def test_features_beyond_float16_are_refused_with_the_remedy(tmp_path):
     weights = {"vgg19": str(save(state, tmp_path / "large.pth")), "vggish": "random"}
     ours = extractor(AVE, weights=weights)
 
-    with pytest.raises(WeightsError, match=r"exceed what float16 holds.*; use bf16 or fp32"):
+    with pytest.raises(WeightsError, match=r"exceed the range of float16.*; use bf16 or fp32"):
         ours.embed([ours.prepare(coloured(0))])
 
 

@@ -62,5 +62,5 @@ def test_a_missing_video_is_named_with_how_many_more(location):
 
 
 def test_nothing_asked_for_is_refused(location):
-    with pytest.raises(ArtifactError, match="no features asked for"):
+    with pytest.raises(ArtifactError, match="no features of an empty list"):
         FeatureStore(location).read([])

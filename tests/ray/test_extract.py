@@ -168,8 +168,8 @@ def test_each_damaged_file_is_listed_once_and_the_others_are_as_if_alone(tmp_pat
     assert {name for name in names if name[4:] in MUST_FAIL} <= failures.keys()
     said_of = {
         "missing": "no such file; put it there or take it out of the annotations",
-        "pipe": "a folder, a pipe or a device; put a file there",
-        "folder": "a folder, a pipe or a device; put a file there",
+        "pipe": "a folder, a pipe or a device; replace it by a file",
+        "folder": "a folder, a pipe or a device; replace it by a file",
         "hangs": "gave up after 30 s; fetch it again or raise extract.timeout_s",
         "crashes": "the decoder crashed on it, 2 times (SIGSEGV); fetch it again",
     }
