@@ -6,7 +6,7 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -104,6 +104,7 @@ def read_config(
     """
     arguments = read_arguments(argv, kind)
     values = load_values(arguments.config) if arguments.config else {}
+    _add_entries(values, arguments.entries)
     options = tyro.cli(
         _options_of(kind, values),
         args=arguments.options,
@@ -112,7 +113,7 @@ def read_config(
     values = _merged(values, dataclasses.asdict(options))
     _add_unknown(values, arguments.unknown)
     sources = [arguments.config] if arguments.config else []
-    has_options = arguments.options or arguments.problems
+    has_options = arguments.options or arguments.entries or arguments.problems
     source = " and ".join([*sources, "command line"] if has_options else sources)
     return validate(values, source, kind, arguments.problems)
 
@@ -154,10 +155,6 @@ def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
     origin = get_origin(kind)
 
     def read(words: list[str]) -> Any:
-        if origin is dict:
-            if len(words) % 2:
-                raise ValueError("expected pairs of a name and a value")
-            return dict(zip(words[::2], words[1::2], strict=True))
         if origin is tuple:
             return tuple(words)
         return None if words[0] == "None" and type(None) in get_args(kind) else words[0]
@@ -185,7 +182,7 @@ def _metavar(kind: Any) -> str:
     if origin is Literal:
         return f"{{{','.join(inner)}}}"
     if origin is dict:
-        return f"[{' '.join(map(_metavar, inner))} ...]"
+        return "[NAME VALUE ...]"
     if origin is tuple:
         return f"[{_metavar(inner[0])} ...]"
     if inner:
@@ -202,6 +199,16 @@ def _merged(below: Any, above: dict[str, Any]) -> Any:
         if isinstance(above[name], dict):
             merged[name] = _merged(below[name], above[name])
     return merged
+
+
+def _add_entries(values: dict[str, Any], entries: Mapping[tuple[str, str], Any]) -> None:
+    """Put entries of mappings among the values; one that is no mapping is refused later."""
+    for (key, name), value in entries.items():
+        section: Any = values
+        for part in key.split("."):
+            section = section.setdefault(part, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[name] = value
 
 
 def _add_unknown(values: dict[str, Any], keys: Iterable[str]) -> None:

@@ -53,6 +53,11 @@ _NO_MODALITIES = "nobody annotated what is heard and what is seen apart in {}"
 
 def run_reproduce(config: ReproduceConfig) -> None:
     """Compute the tables, write them, and show them."""
+    if config.model.options:
+        raise ConfigError(
+            "model.options: the tables train several base models; give an option to one of them, "
+            "such as --by-model psp:model.options.threshold=0.1"
+        )
     neutral = {"model.name": System().model, "arms": ["base"]}
     run = with_values(config.run, neutral, "configuration")
     check_names(run)

@@ -13,7 +13,7 @@ from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_reader
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_class
-from distributed_avel.models import model_class
+from distributed_avel.models import model_class, model_options
 from distributed_avel.pipeline import STAGES, Pipeline
 from distributed_avel.publish import RESULTS, publish
 from distributed_avel.registry import import_plugins
@@ -108,21 +108,21 @@ def run_evaluate(config: RunConfig) -> None:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse names that no registry has, all of them at once, before anything starts.
+    """Refuse names that no registry has, and options of none, all at once, before anything starts.
 
     Raises:
         ConfigError: The message has every wrong name and the ones there are.
     """
-    checks: list[tuple[Callable[[str], object], str]] = [
-        (dataset_reader, config.data.dataset),
-        (extractor_class, config.extract.extractor),
-        (model_class, config.model.name),
+    checks: list[Callable[[], object]] = [
+        lambda: dataset_reader(config.data.dataset),
+        lambda: extractor_class(config.extract.extractor),
+        lambda: model_options(config.model.name, config.model.options),
     ]
     import_plugins(config.plugins)
     problems = []
-    for look_up, name in checks:
+    for check in checks:
         try:
-            look_up(name)
+            check()
         except ConfigError as error:
             problems.append(str(error))
     if not problems:

@@ -8,11 +8,18 @@ import pytest
 import torch
 
 import distributed_avel as avel
-from distributed_avel.config import RunConfig, TuneConfig, built_in_configs, load_values, validate
+from distributed_avel.config import (
+    ModelConfig,
+    RunConfig,
+    TuneConfig,
+    built_in_configs,
+    load_values,
+    validate,
+)
 from distributed_avel.datasets import dataset_names
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.base import extractor_names
-from distributed_avel.models import model_names
+from distributed_avel.models import model_class, model_names
 
 
 def test_every_public_name_exists_and_no_other():
@@ -84,3 +91,12 @@ def test_the_help_of_an_option_lists_the_registered_names(section, option, names
     listed = text.partition(": ")[2].removesuffix(", or one of a plug-in.").split(", ")
 
     assert listed == names()
+
+
+def test_the_help_of_model_options_lists_those_of_each_model():
+    text = " ".join((ModelConfig.model_fields["options"].description or "").split())
+    listed = text.partition("There are: ")[2].removesuffix("; and those of plug-ins.")
+
+    fields = {name: sorted(model_class(name).Config.model_fields) for name in model_names()}
+    there_are = "; ".join(f"{name}: {', '.join(of)}" for name, of in fields.items() if of)
+    assert listed == there_are

@@ -15,6 +15,7 @@ from distributed_avel.config import (
     TuneConfig,
     read_arguments,
 )
+from distributed_avel.errors import ConfigError
 
 KINDS = (RunConfig, TuneConfig, ReproduceConfig)
 JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.py"))
@@ -36,6 +37,7 @@ SINGLE = [
     for kind, key, annotation in ALL
     if annotation is not bool and get_origin(annotation) not in (dict, tuple)
 ]
+MAPPINGS = [(kind, key) for kind, key, annotation in ALL if get_origin(annotation) is dict]
 FLAGS = [(kind, key) for kind, key, annotation in ALL if annotation is bool]
 
 
@@ -111,10 +113,16 @@ def test_an_option_that_is_given_twice_is_refused():
     """Not "the last one wins": in a long command nobody sees the first."""
     for kind, key in VALUED:
         name = name_of(key)
-        pair = ["a", "b"] if key == "extract.weights" else ["1"]
+        pair = ["a", "b"] if (kind, key) in MAPPINGS else ["1"]
         other = "--" + key if "_" in key else name
         said = refused([name, *pair, other, *pair], kind)
         assert f"{other} is given more than once" in said
+    for kind, key in MAPPINGS:
+        name = name_of(key)
+        for twice in ([f"{name}.a", "1"], [name, "a", "1"], [name, "b", "1", "a", "1"]):
+            assert "is given more than once" in refused([f"{name}.a", "2", *twice], kind)
+            assert "is given more than once" in refused([*twice, f"{name}.a=2"], kind)
+        assert "is given more than once" in refused([name, "a", "1", "a", "2"], kind)
     for kind, key in FLAGS:
         name = name_of(key)
         *sections, last = name[2:].split(".")
@@ -136,7 +144,8 @@ def test_keys_of_no_section_and_of_another_are_refused():
         *sections, last = key.split(".")
         assert f"  nothing.{last}: no such key" in refused([f"--nothing.{last}", "7"], kind)
         wrong = ".".join([*sections, last, "deeper"])
-        assert f"  {wrong}: no such key" in refused([f"--{wrong}=7"], kind)
+        if (kind, key) not in MAPPINGS:
+            assert f"  {wrong}: no such key" in refused([f"--{wrong}=7"], kind)
         assert f"  {key}z: no such key; perhaps " in refused([f"--{key}z", "7"], kind)
     assert "batch_size: no such key; perhaps train.batch_size" in refused(["--batch-size", "7"])
     assert "tran.batch_size: no such key; perhaps train." in refused(["--tran.batch-size", "7"])
@@ -154,6 +163,53 @@ def test_a_list_may_hold_several_words_and_a_sweep_assignments():
     assert config.sweep.vary == tuple(vary)
     assert config.arms == ("A", "base")
     assert "needs pairs of a name and a value" in refused(["--extract.weights", "vgg19"])
+
+
+def test_an_entry_of_a_mapping_is_an_option_of_its_own():
+    for kind, key in MAPPINGS:
+        name = name_of(key)
+        for argv in (
+            [f"{name}.first-one", "7", f"{name}.b=8"],
+            [f"{name}.first_one=7", name, "b", "8"],
+        ):
+            config = read_config([*argv, "--seed", "3"], None, kind)
+            section, option = key.split(".")
+            found = getattr(getattr(config, section), option)
+            assert {entry: str(value) for entry, value in found.items()} == {
+                "first_one": "7",
+                "b": "8",
+            }
+        assert f"{name}.a needs a value" in refused([f"{name}.a", "--seed", "3"], kind)
+        assert f"{name}.a needs a value" in refused([f"{name}.a"], kind)
+        assert f"  {key}.a: {name}.a has an empty value" in refused([f"{name}.a="], kind)
+        assert f"  {key}.a=7: not an option; write {name}.a 7" in refused([f"{key}.a=7"], kind)
+        assert f"  {key}.: no such key" in refused([f"--{key}.", "7"], kind)
+
+
+def test_entries_of_the_command_line_win_over_the_file_and_leave_its_others(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: {name: psp, options: {threshold: 0.5, head_size: 16}}\n")
+
+    config = read_config(["--config", str(path), "--model.options.threshold", "0.1"])
+
+    assert config.model.options == {"threshold": 0.1, "head_size": 16}
+
+
+def test_options_of_a_model_are_read_as_in_yaml():
+    words = ["a=0.1", "b=None", "c=true", "d=[1, 2]", "e=text"]
+
+    config = read_config([f"--model.options.{word}" for word in words])
+
+    assert config.model.options == {"a": 0.1, "b": None, "c": True, "d": [1, 2], "e": "text"}
+    assert "  model.options.a: '[1' is not a value in YAML" in refused(["--model.options.a=[1"])
+
+
+def test_entries_of_what_is_no_mapping_are_refused_with_it(tmp_path):
+    path = tmp_path / "run.yaml"
+    for text, key in (("model: 3", "model"), ("model: {options: 3}", "model.options")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=rf"  {key}: Input should be a valid dictionary"):
+            read_config(["--config", str(path), "--model.options.threshold", "0.1"])
 
 
 MALFORMED = (

@@ -2,8 +2,9 @@
 
 import pytest
 
-from distributed_avel.config import TuneConfig, validate
+from distributed_avel.config import ReproduceConfig, TuneConfig, validate
 from distributed_avel.errors import ConfigError
+from distributed_avel.reproduce import run_reproduce
 from distributed_avel.run import check_names
 from distributed_avel.sweep.phases import run_sweep
 
@@ -21,6 +22,20 @@ from distributed_avel.sweep.phases import run_sweep
             "refine.labels: MA removes a label",
         ),
         ({"model": {"name": "hen"}}, "model.name: no base model 'hen'"),
+        (
+            {"model": {"name": "psp", "options": {"treshold": 0.1}}},
+            r"^model\.options\.treshold: base model psp has no such option; perhaps threshold; "
+            "there are: attention_size, head_size, threshold$",
+        ),
+        (
+            {"model": {"name": "cman", "options": {"threshold": 0.1}}},
+            r"^model\.options\.threshold: base model cman has no options; leave it out$",
+        ),
+        (
+            {"model": {"name": "psp", "options": {"threshold": -1, "head_size": "wide"}}},
+            r"(?s)^model\.options\.head_size: Input should be a valid integer.*\n"
+            r"model\.options\.threshold: Input should be greater than or equal to 0$",
+        ),
     ],
 )
 def test_settings_that_a_model_has_no_use_for_are_refused(values, told):
@@ -28,9 +43,52 @@ def test_settings_that_a_model_has_no_use_for_are_refused(values, told):
         check_names(validate(values, "test"))
 
 
-@pytest.mark.parametrize("values", [{}, {"model": {"name": "han"}, "arms": ["base", "LR", "MA"]}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"model": {"name": "han"}, "arms": ["base", "LR", "MA"]},
+        {"model": {"name": "psp", "options": {"threshold": 0.1, "attention_size": None}}},
+    ],
+)
 def test_settings_that_fit_are_taken(values):
     check_names(validate(values, "test"))
+
+
+def test_wrong_names_and_options_are_told_together():
+    values = {"data": {"dataset": "no"}, "model": {"name": "psp", "options": {"a": 1}}}
+
+    with pytest.raises(ConfigError, match=r"(?s)no data set 'no'.*\nmodel\.options\.a: base model"):
+        check_names(validate(values, "test"))
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (
+            ["model.options.treshold=0.1"],
+            "sweep.vary: model.options.treshold: base model psp has no",
+        ),
+        (["model.options.threshold=0.1,x"], "sweep.vary: model.options.threshold: Input should be"),
+        (["model.options=0.1"], "sweep.vary: model.options: name one option, as in"),
+        (
+            ["model.name=psp,ave", "model.options.threshold=0.1,0.2"],
+            "sweep.vary: model.options.threshold: base model ave has no such option",
+        ),
+    ],
+)
+def test_a_sweep_refuses_options_that_its_models_do_not_have(vary, told):
+    values = {"model": {"name": "psp"}, "sweep": {"vary": vary}}
+
+    with pytest.raises(ConfigError, match=told):
+        run_sweep(validate(values, "test", TuneConfig))
+
+
+def test_tables_give_an_option_to_one_model_only():
+    values = {"model": {"name": "psp", "options": {"threshold": 0.1}}}
+
+    with pytest.raises(ConfigError, match=r"--by-model psp:model\.options\.threshold=0\.1"):
+        run_reproduce(validate(values, "test", ReproduceConfig))
 
 
 def test_no_sweep_chooses_between_models_with_other_metrics():

@@ -7,9 +7,11 @@ reported together with all other problems of the configuration.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
 
 from distributed_avel.config.sections import Config
 
@@ -30,8 +32,22 @@ _Values = Literal["none", "one", "several", "pairs"]
 
 @dataclass(frozen=True, slots=True)
 class _Option:
+    """An option, or an entry of one that is a mapping.
+
+    Args:
+        is_text: The values of a mapping are text; otherwise they are read as YAML.
+        entry: Name of the entry, of an option such as --model.options.threshold.
+    """
+
     key: str
     values: _Values
+    is_text: bool = True
+    entry: str = ""
+
+    @property
+    def full_key(self) -> str:
+        """The key, with the name of the entry."""
+        return f"{self.key}.{self.entry}" if self.entry else self.key
 
 
 @dataclass(slots=True)
@@ -41,12 +57,14 @@ class Arguments:
     Args:
         config: Path of the YAML file, if one is named.
         options: The well-formed options and their values, as they were given.
+        entries: The entries of options that are mappings, by (key, name).
         problems: What is wrong, by the word or key that it concerns.
         unknown: Those of the problems that are keys which the configuration does not have.
     """
 
     config: str | None = None
     options: list[str] = field(default_factory=list)
+    entries: dict[tuple[str, str], Any] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
@@ -67,7 +85,7 @@ def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
             read.problems[word] = f"options are not read after it{after}; leave out the two dashes"
             break
         name, equals, value = word.partition("=")
-        option = known.get(_canonical(name[2:])) if name.startswith("--") else None
+        option = _find(name[2:], known) if name.startswith("--") else None
         if option is None:
             key, problem = _not_an_option(word, known)
             read.problems[key] = problem
@@ -82,13 +100,22 @@ def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
         elif option.values == "one" and not equals:
             values += _take_values(words, known, most=1)
         problem = _problem(name, option, values, words, known)
-        if option.key in given:
+        names = values[::2] if option.values == "pairs" else [option.entry]
+        keys = {option.full_key, *(f"{option.key}.{of}" for of in names if of)}
+        if keys & given or len(set(names)) < len(names):
             problem = f"{name} is given more than once; give it once"
-        given.add(option.key)
+        given |= keys
         if problem:
-            read.problems[option.key] = problem
+            read.problems[option.full_key] = problem
         elif option.key == CONFIG:
             read.config = values[0]
+        elif option.values == "pairs" or option.entry:
+            texts = values[1::2] if option.values == "pairs" else values
+            for entry, text in zip(names, texts, strict=True):
+                value, problem = _entry_value(text, option)
+                read.entries[option.key, entry] = value
+                if problem:
+                    read.problems[f"{option.key}.{entry}"] = problem
         else:
             read.options += [word] if equals else [name]
             read.options += values[1:] if equals else values
@@ -106,7 +133,29 @@ def _options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, _Op
             yield _canonical(f"{prefix}no_{name}"), _Option(key, "none")
         else:
             several: dict[Any, _Values] = {dict: "pairs", tuple: "several"}
-            yield _canonical(key), _Option(key, several.get(get_origin(kind), "one"))
+            values = several.get(get_origin(kind), "one")
+            yield _canonical(key), _Option(key, values, is_text=Any not in get_args(kind))
+
+
+def _find(name: str, known: dict[str, _Option]) -> _Option | None:
+    """The option of a name, which may be the entry of a mapping: model.options.threshold."""
+    if option := known.get(_canonical(name)):
+        return option
+    mapping, _, entry = name.rpartition(".")
+    option = known.get(_canonical(mapping))
+    if option is None or option.values != "pairs" or not entry:
+        return None
+    return replace(option, values="one", entry=entry.replace("-", "_"))
+
+
+def _entry_value(text: str, option: _Option) -> tuple[Any, str | None]:
+    """The value of an entry of a mapping, and what is wrong with it."""
+    if option.is_text:
+        return text, None
+    try:
+        return (None if text == "None" else yaml.safe_load(text)), None
+    except yaml.YAMLError:
+        return None, f"{text!r} is not a value in YAML"
 
 
 def _canonical(name: str) -> str:
@@ -127,7 +176,7 @@ def _take_values(
         if word.startswith(tuple(_DASHES)) and not _NUMBER.match(word):
             break
         name, equals, _ = word.partition("=")
-        if equals and _canonical(name) in known and not assignments:
+        if equals and _find(name, known) and not assignments:
             break
         taken.append(words.pop(0))
     return taken
@@ -167,7 +216,7 @@ def _opposite(name: str) -> str:
 def _not_an_option(word: str, known: dict[str, _Option]) -> tuple[str, str]:
     """The key under which a word that is no option is refused, and why."""
     name, equals, value = word.lstrip(_DASHES).partition("=")
-    option = known.get(_canonical(name))
+    option = _find(name, known)
     if option is not None:
         example = f"--{_canonical(name)}"
         if value and option.values != "none":

@@ -128,7 +128,7 @@ class SweepConfig(Config):
 
     vary: tuple[str, ...] = ()
     """Other settings to vary: KEY=VALUE,VALUE,... or KEY=LOW..HIGH (logarithmic), such as
-    train.learning_rate=0.001,0.002 or model.name=ave,psp."""
+    train.learning_rate=0.001,0.002, model.name=ave,psp or model.options.head_size=32,64."""
 
     auxiliary: bool = True
     """Whether Step 1 uses the auxiliary loss: arm A+LR instead of LR."""

@@ -191,6 +191,12 @@ class ModelConfig(Config):
     pooling: Literal["model", "max", "mean", "lse"] = "model"
     """MIL pooling from segment-level to video-level scores; by default the model's own."""
 
+    options: dict[str, Any] = {}
+    """Options of this base model alone, as in --model.options.threshold 0.1. There are: ave:
+    attention_size, head_size; avfb: attention_size; avin: attention_size; avsdn: attention_size;
+    cmran: attention_size, feedforward_size; han: motion_dim; psp: attention_size, head_size,
+    threshold; and those of plug-ins."""
+
 
 class TrainConfig(Config):
     """Steps 1 and 3."""

@@ -20,6 +20,7 @@ from distributed_avel.models.base import (
     is_verified,
     model_class,
     model_names,
+    model_options,
     register_model,
 )
 from distributed_avel.models.reference import load_reference
@@ -42,6 +43,7 @@ __all__ = [
     "load_reference",
     "model_class",
     "model_names",
+    "model_options",
     "psp",
     "register_model",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import ATTENTION_NAMES
@@ -23,9 +24,15 @@ class Ave(RecurrentModel, PublishedModel):
     Args:
         num_classes: C.
         hidden_size: Width of each direction of the LSTMs.
-        head_size: Width of the layer before the logits.
+        head_size: See `Config`.
         inputs: Further arguments of `RecurrentModel`.
     """
+
+    class Config(RecurrentModel.Config):
+        """Options of AVE."""
+
+        head_size: PositiveInt = 64
+        """Width of the layer before the logits."""
 
     reference_names: ClassVar[Mapping[str, str]] = {
         **{f"attention.{ours}": theirs for ours, theirs in ATTENTION_NAMES.items()},
@@ -36,7 +43,7 @@ class Ave(RecurrentModel, PublishedModel):
     }
 
     def __init__(
-        self, *, num_classes: int, hidden_size: int = 128, head_size: int = 64, **inputs: Any
+        self, *, num_classes: int, hidden_size: int = 128, head_size: int, **inputs: Any
     ) -> None:
         super().__init__(hidden_size=hidden_size, **inputs)
         first, last = nn.Linear(4 * hidden_size, head_size), nn.Linear(head_size, num_classes + 1)

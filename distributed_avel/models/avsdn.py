@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
@@ -31,8 +32,14 @@ class Avsdn(GatedModel, PublishedModel):
         audio_dim: Width of the audio features.
         regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; `visual_dim` by default.
+        attention_size: See `Config`.
     """
+
+    class Config(PublishedModel.Config):
+        """Options of AVSDN."""
+
+        attention_size: PositiveInt | None = None
+        """Width of the attention's first layers (default: width of the visual features)."""
 
     reference_names: ClassVar[Mapping[str, str]] = {
         **{f"attention.{ours}": theirs for ours, theirs in ATTENTION_NAMES.items()},
@@ -53,7 +60,7 @@ class Avsdn(GatedModel, PublishedModel):
         audio_dim: int,
         regions: int,
         hidden_size: int = 128,
-        attention_size: int | None = None,
+        attention_size: int | None,
     ) -> None:
         super().__init__(width=2 * hidden_size, num_classes=num_classes, summary="mean")
         self.code_sizes = [audio_dim, visual_dim]

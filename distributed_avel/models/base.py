@@ -37,6 +37,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from distributed_avel.config import Config as Section
+from distributed_avel.config import read_options
 from distributed_avel.registry import Registry
 
 Shape = tuple[int, ...]
@@ -45,10 +47,16 @@ Shape = tuple[int, ...]
 class BaseModel(nn.Module, ABC):
     """Base class of models: `encode` per segment, then `score` across segments.
 
-    The constructor takes the keyword arguments of `create_model`. Parameters that the logits do
-    not depend on are omitted, even if the authors' code has them, because DDP would wait for their
-    gradients.
+    The constructor takes the keyword arguments of `create_model` and the options of `Config`.
+    Parameters that the logits do not depend on are omitted, even if the authors' code has them,
+    because DDP would wait for their gradients.
     """
+
+    class Config(Section):
+        """Options of this model alone, with defaults and help texts (`model.options` of a run).
+
+        A model declares its options in a nested class `Config` that extends the inherited one.
+        """
 
     pooling: ClassVar[Literal["max", "mean", "lse"]] = "max"
     """MIL pooling of the published model, see `mil.mil_pool`."""
@@ -141,6 +149,8 @@ def register_model(name: str) -> Callable[[ModelClass], ModelClass]:
     def register(model: ModelClass) -> ModelClass:
         if (model.task == "parsing") != issubclass(model, ParsingModel):
             raise TypeError(f"{model.__name__}: a model for parsing is a subclass of ParsingModel")
+        if not issubclass(model.Config, BaseModel.Config):
+            raise TypeError(f"{model.__name__}.Config is not a subclass of BaseModel.Config")
         _MODELS.register(name, model)
         return model
 
@@ -159,6 +169,19 @@ def model_class(name: str) -> type[BaseModel]:
         ConfigError: There is none; the message lists the registered names.
     """
     return _MODELS[name]
+
+
+def model_options(name: str, values: Mapping[str, Any]) -> BaseModel.Config:
+    """Validate the options of a base model, and complete them with its defaults.
+
+    Args:
+        name: Registered name.
+        values: `model.options` of a run.
+
+    Raises:
+        ConfigError: There is no such model or option, or a value is invalid.
+    """
+    return read_options(model_class(name).Config, values, "model.options", f"base model {name}")
 
 
 def is_verified(name: str) -> bool:
@@ -186,10 +209,10 @@ def create_model(
         audio_dim: Width of the audio features.
         regions: R, the regions of the visual features of a segment (49 for 7 x 7).
         hidden_size: All other widths are proportional to it; 128 gives the published model.
-        options: Further arguments of the model's constructor.
+        options: Options of this model alone, see its `Config`.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no such model or option, or a value is invalid.
     """
     return model_class(name)(
         num_classes=num_classes,
@@ -197,5 +220,5 @@ def create_model(
         audio_dim=audio_dim,
         regions=regions,
         hidden_size=hidden_size,
-        **options,
+        **dict(model_options(name, options)),
     )

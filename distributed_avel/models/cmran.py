@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distributed_avel.errors import ConfigError
@@ -31,12 +32,20 @@ class Cmran(GatedModel, PublishedModel):
         audio_dim: Width of the audio features.
         regions: Unused; any number of regions is accepted.
         hidden_size: Half the width of the attention between segments; must be even.
-        attention_size: Width of the audio-guided attention; `visual_dim` by default.
-        feedforward_size: Width of the feed-forward layers; 16 `hidden_size` by default.
+        attention_size, feedforward_size: See `Config`.
 
     Raises:
         ConfigError: `hidden_size` is odd.
     """
+
+    class Config(PublishedModel.Config):
+        """Options of CMRAN."""
+
+        attention_size: PositiveInt | None = None
+        """Width of the audio-guided attention (default: width of the visual features)."""
+
+        feedforward_size: PositiveInt | None = None
+        """Width of the feed-forward layers (default: 16 times model.hidden_size)."""
 
     reference_names: ClassVar[Mapping[str, str]] = {
         "visual_in": "v_fc",
@@ -81,8 +90,8 @@ class Cmran(GatedModel, PublishedModel):
         audio_dim: int,
         regions: int,
         hidden_size: int = 128,
-        attention_size: int | None = None,
-        feedforward_size: int | None = None,
+        attention_size: int | None,
+        feedforward_size: int | None,
     ) -> None:
         if hidden_size % 2:
             raise ConfigError(

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from distributed_avel.errors import ConfigError
 from distributed_avel.models.base import (
     ParsingModel,
     PublishedModel,
@@ -45,9 +47,18 @@ class Han(PublishedModel, ParsingModel):
         audio_dim: Width of the audio features.
         regions: Unused; any number of frames is accepted.
         hidden_size: A quarter of the width of the network.
-        motion_dim: Width of the motion features; by default a fifth of `visual_dim`, like 512 of
-            the published 2560.
+        motion_dim: See `Config`.
+
+    Raises:
+        ConfigError: `motion_dim` leaves no columns for the frame features.
     """
+
+    class Config(PublishedModel.Config):
+        """Options of HAN."""
+
+        motion_dim: PositiveInt | None = None
+        """Width of the motion features, the last columns of the visual features (default: a fifth
+        of the columns, like 512 of the published 2560)."""
 
     reference_names: ClassVar[Mapping[str, str]] = {
         "audio_in": "fc_a",
@@ -75,8 +86,13 @@ class Han(PublishedModel, ParsingModel):
         audio_dim: int,
         regions: int,
         hidden_size: int = 128,
-        motion_dim: int | None = None,
+        motion_dim: int | None,
     ) -> None:
+        if motion_dim is not None and motion_dim >= visual_dim:
+            raise ConfigError(
+                f"model.options.motion_dim: must be less than the width of the visual features, "
+                f"{visual_dim}, got {motion_dim}"
+            )
         super().__init__()
         width = 4 * hidden_size
         motion_dim = motion_dim or max(visual_dim // 5, 1)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import ATTENTION_NAMES, AudioGuidedAttention
@@ -29,11 +30,21 @@ class Psp(PublishedModel):
         audio_dim: Width of the audio features.
         regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; `visual_dim` by default.
-        head_size: Width of the layer before the logits.
-        threshold: Normalized similarities up to `threshold / T` are set to 0. The default
-            corresponds to the published 0.095 for 10 segments.
+        attention_size, head_size, threshold: See `Config`.
     """
+
+    class Config(PublishedModel.Config):
+        """Options of PSP."""
+
+        attention_size: PositiveInt | None = None
+        """Width of the attention's first layers (default: width of the visual features)."""
+
+        head_size: PositiveInt = 64
+        """Width of the layer before the logits."""
+
+        threshold: NonNegativeFloat = 0.95
+        """Normalized similarities up to threshold / T are set to 0. The default corresponds to the
+        published 0.095 for 10 segments."""
 
     pooling = "mean"
     reference_names: ClassVar[Mapping[str, str]] = {
@@ -60,9 +71,9 @@ class Psp(PublishedModel):
         audio_dim: int,
         regions: int,
         hidden_size: int = 128,
-        attention_size: int | None = None,
-        head_size: int = 64,
-        threshold: float = 0.95,
+        attention_size: int | None,
+        head_size: int,
+        threshold: float,
     ) -> None:
         super().__init__()
         self.attention = AudioGuidedAttention(

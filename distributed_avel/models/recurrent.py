@@ -5,6 +5,7 @@ Shape suffixes used in this file:
 """
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distributed_avel.models.attention import AudioGuidedAttention
@@ -19,8 +20,14 @@ class RecurrentModel(BaseModel):
         audio_dim: Width of the audio features.
         regions: R.
         hidden_size: Width of each direction of the LSTMs.
-        attention_size: Width of the attention's first layers; `visual_dim` by default.
+        attention_size: See `Config`.
     """
+
+    class Config(BaseModel.Config):
+        """Options of the attention."""
+
+        attention_size: PositiveInt | None = None
+        """Width of the attention's first layers (default: width of the visual features)."""
 
     def __init__(
         self,
@@ -29,7 +36,7 @@ class RecurrentModel(BaseModel):
         audio_dim: int,
         regions: int,
         hidden_size: int = 128,
-        attention_size: int | None = None,
+        attention_size: int | None,
     ) -> None:
         super().__init__()
         self.code_sizes = [audio_dim, visual_dim]

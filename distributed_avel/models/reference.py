@@ -48,7 +48,7 @@ def load_reference(name: str, state_dict: Mapping[str, Any]) -> BaseModel:
             if len(shapes[key]) != number
         ),
     )
-    model = cls(**cls.reference_sizes(shapes))
+    model = cls(**{**dict(cls.Config()), **cls.reference_sizes(shapes)})
     ours = model.state_dict()
     _refuse(
         f"{name}: parameters whose shapes do not match the others",
@@ -82,7 +82,8 @@ def _without_module_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _smallest(cls: type[BaseModel]) -> dict[str, Tensor]:
     """Return our parameters at minimal size on the meta device, for their names and axes."""
     with torch.device("meta"):
-        model = cls(num_classes=2, visual_dim=2, audio_dim=2, regions=2, hidden_size=2)
+        sizes = {"num_classes": 2, "visual_dim": 2, "audio_dim": 2, "regions": 2, "hidden_size": 2}
+        model = cls(**sizes, **dict(cls.Config()))
     return model.state_dict()
 
 

@@ -14,6 +14,7 @@ from distributed_avel.arms import WindowLabels
 from distributed_avel.config import Config, RunConfig, TuneConfig
 from distributed_avel.datasets import unread_sections
 from distributed_avel.features.base import Extractor
+from distributed_avel.models import model_options
 from distributed_avel.refine.pseudo_labels import Threshold
 from distributed_avel.tasks import Localization, Parsing, Task
 
@@ -150,6 +151,7 @@ def report_settings(config: RunConfig, task: Task, extract: Mapping[str, Any]) -
         **without_neutral(config),
         "data": data_settings(config),
         "extract": dict(extract),
+        "model": _model(config),
         "train": without_neutral(config.train, "train", _unread_by_training(config, task)),
         "refine": _refine(config, frozenset()),
     }
@@ -161,6 +163,7 @@ def sweep_settings(config: TuneConfig) -> dict[str, Any]:
     return {
         **without_neutral(config, unread={"report"}),
         "data": without_neutral(config.data, "data", others),
+        "model": _model(config),
     }
 
 
@@ -171,8 +174,17 @@ def _training(config: RunConfig, task: Task, num_epochs: int) -> dict[str, Any]:
     return {
         "seed": config.seed,
         "epochs": num_epochs,
-        "model": without_neutral(config.model, "model"),
+        "model": _model(config),
         "train": without_neutral(config.train, "train", unread),
+    }
+
+
+def _model(config: RunConfig) -> dict[str, Any]:
+    """The base model, with the defaults of the options that are left out."""
+    options = model_options(config.model.name, config.model.options)
+    return {
+        **without_neutral(config.model, "model", {"options"}),
+        "options": options.model_dump(mode="json"),
     }
 
 

@@ -23,7 +23,7 @@ from distributed_avel.artifacts import Location, remove_folder, storage_error
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.errors import ArtifactError, AvelError, DatasetError, StorageError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.models import BaseModel, model_class
+from distributed_avel.models import BaseModel, model_class, model_options
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.runtime.progress import ProgressActor, messages, progress, watched
@@ -60,9 +60,11 @@ class ModelRecipe:
     visual_shape: tuple[int, ...]
     weights: Location | None = None
     model: type[BaseModel] = field(init=False)
+    options: BaseModel.Config = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", model_class(self.config.name))
+        object.__setattr__(self, "options", model_options(self.config.name, self.config.options))
 
     def __call__(self) -> BaseModel:
         """A new model."""
@@ -72,6 +74,7 @@ class ModelRecipe:
             regions=self.visual_shape[-2],
             visual_dim=self.visual_shape[-1],
             hidden_size=self.config.hidden_size,
+            **dict(self.options),
         )
         if self.weights is not None:
             load_weights(model, self.weights.read_bytes(), str(self.weights))

@@ -15,13 +15,14 @@ import yaml
 
 from distributed_avel.config import RunConfig, SweepConfig, validate
 from distributed_avel.errors import ConfigError
-from distributed_avel.models import model_class
+from distributed_avel.models import model_class, model_options
 from distributed_avel.randomness import generator
 from distributed_avel.refine.windows import window_mask
 
 Point = dict[str, Any]
 
 WINDOW, STRIDE, THRESHOLD = "refine.window", "refine.stride", "refine.threshold"
+MODEL, OPTIONS = "model.name", "model.options"
 
 _SECTIONS = ("model", "train", "refine")
 _OF_ALL_MODELS = frozenset({"name", "num_workers", "cpus_per_worker", "use_gpu"})
@@ -155,7 +156,13 @@ def with_values(config: RunConfig, point: Mapping[str, Any], source: str = "swee
         for part in sections:
             section = section.setdefault(part, {})
         section[name] = value
-    return validate(values, source)
+    run = validate(values, source)
+    if run.model.options:
+        try:
+            model_options(run.model.name, run.model.options)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+    return run
 
 
 def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
@@ -174,6 +181,8 @@ def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
         )
     if key in (WINDOW, STRIDE, THRESHOLD):
         raise ConfigError(f"sweep.vary: {key}: use sweep.windows and sweep.thresholds")
+    if key == OPTIONS:
+        raise ConfigError(f"sweep.vary: {key}: name one option, as in {OPTIONS}.NAME=VALUE,VALUE")
     low, dots, high = values.partition("..")
     checked = [
         _checked(config, key, yaml.safe_load(part))
@@ -214,10 +223,30 @@ def parse_model_settings(texts: Sequence[str], config: RunConfig) -> dict[str, P
 
 def _checked(config: RunConfig, key: str, value: Any) -> Any:
     """The value as the configuration holds it."""
-    found: Any = with_values(config, {key: value}, "sweep.vary")
+    run = with_values(config, {key: value}, "sweep.vary")
+    found: Any = run
+    if key.startswith(f"{OPTIONS}."):
+        found = model_options(run.model.name, run.model.options)
+        key = key.removeprefix(f"{OPTIONS}.")
     for part in key.split("."):
         found = getattr(found, part)
     return found
+
+
+def refuse_options_of_others(dimensions: Sequence[Choice | Range], config: RunConfig) -> None:
+    """Refuse options that one of the base models of a sweep does not have.
+
+    Raises:
+        ConfigError: It names the option and the base model.
+    """
+    names = [
+        name for d in dimensions if isinstance(d, Choice) and d.key == MODEL for name in d.values
+    ]
+    for name in names:
+        for dimension in dimensions:
+            if dimension.key.startswith(f"{OPTIONS}."):
+                value = dimension.low if isinstance(dimension, Range) else dimension.values[0]
+                with_values(config, {MODEL: name, dimension.key: value}, "sweep.vary")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ from distributed_avel.search.space import (
     chosen_windows,
     describe,
     parse_dimension,
+    refuse_options_of_others,
     spread_thresholds,
     with_values,
 )
@@ -66,6 +67,7 @@ def run_sweep(config: TuneConfig) -> None:
                     f"sweep.vary: {tried.model.name} and {config.model.name} have other metrics, "
                     "localization and parsing, so no sweep can choose between them"
                 )
+    refuse_options_of_others(dimensions, config.run)
     windows = tuple(chosen_windows(config.sweep, config.data.num_segments))
     space = Space(windows=windows, dimensions=dimensions)
     if config.sweep.search == "grid":

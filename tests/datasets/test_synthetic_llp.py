@@ -24,6 +24,7 @@ from distributed_avel.datasets.synthetic_llp import (
     scripts,
 )
 from distributed_avel.errors import DatasetError
+from distributed_avel.models import create_model
 from distributed_avel.models.han import Han
 
 NOWHERE = Location.at("/nowhere")
@@ -254,7 +255,9 @@ def test_features_come_in_chunks_and_han_splits_them_into_frames_and_motion():
     assert [len(chunk.video_ids) for chunk in chunks] == [64, 8]
     assert audio_VTD.shape == (64, 10, AUDIO_DIM)
     assert visual_VTRD.shape == (64, 10, 1, VISUAL_DIM)
-    model = Han(num_classes=25, visual_dim=VISUAL_DIM, audio_dim=AUDIO_DIM, regions=1)
+    sizes = {"num_classes": 25, "visual_dim": VISUAL_DIM, "audio_dim": AUDIO_DIM, "regions": 1}
+    model = create_model("han", **sizes)
+    assert isinstance(model, Han)
     assert model.visual_sizes == [FRAME_DIM, VISUAL_DIM - FRAME_DIM]
     scores_VTMPC = model.score(model.encode(audio_VTD, visual_VTRD))
     assert scores_VTMPC.shape == (64, 10, 2, 3, 25)

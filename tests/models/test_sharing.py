@@ -90,7 +90,7 @@ class Leaky(models.model_class("ave")):
 def test_a_model_whose_codes_look_across_segments_is_caught():
     torch.manual_seed(0)
 
-    difference = sharing_difference(Leaky(**SIZES).eval())
+    difference = sharing_difference(Leaky(**SIZES, **dict(Leaky.Config())).eval())
 
     assert difference.scores > 1e-5
     assert difference.gradients > 1e-4

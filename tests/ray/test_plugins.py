@@ -18,7 +18,15 @@ from distributed_avel.models import register_model
 
 @register_model("own")
 class Own(Linear):
-    pass
+    class Config(Linear.Config):
+        scale: float = 1.0
+
+    def __init__(self, *, scale, **rest):
+        super().__init__(**rest)
+        self.scale = scale
+
+    def score(self, codes_BTD):
+        return self.scale * super().score(codes_BTD)
 """
 
 
@@ -66,13 +74,28 @@ def test_an_installed_package_and_a_module_of_the_folder_serve_a_whole_run(insta
         "run",
         *("--data.dataset", "subfolders", "--data.root", tmp_path / "videos"),
         *("--extract.extractor", "colour", "--plugins", "own", "--model.name", "own"),
+        *("--model.options.scale", 3, "--model.options.dropout=0.5"),
         *("--train.base-epochs", 1, "--arms", "base", "--tracking.no-enabled"),
     )
 
     assert run.returncode == 0, run.stderr
+    (manifest,) = (tmp_path / "runs" / "subfolders" / "base").glob("*/manifest.json")
+    settings = json.loads(manifest.read_text())["depends"]["settings"]
+    assert settings["model"]["options"] == {"dropout": 0.5, "scale": 3.0}
     results = json.loads((tmp_path / "runs" / "subfolders" / "results.json").read_text())
     assert results["num_test_videos"] == 3
     assert "OWN" in results["arms"]
+
+
+def test_an_option_that_the_model_of_a_plug_in_does_not_have_is_refused(installed, tmp_path):
+    run = avel(installed, tmp_path, "run", "--model.name", "linear", "--model.options.dropuot", 0.1)
+
+    assert run.returncode == 2
+    assert run.stderr.splitlines() == [
+        "error: model.options.dropuot: base model linear has no such option; perhaps dropout; "
+        "there are: dropout"
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_installed_packages_are_known_beside_ours(installed, tmp_path):

@@ -11,6 +11,7 @@ from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import Config, RunConfig, TuneConfig, validate
 from distributed_avel.features.base import extractor_class, extractor_names
+from distributed_avel.models.psp import Psp
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime import cache_keys
 from distributed_avel.runtime.cache_keys import NEUTRAL
@@ -24,6 +25,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "train.lr_decay_epochs": {"train.lr_decay": 0.9},
     "train.report_every": {"train.keep": "best"},
     "train.visual_smoothing": {"model.name": "han"},
+    "model.options": {"model.name": "psp"},
     "sweep.gpus_per_trial": {"train.use_gpu": True},
     "extract.weights": {"extract.extractor": "vgg19+vggish"},
     "extract.preprocessing": {"extract.extractor": "vgg19+vggish"},
@@ -41,6 +43,7 @@ VALUES: Mapping[str, Any] = {
     "extract.extractor": "vgg19+vggish",
     "extract.weights": {"vgg19": "random"},
     "model.name": "psp",
+    "model.options": {"threshold": 0.5},
     "refine.threshold": 0.3,
     "refine.stride": 3,
     "refine.window": 2,
@@ -176,6 +179,7 @@ REFINES = {name.replace("retrain", "refine") for name in RETRAINS}
         ("train.use_gpu", TRAINED),
         ("train.loss", TRAINED),
         ("model.hidden_size", TRAINED),
+        ("model.options", TRAINED),
         ("train.base_epochs", {"base", "base, auxiliary"}),
         ("train.retrain_epochs", TRAINED - {"base", "base, auxiliary"}),
         ("refine.num_candidates", {"screen"}),
@@ -220,6 +224,20 @@ def test_a_setting_that_a_run_does_not_read_leaves_its_stages_as_they_are(
     assert {stage for stage in before if before[stage] != now[stage]} <= {"report", "sweep"}
 
 
+@pytest.mark.parametrize("given", [{"threshold": 0.95}, {"threshold": "0.95", "head_size": 64.0}])
+def test_an_option_that_is_given_as_its_default_is_none(given):
+    left_out = changed(TuneConfig(), {"model.name": "psp"})
+
+    assert keys_of(changed(left_out, {"model.options": given})) == keys_of(left_out)
+
+
+def test_options_are_hashed_with_their_defaults():
+    """Otherwise results of an older default would be reused."""
+    base = keys_of(changed(TuneConfig(), {"model.name": "psp"}))["base"]
+
+    assert base["model"]["options"] == Psp.Config().model_dump()
+
+
 def test_a_share_of_a_gpu_is_as_good_as_another_share():
     half, whole = (changed(TuneConfig(), {"refine.gpus_per_actor": gpus}) for gpus in (0.5, 1.0))
 
@@ -251,6 +269,7 @@ def test_all_settings_of_a_run_are_walked():
         ("train.batch_size", {"base", "refine", "retrain", "evaluate"}),
         ("train.retrain_epochs", {"retrain", "evaluate"}),
         ("refine.window", {"base", "refine", "retrain", "evaluate"}),
+        ("model.options", {"base", "refine", "retrain", "evaluate"}),
         ("refine.num_partners", {"refine", "retrain", "evaluate"}),
         ("refine.num_actors", set()),
     ],
@@ -268,7 +287,7 @@ def test_a_pipeline_looks_for_results_by_these_keys(tmp_path, key, changed_stage
         )
         return {stage.name: stage.fingerprint for stage in stages}
 
-    start = changed(TuneConfig(), {"refine.threshold": 0.5})
+    start = changed(TuneConfig(), {"refine.threshold": 0.5, **CONDITIONS.get(key, {})})
     before = fingerprints(start.run)
     after = fingerprints(changed(start, {key: other_value(key)}).run)
 

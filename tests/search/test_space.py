@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.config import RunConfig, SweepConfig
+from distributed_avel.config import RunConfig, SweepConfig, validate
 from distributed_avel.errors import ConfigError
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.search.space import (
@@ -97,6 +97,27 @@ def test_dimensions_are_checked_against_the_configuration():
         "model.hidden_size", 16.0, 64.0, True
     )
     assert parse_dimension("train.loss=soft_margin", CONFIG).values == ("soft_margin",)
+
+
+def test_options_of_the_base_model_are_dimensions():
+    config = validate({"model": {"name": "psp", "options": {"head_size": 16}}}, "test")
+
+    choice = parse_dimension("model.options.threshold=0.05,1", config)
+    whole = parse_dimension("model.options.head_size=16..64", config)
+
+    assert choice == Choice("model.options.threshold", (0.05, 1.0))
+    assert all(isinstance(value, float) for value in choice.values)
+    assert whole == Range("model.options.head_size", 16.0, 64.0, True)
+    run = with_values(config, {choice.key: 0.05})
+    assert run.model.options == {"head_size": 16, "threshold": 0.05}
+    assert config.model.options == {"head_size": 16}
+
+
+def test_options_of_another_model_do_not_go_along_with_its_name():
+    config = validate({"model": {"name": "psp", "options": {"threshold": 0.1}}}, "test")
+
+    with pytest.raises(ConfigError, match=r"model\.options\.threshold: base model ave has no such"):
+        with_values(config, {"model.name": "ave"})
 
 
 @pytest.mark.parametrize(
@@ -192,10 +213,19 @@ def test_thresholds_are_spread_evenly_on_the_logit_scale():
 
 
 def test_a_model_of_the_tables_may_have_settings_of_its_own():
-    texts = ["psp:train.batch_size=128", "psp:train.learning_rate=0.001", "ave:model.hidden_size=8"]
+    texts = [
+        "psp:train.batch_size=128",
+        "psp:train.learning_rate=0.001",
+        "psp:model.options.threshold=0.1",
+        "ave:model.hidden_size=8",
+    ]
 
     assert parse_model_settings(texts, CONFIG) == {
-        "psp": {"train.batch_size": 128, "train.learning_rate": 0.001},
+        "psp": {
+            "train.batch_size": 128,
+            "train.learning_rate": 0.001,
+            "model.options.threshold": 0.1,
+        },
         "ave": {"model.hidden_size": 8},
     }
 
@@ -210,6 +240,10 @@ def test_a_model_of_the_tables_may_have_settings_of_its_own():
         ("pps:train.batch_size=128", "no base model 'pps'"),
         ("psp:train.batchsize=128", "no such key; perhaps batch_size"),
         ("psp:train.batch_size=-1", "by_model, psp"),
+        (
+            "ave:model.options.threshold=0.1",
+            "by_model, ave: model.options.threshold: base model ave",
+        ),
     ],
 )
 def test_settings_of_a_model_that_cannot_be_are_refused(text, told):

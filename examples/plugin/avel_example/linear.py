@@ -6,6 +6,7 @@ Shape suffixes: B = videos, T = segments, R = regions, D = feature size.
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from distributed_avel.models import BaseModel, register_model
@@ -15,8 +16,17 @@ from distributed_avel.models import BaseModel, register_model
 class Linear(BaseModel):
     """Mean over the regions, next to the audio features, and a linear layer."""
 
-    def __init__(self, *, num_classes: int, visual_dim: int, audio_dim: int, **unused: Any) -> None:
+    class Config(BaseModel.Config):
+        """Options of this model, such as `--model.options.dropout 0.2`."""
+
+        dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+        """Fraction of the features that are dropped out in training."""
+
+    def __init__(
+        self, *, num_classes: int, visual_dim: int, audio_dim: int, dropout: float, **unused: Any
+    ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(visual_dim + audio_dim, num_classes + 1)
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
@@ -25,4 +35,4 @@ class Linear(BaseModel):
 
     def score(self, codes_BTD: Tensor) -> Tensor:
         """Scores of shape (B, T, num_classes + 1); the last column is background."""
-        return self.classifier(codes_BTD)
+        return self.classifier(self.dropout(codes_BTD))
