@@ -1,4 +1,4 @@
-"""What the labels say, one file a data set. Importing this registers all of them."""
+"""Readers of data sets, one file each. Importing this package registers all of them."""
 
 from distributed_avel.datasets import ave as ave
 from distributed_avel.datasets import ave_features as ave_features

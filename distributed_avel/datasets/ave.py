@@ -1,18 +1,18 @@
-"""AVE, and every folder in its published layout.
+"""AVE, and any folder in its published layout.
 
     <root>/AVE/<video id>.mp4
-    <root>/Annotations.txt       category&video id&quality&start&end, a row an event
-    <root>/trainSet.txt          the rows of each split, in the same form,
-    <root>/valSet.txt            or the video id alone
+    <root>/Annotations.txt       category&video id&quality&start&end, one row per event
+    <root>/trainSet.txt          the rows of each split, in the same format,
+    <root>/valSet.txt            or only the video id
     <root>/testSet.txt
     <root>/eventFreeSet.txt      optional: ids of training videos without any event
 
 `ave_features` reads the published features of the same rows.
 
-A video is a *row*, as in AVE's own feature files: an id with several rows (AVE has 45) is several
-videos of one file, `<id>`, `<id>@2`, ... in the order of Annotations.txt. Each has the event of
-its row alone. Some of AVE's ids are in two splits, as published. Reading the annotations does not
-look for the mp4 files.
+Each *row* is a video, as in AVE's feature files. An id with several rows (AVE has 45) becomes
+several videos of one file, `<id>`, `<id>@2`, ... in the order of Annotations.txt, each with only
+the event of its row. Some ids of AVE are in two splits, as published. The reader does not check
+whether the mp4 files exist.
 """
 
 import math
@@ -59,7 +59,7 @@ AVE_CLASSES = (
     "Accordion",
     "Mandolin",
 )
-"""AVE's classes in the column order of its published labels; background is the next column."""
+"""Classes of AVE, in the column order of its published labels; background is column 28."""
 
 ANNOTATIONS = "Annotations.txt"
 SPLIT_FILES: dict[Split, str] = {
@@ -72,7 +72,7 @@ MEDIA_FOLDER = "AVE"
 
 _NO_EVENT = f"list a training video without an event in {EVENT_FREE}"
 
-# A folder with this many of AVE's classes is AVE; a category that AVE lacks is then a mistake.
+# A folder with at least this many of AVE's classes is AVE; other categories are then errors.
 _SURELY_AVE = 14
 
 
@@ -81,7 +81,7 @@ def load_ave(config: DataConfig, root: Location, problems: Problems) -> VideoSet
     """Return the videos below `root`.
 
     Raises:
-        DatasetError: A file is missing; names it and the remedy.
+        DatasetError: A file is missing; the message names it and the remedy.
     """
     return read_layout(config, root, problems, name=config.dataset, synthetic=False)
 
@@ -89,7 +89,15 @@ def load_ave(config: DataConfig, root: Location, problems: Problems) -> VideoSet
 def read_layout(
     config: DataConfig, root: Location, problems: Problems, *, name: str, synthetic: bool
 ) -> VideoSet:
-    """Read a data set in AVE's layout; its classes are AVE's, or the sorted categories."""
+    """Read a data set in AVE's layout.
+
+    Args:
+        config: Section `data` of the settings.
+        root: Folder of the files.
+        problems: Collects errors and oddities.
+        name: Name of the data set.
+        synthetic: Whether the data are generated.
+    """
     rows = annotated_rows(root / ANNOTATIONS, problems)
     classes = class_list(rows, root / ANNOTATIONS, problems)
     chosen = _splits(rows, root, problems)
@@ -118,21 +126,23 @@ def read_layout(
 
 
 def videos_of(
-    chosen: list[tuple["Row", Split]], classes: tuple[str, ...], root: Location, problems: Problems
+    chosen: list[tuple["AnnotationRow", Split]],
+    classes: tuple[str, ...],
+    root: Location,
+    problems: Problems,
 ) -> list[Video]:
-    """Turn rows with their split into videos; rows of an unknown category are left out."""
+    """Convert rows with their split to videos; rows of an unknown category are skipped."""
     videos = []
     for row, split in chosen:
         if row.category not in classes:
-            continue  # `class_list` has said so
+            continue  # `class_list` has reported it
         label = classes.index(row.category)
         spans = (Span(label, row.start_s, row.end_s),) if row.end_s > row.start_s else ()
         if not spans:
             problems.oddity(
                 "empty span",
                 row.where,
-                f"{row.video_id}: the event {row.category!r} ends where it begins, at "
-                f"{row.start_s:g} s",
+                f"{row.video_id}: the event {row.category!r} starts and ends at {row.start_s:g} s",
             )
         with problems.collect():
             video = _video(row.item_id, row.video_id, split, (label,), spans, root, row.where)
@@ -142,10 +152,17 @@ def videos_of(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of Annotations.txt; `where` names file and line, for messages.
+class AnnotationRow:
+    """One line of Annotations.txt.
 
-    `number` counts the annotations from 0, as the rows of AVE's feature files do.
+    Args:
+        number: Index of the annotation (0-based), which is its row in AVE's feature files.
+        item_id: Id of the video in the data set.
+        video_id: Id of the file.
+        category: Name of the event class.
+        start_s: Start of the event, in seconds.
+        end_s: End of the event, in seconds.
+        where: File and line, for messages.
     """
 
     number: int
@@ -158,14 +175,16 @@ class Row:
 
     @property
     def facts(self) -> tuple[str, str, float, float]:
-        """The fields that a line of a split file has to repeat."""
+        """Fields that the line of a split file repeats."""
         return self.category, self.video_id, self.start_s, self.end_s
 
 
-def class_list(rows: list[Row], annotations: Location, problems: Problems) -> tuple[str, ...]:
+def class_list(
+    rows: list[AnnotationRow], annotations: Location, problems: Problems
+) -> tuple[str, ...]:
     """Return AVE's classes if they include all categories, else the sorted categories.
 
-    Most of AVE's categories together with one that AVE lacks are an error, as is an empty file.
+    It is an error if the file is empty, or has most of AVE's categories and an unknown one.
     """
     places = first_places((row.category, row.where) for row in rows)
     categories = {*places}
@@ -192,20 +211,20 @@ def _video(item_id, video_id, split, labels, spans, root, where) -> Video:
     try:
         _ = root / uri
     except ArtifactError:
-        raise DatasetError(f"{where}: {video_id!r} cannot be the name of a file") from None
+        raise DatasetError(f"{where}: {video_id!r} is not a valid file name") from None
     return Video(video_id=item_id, uri=uri, split=split, labels=labels, spans=spans)
 
 
-def annotated_rows(file: Location, problems: Problems) -> list[Row]:
+def annotated_rows(file: Location, problems: Problems) -> list[AnnotationRow]:
     """Return the valid lines of Annotations.txt, in their order."""
     rows, count = [], defaultdict(int)
-    first_of: dict[tuple[str, str], Row] = {}
+    first_of: dict[tuple[str, str], AnnotationRow] = {}
     for number, (where, fields) in enumerate(_lines(file)):
         with problems.collect():
             category, video_id, start_s, end_s = _parse(where, fields)
             count[video_id] += 1
             item_id = video_id if count[video_id] == 1 else f"{video_id}@{count[video_id]}"
-            row = Row(number, item_id, video_id, category, start_s, end_s, where)
+            row = AnnotationRow(number, item_id, video_id, category, start_s, end_s, where)
             rows.append(row)
             first = first_of.setdefault((video_id, category), row)
             if first is not row:
@@ -218,12 +237,14 @@ def annotated_rows(file: Location, problems: Problems) -> list[Row]:
     return rows
 
 
-def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
-    """Return the rows that the split files list, each with its split, in the order of the files."""
-    by_id: dict[str, list[Row]] = defaultdict(list)
+def _splits(
+    rows: list[AnnotationRow], root: Location, problems: Problems
+) -> list[tuple[AnnotationRow, Split]]:
+    """Return the rows in the split files with their split, in the order of the files."""
+    by_id: dict[str, list[AnnotationRow]] = defaultdict(list)
     for row in rows:
         by_id[row.video_id].append(row)
-    chosen: dict[str, tuple[Row, Split]] = {}
+    chosen: dict[str, tuple[AnnotationRow, Split]] = {}
     for split, name in SPLIT_FILES.items():
         num_before = len(chosen)
         lines = _lines(root / name)
@@ -232,13 +253,13 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
                 for row in _named(where, fields, by_id, chosen):
                     chosen[row.item_id] = (row, split)
         if not lines or (len(chosen) == num_before and not problems.errors):
-            problems.error(f"{root / name}: names no video; every split needs one")
+            problems.error(f"{root / name}: lists no video; every split needs at least one")
     note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
     return list(chosen.values())
 
 
-def note_unused(rows: list[Row], used_ids: set[str], problems: Problems) -> None:
-    """Note the annotations that no split uses."""
+def note_unused(rows: list[AnnotationRow], used_ids: set[str], problems: Problems) -> None:
+    """Report annotations that no split uses as oddities."""
     for row in rows:
         if row.item_id not in used_ids:
             problems.oddity("video in no split", row.where, f"{row.item_id}: {row.category}")
@@ -247,9 +268,9 @@ def note_unused(rows: list[Row], used_ids: set[str], problems: Problems) -> None
 def _named(
     where: str,
     fields: list[str],
-    by_id: dict[str, list[Row]],
-    chosen: dict[str, tuple[Row, Split]],
-) -> list[Row]:
+    by_id: dict[str, list[AnnotationRow]],
+    chosen: dict[str, tuple[AnnotationRow, Split]],
+) -> list[AnnotationRow]:
     """Return the rows that one line of a split file refers to."""
     video_id = fields[0] if len(fields) == 1 else _parse(where, fields)[1]
     if video_id not in by_id:
@@ -259,19 +280,19 @@ def _named(
         )
     named = by_id[video_id]
     if len(fields) > 1:
-        # Lines that are the same twice are two items: take the first that is left.
+        # Two identical lines are two videos: take the first one that is not used yet.
         named = [row for row in named if row.facts == _parse(where, fields)]
         named = [row for row in named if row.item_id not in chosen][:1] or named[:1]
         if not named:
             raise DatasetError(
-                f"{where}: {ANNOTATIONS} knows {video_id!r} with another category or "
-                f"span; both files must say the same"
+                f"{where}: {ANNOTATIONS} has {video_id!r} with another category or span; "
+                f"make both files agree"
             )
     for row in named:
         if row.item_id in chosen:
             raise DatasetError(
-                f"{where}: {video_id!r} is in {SPLIT_FILES[chosen[row.item_id][1]]} "
-                f"already; a row belongs to one split, once"
+                f"{where}: {video_id!r} is already in {SPLIT_FILES[chosen[row.item_id][1]]}; "
+                f"list each row only once, in one split"
             )
     return named
 
@@ -282,17 +303,17 @@ def _event_free(file: Location, problems: Problems) -> list[tuple[str, str]]:
     ids = []
     for where, fields in _lines(file):
         if len(fields) > 1:
-            problems.error(f"{where}: expected a video id alone, got {'&'.join(fields)!r}")
+            problems.error(f"{where}: expected only a video id, got {'&'.join(fields)!r}")
         else:
             ids.append((where, fields[0]))
     return ids
 
 
 def _lines(file: Location) -> list[tuple[str, list[str]]]:
-    """Return the fields of each line with its place, without blank lines and the header."""
+    """Return file and line, and the fields, of each line except blank lines and the header."""
     if not file.exists():
         raise DatasetError(
-            f"{file}: no such file; data.root must be the folder that holds {ANNOTATIONS}, "
+            f"{file}: no such file; data.root must be the folder that contains {ANNOTATIONS}, "
             f"{', '.join(SPLIT_FILES.values())} and {MEDIA_FOLDER}/"
         )
     lines = [
@@ -304,7 +325,7 @@ def _lines(file: Location) -> list[tuple[str, list[str]]]:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether the first line names columns: "video id", or words in place of the times."""
+    """Whether the first line is a header: "video id", or words instead of the times."""
     if len(fields) == 1:
         return fields[0].lower().replace(" ", "").replace("_", "") == "videoid"
     times = [re.sub(r"[\W_]", "", field) for field in fields[3:]]
@@ -331,6 +352,6 @@ def _parse(where: str, fields: list[str]) -> tuple[str, str, float, float]:
         ) from None
     if not 0 <= start_s <= end_s < math.inf:
         raise DatasetError(
-            f"{where}: start must lie between 0 and end, got start {times[0]} and end {times[1]}"
+            f"{where}: start must be between 0 and end, got start {times[0]} and end {times[1]}"
         )
     return category, video_id, start_s, end_s

@@ -1,17 +1,17 @@
-"""`ave_features`: AVE with its published features, in place of the videos.
+"""`ave_features`: AVE with its published features instead of the videos.
 
-    <root>/Annotations.txt             as in `ave`; row k of the arrays is line k of it
-    <root>/train_order.h5              `order`: the rows of each split, and so val and test
+    <root>/Annotations.txt             as in `ave`; row k of the arrays belongs to its line k
+    <root>/train_order.h5              `order`: the rows of each split; also val and test
     <root>/visual_feature.h5           (4143, T, 7, 7, 512) float32, 8 GB
     <root>/audio_feature.h5            (4143, T, 128)
     <root>/labels.h5                   optional: (4143, T, 29) segment labels, background last
     <root>/mil_labels.h5               optional: (4143, 29) video-level labels
-    <root>/visual_feature_noisy.h5     optional, both: training videos without an event,
+    <root>/visual_feature_noisy.h5     optional, both or none: training videos without an event,
     <root>/audio_feature_noisy.h5      (178, T, 7, 7, 512) and (178, T, 128)
     <root>/labels_noisy.h5             optional: (178, 29), background throughout
 
-The labels of the videos follow from Annotations.txt; the label files are compared with them, row
-by row. Features are read a few rows at a time, so that the 8 GB are never in memory at once.
+The labels are those of Annotations.txt; the label files are compared with them row by row.
+Features are read a few rows at a time, because the file of 8 GB may not fit into memory.
 
 Shape suffixes used in this file:
     V = rows    T = segments    R = regions (49)    D = feature size    K = classes + background
@@ -29,7 +29,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.ave import (
     ANNOTATIONS,
-    Row,
+    AnnotationRow,
     annotated_rows,
     class_list,
     note_unused,
@@ -66,10 +66,10 @@ _FETCH = "fetch the published file again"
 
 @register_dataset("ave_features")
 def load_ave_features(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """Return the rows of the published features as videos, compared with all label files there are.
+    """Return the rows of the published features as videos, and check them with the label files.
 
     Raises:
-        DatasetError: A file is missing or is not HDF5; names it and the remedy.
+        DatasetError: A file is missing or is not HDF5; the message names it and the remedy.
     """
     rows = annotated_rows(root / ANNOTATIONS, problems)
     classes = class_list(rows, root / ANNOTATIONS, problems)
@@ -96,7 +96,7 @@ def load_ave_features(config: DataConfig, root: Location, problems: Problems) ->
 
 
 def feature_files(videos: VideoSet) -> list[str]:
-    """Return the files that hold the features of these videos."""
+    """Return the files that contain the features of these videos."""
     noisy = any(_NOISY_ID.fullmatch(video.video_id) for video in videos.videos)
     return [VISUAL, AUDIO, *([NOISY_VISUAL, NOISY_AUDIO] if noisy else [])]
 
@@ -106,7 +106,7 @@ def ave_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
     """Yield the features of 32 videos at a time: audio (V, T, 128) and visual (V, T, 49, 512).
 
     Raises:
-        DatasetError: A row is not finite; names file, row and remedy.
+        DatasetError: A row is not finite; the message names file, row and remedy.
     """
     problems = Problems()
     rows = annotated_rows(root / ANNOTATIONS, problems)
@@ -121,7 +121,7 @@ def ave_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
 def _chunks(
     root: Location, visual_name: str, audio_name: str, item_of: dict[int, str]
 ) -> Iterator[FeatureChunk]:
-    """Yield the rows that are videos, in the order of the file, which is read sequentially."""
+    """Yield the rows that are used, in the order of the file, which is read sequentially."""
     with _array(root / visual_name) as visual, _array(root / audio_name) as audio:
         for start in range(0, len(audio), _CHUNK):
             stop = min(start + _CHUNK, len(audio))
@@ -146,22 +146,22 @@ def _refuse_not_finite(file: Location, values: NDArray[np.floating], rows: list[
     finite_V = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite_V.all():
         row = rows[int(np.flatnonzero(~finite_V)[0])]
-        raise DatasetError(
-            f"{file}: row {row}: a value is not a finite number, or above float16; {_FETCH}"
-        )
+        raise DatasetError(f"{file}: row {row}: a value is not finite in float16; {_FETCH}")
 
 
-def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[Row, Split]]:
-    """Return the rows that the order files list, each with its split, in the order of the files."""
+def _splits(
+    rows: list[AnnotationRow], root: Location, problems: Problems
+) -> list[tuple[AnnotationRow, Split]]:
+    """Return the rows in the order files with their split, in the order of the files."""
     by_number = {row.number: row for row in rows}
-    chosen: dict[int, tuple[Row, Split]] = {}
+    chosen: dict[int, tuple[AnnotationRow, Split]] = {}
     orders: dict[Split, list[int]] = {}
     for split, name in ORDERS.items():
         with problems.collect():
             orders[split] = _row_numbers(root / name)
     if _start_at_one(orders, num_rows=max(by_number, default=-1) + 1):
         problems.error(
-            f"{root}: {', '.join(ORDERS.values())} count the rows from 1, as MATLAB does: no file "
+            f"{root}: the rows in {', '.join(ORDERS.values())} are 1-based, as in MATLAB: no file "
             f"has row 0, and one has row {len(rows)}; subtract 1 from every number in them"
         )
         return []
@@ -170,15 +170,15 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
         for number in numbers:
             if number in chosen:
                 problems.error(
-                    f"{file}: row {number} is in {ORDERS[chosen[number][1]]} already; a row "
-                    f"belongs to one split, once"
+                    f"{file}: row {number} is already in {ORDERS[chosen[number][1]]}; list each "
+                    f"row only once, in one split"
                 )
             elif number in by_number:
                 chosen[number] = (by_number[number], split)
             else:
                 problems.error(
-                    f"{file}: there is no row {number}: {ANNOTATIONS} has {len(rows)} that can "
-                    f"be used, counted from 0; take both files from the same release"
+                    f"{file}: there is no row {number}: {ANNOTATIONS} has {len(rows)} usable rows, "
+                    f"counted from 0; use both files of the same release"
                 )
     note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
     return list(chosen.values())
@@ -187,8 +187,8 @@ def _splits(rows: list[Row], root: Location, problems: Problems) -> list[tuple[R
 def _row_numbers(file: Location) -> list[int]:
     """Read the row numbers of one split.
 
-    Whole numbers stored as floats, and a single row or column, are what pandas and MATLAB write;
-    they can mean nothing else, so they are read.
+    Integers stored as floats, and a single row or column, are accepted, because pandas and MATLAB
+    write them and they are unambiguous.
 
     Raises:
         DatasetError: The array is not a list of row numbers; names file, array and remedy.
@@ -224,22 +224,22 @@ def _start_at_one(orders: dict[Split, list[int]], num_rows: int) -> bool:
 
 def _noisy(root: Location, problems: Problems) -> list[Video]:
     """Return the training videos without an event, if both their feature files exist."""
-    there = [name for name in (NOISY_VISUAL, NOISY_AUDIO) if (root / name).exists()]
-    if len(there) == 1:
-        (missing,) = {NOISY_VISUAL, NOISY_AUDIO} - {*there}
+    existing = [name for name in (NOISY_VISUAL, NOISY_AUDIO) if (root / name).exists()]
+    if len(existing) == 1:
+        (missing,) = {NOISY_VISUAL, NOISY_AUDIO} - {*existing}
         problems.oddity(
             "event-free videos left out",
             str(root / missing),
-            f"is not there, so the event-free videos of {there[0]} are left out",
+            f"does not exist, so the event-free videos of {existing[0]} are left out",
         )
-    if len(there) < 2:
+    if len(existing) < 2:
         return []
     with _array(root / NOISY_AUDIO) as audio, _array(root / NOISY_VISUAL) as visual:
         num_rows = len(audio)
         if len(visual) != num_rows:
             problems.error(
                 f"{root / NOISY_VISUAL}: {len(visual)} rows, but {NOISY_AUDIO} has {num_rows}; "
-                f"take both files from the same release"
+                f"use both files of the same release"
             )
             return []
     return [
@@ -254,16 +254,16 @@ def _noisy(root: Location, problems: Problems) -> list[Video]:
     ]
 
 
-def _check_shape(file: Location, wanted: tuple[int, ...], problems: Problems) -> bool:
-    """Note an array of another shape, without reading its values."""
+def _check_shape(file: Location, expected: tuple[int, ...], problems: Problems) -> bool:
+    """Report an array of another shape, without reading its values."""
     with _array(file) as array:
         shape = array.shape
-    if shape != wanted:
+    if shape != expected:
         problems.error(
-            f"{file}: expected an array of shape {wanted}, got {shape}; {ANNOTATIONS} and "
-            f"data.num_segments must be those of this file"
+            f"{file}: expected an array of shape {expected}, got {shape}; {ANNOTATIONS} and "
+            f"data.num_segments must match this file"
         )
-    return shape == wanted
+    return shape == expected
 
 
 def _check_labels(
@@ -278,13 +278,13 @@ def _check_labels(
     rows = [number_of[video.video_id] for video in annotated]
     event_free = [video for video in videos.videos if video.video_id not in number_of]
     num_columns = videos.num_classes + 1
-    says = f"{ANNOTATIONS} says otherwise; take both files from the same release"
+    mismatch = f"does not match {ANNOTATIONS}; use both files of the same release"
     if not any((root / name).exists() for name in (VIDEO_LABELS, SEGMENT_LABELS)):
         problems.oddity(
             "order of rows not verified",
             str(root / VIDEO_LABELS),
-            f"no such file, nor {SEGMENT_LABELS}, to show that row k of {VISUAL} is annotation "
-            f"k of {ANNOTATIONS}",
+            f"neither this file nor {SEGMENT_LABELS} exists, so it is not verified that row k of "
+            f"{VISUAL} is annotation k of {ANNOTATIONS}",
         )
     files = (
         (VIDEO_LABELS, num_rows, rows, lambda: videos.video_labels(annotated)),
@@ -311,10 +311,10 @@ def _check_labels(
                 )
                 continue
             labels = np.asarray(array)[which]
-        # One column a row, also where no row is left: reshape cannot infer the size of that.
+        # `all` over the other axes also works for zero rows, whose size reshape cannot infer.
         equal = (labels == truth_of()).all(axis=tuple(range(1, labels.ndim)))
         for number in np.array(which)[~equal].tolist():
-            problems.error(f"{file}: row {number}: {says}")
+            problems.error(f"{file}: row {number}: {mismatch}")
 
 
 @contextmanager
@@ -326,15 +326,15 @@ def _array(file: Location, name: str = ARRAY) -> Iterator[h5py.Dataset]:
     """
     if not file.exists():
         raise DatasetError(
-            f"{file}: no such file; data.root must be the folder that holds {ANNOTATIONS}, "
-            f"{', '.join(ORDERS.values())}, {VISUAL} and {AUDIO}; without features, "
-            f"data.dataset ave reads the videos"
+            f"{file}: no such file; data.root must be the folder that contains {ANNOTATIONS}, "
+            f"{', '.join(ORDERS.values())}, {VISUAL} and {AUDIO}; to read the videos instead of "
+            f"features, set data.dataset to ave"
         )
     with file.fs.open_input_file(file.path) as stream:
         try:
             opened = h5py.File(file.path if file.is_local else stream, "r")
         except OSError as error:
-            raise DatasetError(f"{file}: not a whole HDF5 file ({error}); {_FETCH}") from None
+            raise DatasetError(f"{file}: not a complete HDF5 file ({error}); {_FETCH}") from None
         with opened:
             array = opened.get(name)
             if isinstance(array, h5py.Group):
@@ -344,6 +344,6 @@ def _array(file: Location, name: str = ARRAY) -> Iterator[h5py.Dataset]:
                     f"file.create_dataset({name!r}, data=values)"
                 )
             if not isinstance(array, h5py.Dataset):
-                there = ", ".join(opened) or "nothing"
-                raise DatasetError(f"{file}: has no array {name!r}, but {there}; {_FETCH}")
+                content = ", ".join(opened) or "nothing"
+                raise DatasetError(f"{file}: has no array {name!r}, only {content}; {_FETCH}")
             yield array

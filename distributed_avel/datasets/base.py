@@ -1,10 +1,14 @@
 """Data sets: videos with their labels, and the registry of data set readers.
 
-To add one: write `datasets/<name>.py` with a function from a `DataConfig` to a `VideoSet`,
-decorate it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`; or do so in
-a package of your own, see `distributed_avel.registry`. It notes mistakes in `Problems` and goes on,
-so that a user hears of all of them at once. A data set with ready-made features registers their
-reader with `@register_features("<name>")`.
+To add a data set, write `datasets/<name>.py` with a function that returns a `VideoSet`, decorate
+it with `@register_dataset("<name>")`, and import it in `datasets/__init__.py`, or register it from
+your own package (see `distributed_avel.registry`). The reader collects mistakes in `Problems` and
+continues, so that all of them are reported at once. A data set with ready-made features registers
+their reader with `@register_features("<name>")`.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    R = regions    D = feature size
+    C = event classes    K = C + 1, background last
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +33,7 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An event of class `label` from `start_s` to `end_s`; both seen and heard unless noted."""
+    """An event of class `label` from `start_s` to `end_s`, in seconds."""
 
     label: int
     start_s: float
@@ -40,10 +44,16 @@ class Span:
 class Video:
     """A video of a data set.
 
-    `video_id` is unique. Two videos of the same file (AVE annotates 45 files with two
-    classes) have the same `uri`. `spans` is None if the segments are not annotated.
-    `audio_spans` and `visual_spans` are the annotations of each modality, if there are any
-    (LLP); `spans` is then their intersection.
+    Args:
+        video_id: Unique id.
+        uri: Path of the file below the root. Two videos of one file have the same `uri`: AVE
+            annotates 45 files with two classes.
+        split: Split of the video.
+        labels: Event classes of the video-level label, empty for a video without an event.
+        spans: Audio-visual events; None if the segments are not annotated.
+        audio_spans: Audible events, if each modality is annotated (LLP); `spans` is then the
+            intersection of both.
+        visual_spans: Visible events, if each modality is annotated.
     """
 
     video_id: str
@@ -57,9 +67,17 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """The videos of a data set, its classes and its timeline.
+    """The videos of a data set.
 
-    `synthetic` marks generated data; every result carries the mark.
+    Args:
+        name: Name of the data set.
+        classes: Names of the event classes, without background.
+        timeline: Segments of a video.
+        videos: Videos of all splits.
+        synthetic: Whether the data are generated; every result is then labelled synthetic.
+
+    Raises:
+        DatasetError: A video id appears twice, or a label has no class.
     """
 
     name: str
@@ -69,7 +87,7 @@ class VideoSet:
     synthetic: bool
 
     def __post_init__(self) -> None:
-        """Refuse a video id that appears twice, and labels without a class."""
+        """Check video ids and labels."""
         seen = set()
         for video in self.videos:
             if video.video_id in seen:
@@ -81,7 +99,7 @@ class VideoSet:
 
     @property
     def num_classes(self) -> int:
-        """C, the number of event classes; background is index C."""
+        """Number of event classes C; background has index C."""
         return len(self.classes)
 
     def split(self, split: Split) -> "list[Video]":
@@ -89,7 +107,7 @@ class VideoSet:
         return sorted((v for v in self.videos if v.split == split), key=lambda v: v.video_id)
 
     def video_labels(self, videos: Iterable[Video]) -> NDArray[np.bool_]:
-        """Return Y, shape (V, C + 1); background only for videos without an event."""
+        """Return video-level labels Y, shape (V, C + 1); background only without any event."""
         videos = list(videos)
         labels_VK = np.zeros((len(videos), self.num_classes + 1), dtype=bool)
         for row, video in zip(labels_VK, videos, strict=True):
@@ -97,7 +115,7 @@ class VideoSet:
         return labels_VK
 
     def segment_labels(self, videos: Iterable[Video]) -> NDArray[np.bool_]:
-        """Return the events of each segment, shape (V, T, C + 1); background where there is none.
+        """Return segment-level labels, shape (V, T, C + 1); background only without any event.
 
         Raises:
             DatasetError: A video has no segment annotation.
@@ -109,7 +127,7 @@ class VideoSet:
     def modality_labels(
         self, videos: Iterable[Video]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return the events of each segment in audio and in visual, two arrays of shape (V, T, C).
+        """Return the audible and the visible events of each segment, both (V, T, C).
 
         Raises:
             DatasetError: The modalities of a video are not annotated.
@@ -134,7 +152,7 @@ class VideoSet:
         return events_VTC
 
     def to_table(self) -> pa.Table:
-        """Return a table of `schema.VIDEOS`, sorted by id; `from_table` is the inverse."""
+        """Convert to a table with schema `schema.VIDEOS`, sorted by id."""
         rows = [
             {
                 "video_id": v.video_id,
@@ -159,7 +177,7 @@ class VideoSet:
         timeline: Timeline,
         synthetic: bool,
     ) -> "VideoSet":
-        """Return the data set of a table from `to_table`, and of the facts that are not in it."""
+        """Create a data set from a table of `to_table` and the fields that are not in it."""
         videos = (
             Video(
                 video_id=row["video_id"],
@@ -192,10 +210,10 @@ def _spans(rows: list[dict] | None) -> tuple[Span, ...] | None:
 
 
 LoadDataset = Callable[[DataConfig, Location, Problems], VideoSet]
-"""Reader of a data set: takes the settings and the root of its files.
+"""Reader of a data set, called with its settings and the root of its files.
 
-It notes rows that cannot be used in `Problems` and leaves them out, and raises `DatasetError` if it
-cannot go on."""
+It reports unusable rows in `Problems` and skips them, and raises `DatasetError` if it cannot
+continue."""
 
 _DATASETS: Registry[LoadDataset] = Registry("data set", "data.dataset", "distributed_avel.datasets")
 _NEED_NO_ROOT: set[str] = set()
@@ -213,9 +231,10 @@ def register_dataset(
     """Register a reader of the data set `name` (function decorator).
 
     Args:
-        needs_root: Whether there are files that the user has to name with `data.root`.
-        section: The section of `DataConfig`, such as "synthetic", that the data set reads. Cache
-            keys of the data set hash this section and no other one.
+        name: Name of the data set.
+        needs_root: Whether the data set has files, whose folder is `data.root`.
+        section: Section of `DataConfig` that the data set reads, such as "synthetic". Cache keys
+            of the data set include only this section.
     """
 
     def register(load: LoadDataset) -> LoadDataset:
@@ -233,26 +252,26 @@ def dataset_reader(name: str) -> LoadDataset:
     """Return the reader of a data set.
 
     Raises:
-        ConfigError: There is no such data set; the message has the names there are.
+        ConfigError: There is no such data set; the message lists the registered names.
     """
     return _DATASETS[name]
 
 
 def needs_root(name: str) -> bool:
     """Whether a data set needs `data.root`."""
-    dataset_reader(name)  # that of another package is imported here
+    dataset_reader(name)  # imports the package that registers it
     return name not in _NEED_NO_ROOT
 
 
 def unread_sections(name: str) -> set[str]:
     """Return the sections of `DataConfig` that a data set does not read."""
-    dataset_reader(name)  # that of another package is imported here
+    dataset_reader(name)  # imports the package that registers it
     return _ALL_SECTIONS - {_SECTIONS.get(name)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureChunk:
-    """Ready-made features of a few videos: audio (V, T, D_a) and visual (V, T, R, D_v)."""
+    """Ready-made features of several videos: audio (V, T, D_a) and visual (V, T, R, D_v)."""
 
     video_ids: Sequence[str]
     audio_VTD: NDArray[np.floating]
@@ -260,17 +279,19 @@ class FeatureChunk:
 
 
 ReadFeatures = Callable[[DataConfig, Location], Iterator[FeatureChunk]]
-"""Reader of ready-made features: yields those of a few videos at a time."""
+"""Reader of ready-made features, which yields a few videos at a time."""
 
 FeatureFiles = Callable[[VideoSet], Sequence[str]]
-"""Returns the feature files that the videos need, below the root."""
+"""Returns the paths of the feature files of the videos, below the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """Ready-made features of a data set, which take the place of an extractor.
+    """Ready-made features of a data set, which replace an extractor.
 
-    Features are read again when one of the files in `files_of` was replaced.
+    Args:
+        read: Reader of the features.
+        files_of: Returns the files of the features; a changed file invalidates the cache.
     """
 
     read: ReadFeatures
@@ -289,11 +310,12 @@ def register_features(
 ) -> Callable[[ReadFeatures], ReadFeatures]:
     """Register a reader of ready-made features of the data set `name` (function decorator).
 
-    The function yields chunks, so that a data set of any size is imported in constant memory.
-    Videos that it leaves out are listed as failures.
+    The reader yields chunks, so that a data set of any size is imported in constant memory. Videos
+    that it skips are listed as failures.
 
     Args:
-        files_of: The files that the function reads; none where the features are generated.
+        name: Name of the data set.
+        files_of: Returns the files that the reader reads; none if the features are generated.
     """
 
     def register(read: ReadFeatures) -> ReadFeatures:
@@ -306,8 +328,8 @@ def register_features(
 
 
 def feature_source(name: str) -> FeatureSource | None:
-    """Return the ready-made features of a data set, or None if they are extracted."""
-    dataset_reader(name)  # that of another package is imported here
+    """Return the source of a data set's ready-made features, or None if they are extracted."""
+    dataset_reader(name)  # imports the package that registers it
     return _FEATURES.get(name)
 
 
@@ -317,20 +339,20 @@ def dataset_names() -> list[str]:
 
 
 def load_dataset(config: DataConfig, root: Location | None = None) -> VideoSet:
-    """Read the data set `config.dataset`, in the split `config.split` if there is one.
+    """Read the data set `config.dataset`, with the split of `config.split` if it is set.
 
     Args:
         config: Section `data` of the settings.
-        root: Folder of its files (default: `config.root`).
+        root: Folder of its files; `config.root` by default.
 
     Raises:
-        ConfigError: There is no such data set, or it has files and no folder is given.
-        DatasetError: It has errors; the message lists up to 20.
+        ConfigError: There is no such data set, or it needs a folder and none is given.
+        DatasetError: The data set has errors; the message lists up to 20.
     """
     problems = Problems()
     if root is None:
         if config.root is None and needs_root(config.dataset):
-            raise ConfigError(f"data.root: name the folder of the files of {config.dataset!r}")
+            raise ConfigError(f"data.root: set it to the folder of the files of {config.dataset!r}")
         root = Location.at(config.root or ".")
     videos = inspect_dataset(config, root, problems)
     problems.refuse(config.dataset)
@@ -338,23 +360,23 @@ def load_dataset(config: DataConfig, root: Location | None = None) -> VideoSet:
 
 
 def inspect_dataset(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """Read a data set without its unusable rows, which are noted in `problems`.
+    """Read a data set without its unusable rows, which are reported in `problems`.
 
     Raises:
         ConfigError: There is no such data set.
-        DatasetError: Its reader cannot go on.
+        DatasetError: Its reader cannot continue.
     """
     videos = dataset_reader(config.dataset)(config, root, problems)
     return _resplit(videos, Location.at(config.split), problems) if config.split else videos
 
 
 def split_file(split: Split) -> str:
-    """Return the name of the file of `data.split` that lists the video ids of one split."""
+    """Return the name of the file in `data.split` that lists the video ids of a split."""
     return f"{split}.txt"
 
 
 def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet:
-    """Return the videos that the split files of a folder list, in their new split."""
+    """Return the videos in the split files of a folder, with their new split."""
     by_id = {video.video_id: video for video in videos.videos}
     chosen: dict[str, Video] = {}
     for split in get_args(Split):
@@ -362,7 +384,7 @@ def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet
         if not file.exists():
             raise DatasetError(
                 f"{file}: no such file; data.split must be a folder with train.txt, val.txt "
-                f"and test.txt, an id a line"
+                f"and test.txt, with one video id per line"
             )
         lines = enumerate(read_lines(file), start=1)
         for number, video_id in ((number, line.strip()) for number, line in lines):
@@ -372,9 +394,9 @@ def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet
                 problems.error(f"{file}:{number}: {videos.name} has no video {video_id!r}")
             elif video_id in chosen:
                 taken = split_file(chosen[video_id].split)
-                problems.error(f"{file}:{number}: {video_id!r} is in {taken} already")
+                problems.error(f"{file}:{number}: {video_id!r} is already in {taken}")
             else:
                 chosen[video_id] = replace(by_id[video_id], split=split)
         if not any(video.split == split for video in chosen.values()):
-            problems.error(f"{file}: names no video; every split needs one")
+            problems.error(f"{file}: lists no video; every split needs at least one")
     return replace(videos, videos=tuple(chosen.values()))

@@ -1,8 +1,7 @@
-"""Check a data set before anything is trained on it, and split it without leaks.
+"""Check a data set before training, and write a split without leaks.
 
-A reader notes problems while it reads (`Problems`); the checks here look at all videos together.
-Nothing is changed: a published data set is scored as it was published, and `data.split` replaces
-its split where a user wants another.
+A reader reports problems while it reads (`Problems`); the checks here compare all videos. They
+change nothing: a published data set is used as published, unless `data.split` replaces its split.
 """
 
 import hashlib
@@ -25,8 +24,8 @@ from distributed_avel.datasets.base import (
 from distributed_avel.datasets.findings import (
     MEANING,
     UNUSABLE,
+    CheckReport,
     Finding,
-    Report,
     SplitFacts,
 )
 from distributed_avel.datasets.media_checks import Headers, check_media, read_headers
@@ -36,9 +35,13 @@ from distributed_avel.errors import DatasetError
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files of a data set that are missing, empty or equal, and the headers of media files.
+    """Missing, empty and duplicate files of a data set, and the headers of media files.
 
-    `twin_of` leads from a file to the first one with the same content, if there is one before it.
+    Args:
+        missing: Files that do not exist.
+        empty: Files of 0 bytes.
+        twin_of: Maps a duplicate file to the first file with the same content.
+        headers: Headers of media files.
     """
 
     missing: list[str]
@@ -51,7 +54,7 @@ NO_FILES = Files([], [], {})
 
 
 def survey(videos: VideoSet, root: Location) -> Files:
-    """Look for the files below `root`, compare those of equal size, and read media headers."""
+    """Find the files of a data set, compare those of equal size, and read media headers."""
     source = feature_source(videos.name)
     names = source.files_of(videos) if source else [video.uri for video in videos.videos]
     names = sorted({*names})
@@ -62,7 +65,7 @@ def survey(videos: VideoSet, root: Location) -> Files:
             missing.append(name)
         elif info.size == 0:
             empty.append(name)
-        elif not source:  # arrays of one shape have one size
+        elif not source:  # feature arrays all have the same size, so comparing them is too slow
             by_size[info.size].append(name)
     twin_of: dict[str, str] = {}
     for same_size in by_size.values():
@@ -75,18 +78,19 @@ def survey(videos: VideoSet, root: Location) -> Files:
     return Files(missing, empty, twin_of, read_headers(media, root))
 
 
-def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Report:
-    """Report the counts of a data set and everything that looks wrong.
+def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> CheckReport:
+    """Count the videos of a data set and find everything that looks wrong.
 
     Args:
-        problems: Errors and oddities that the reader of the data set noted.
-        files: Result of `survey`; by default no file is looked for.
+        videos: The data set.
+        problems: Errors and oddities that the reader reported.
+        files: Result of `survey`; by default, files are not checked.
     """
     findings = [
         *(Finding(UNUSABLE, "", message) for message in problems.errors),
         *(Finding(o.kind, o.where, o.message) for o in problems.oddities),
         *(Finding("missing file", name, "no such file") for name in files.missing),
-        *(Finding("empty file", name, "has no byte") for name in files.empty),
+        *(Finding("empty file", name, "0 bytes") for name in files.empty),
         *(
             Finding("same content", name, f"the same bytes as {first}")
             for name, first in files.twin_of.items()
@@ -110,7 +114,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Repo
             message = f"in {' and '.join(wanted)}, not in train; first in {_cited(first, problems)}"
             findings.append(Finding("class without training videos", name, message))
     order = list(MEANING)
-    return Report(
+    return CheckReport(
         dataset=videos.name,
         num_files=len({files.twin_of.get(v.uri, v.uri) for v in videos.videos}),
         splits=splits,
@@ -118,19 +122,19 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Repo
     )
 
 
-def unreadable(dataset: str, problems: Problems) -> Report:
+def unreadable(dataset: str, problems: Problems) -> CheckReport:
     """Return the report of a data set that cannot be read."""
     findings = [Finding(UNUSABLE, "", message) for message in problems.errors]
-    return Report(dataset=dataset, num_files=0, splits={}, findings=findings)
+    return CheckReport(dataset=dataset, num_files=0, splits={}, findings=findings)
 
 
 def without_leaks(
     videos: VideoSet, twin_of: Mapping[str, str] = NO_FILES.twin_of
 ) -> dict[Split, list[str]]:
-    """Return the video ids of a split in which no file is in two parts.
+    """Return a split, as video ids, in which no file is in two parts.
 
-    All test videos stay. Videos that share a file with them are taken out of validation and
-    training, and videos that share a file with validation out of training.
+    All test videos are kept. Videos that share a file with a test video are removed from
+    validation and training, and videos that share a file with validation from training.
     """
     kept: dict[Split, list[str]] = {}
     taken: set[str] = set()
@@ -145,13 +149,13 @@ def write_split(split: Mapping[Split, Iterable[str]], folder: Location) -> None:
     """Write a split in the format of `data.split`.
 
     Raises:
-        DatasetError: A part of the split would be empty, or the folder holds a split already.
+        DatasetError: A part of the split would be empty, or the folder already contains a split.
     """
     for name, ids in split.items():
         if not list(ids):
             raise DatasetError(f"no video would be left in {name!r}; nothing was written")
         if (folder / split_file(name)).exists():
-            raise DatasetError(f"{folder / split_file(name)} already exists; name another folder")
+            raise DatasetError(f"{folder / split_file(name)} already exists; use another folder")
     for name, ids in split.items():
         (folder / split_file(name)).write_bytes("".join(f"{i}\n" for i in ids).encode())
 
@@ -174,7 +178,7 @@ def _facts(videos: VideoSet, of_split: list[Video]) -> SplitFacts:
 def _shared_files(
     videos: VideoSet, twin_of: Mapping[str, str], problems: Problems
 ) -> Iterable[Finding]:
-    """Find files in two splits, once for each pair of splits, and files that a split has twice."""
+    """Find files that are in two splits (one finding per pair of splits) or twice in one split."""
     users: dict[str, list[Video]] = defaultdict(list)
     for video in videos.videos:
         users[twin_of.get(video.uri, video.uri)].append(video)
@@ -193,7 +197,7 @@ def _shared_files(
 
 
 def _cited(video: Video, problems: Problems) -> str:
-    """Return the id of a video, with the line that describes it where the reader noted one."""
+    """Return the id of a video, with the line that describes it if known."""
     place = problems.places.get(video.video_id)
     return f"{video.video_id} at {place.rpartition('/')[2]}" if place else video.video_id
 
@@ -203,8 +207,8 @@ def _times_and_labels(video: Video, videos: VideoSet, place: str | None) -> Iter
     if video.spans is None:
         return
     where, of_video = (place, f"{video.video_id}: ") if place else (video.video_id, "")
-    apart = (video.audio_spans, video.visual_spans)
-    by_modality = [spans for spans in apart if spans] if any(apart) else [video.spans]
+    modalities = (video.audio_spans, video.visual_spans)
+    by_modality = [spans for spans in modalities if spans] if any(modalities) else [video.spans]
     end_s = videos.timeline.duration_s
     true = set()
     for spans in by_modality:

@@ -1,13 +1,14 @@
-"""`demo`: rendered mp4 files in AVE's layout, so that the whole pipeline runs without a download.
+"""`demo`: rendered mp4 files in AVE's layout, to run the whole pipeline without a download.
 
-All of it is synthetic. The generator shows what the paper is about. A class comes with a place
-that is seen and heard throughout (`demo_scene`), so a model that learns from video-level labels
-finds the place and repeats the label in every segment. The event itself is seen and heard
-together, and stronger; in the background the same shape or tone may occur alone. Training videos
-without an event show one class and sound like another, nowhere in particular: partner videos.
+The data are synthetic and reproduce the problem that the paper addresses. Each class has a context
+(`Script.place`) that is visible and audible throughout the video (`demo_scene`), so a model that
+learns from video-level labels recognizes the context and repeats the label in every segment. The
+event itself is visible and audible at the same time, and stronger. In background segments, its
+shape or its tone may occur alone. Training videos without an event show one class, play the tone
+of another and have no context; they are the partner videos.
 
-The generator and its default seed were fixed before anything was trained on its videos.
-A change to what it renders must raise `REVISION`.
+The generator and its default seed were fixed before any model was trained on its videos. Changes
+to the rendered videos must increment `REVISION`.
 """
 
 from collections.abc import Callable
@@ -40,11 +41,12 @@ from distributed_avel.media.write import write_mp4
 from distributed_avel.randomness import derive, generator
 
 REVISION = 1
-"""Of the generator; part of every video id, so that no two revisions ever mix."""
+"""Revision of the generator; part of every video id, so that revisions are never mixed."""
 
 MARKER = "demo.json"
 
-# Of the segments of AVE's videos with background: how events lie, and what background is.
+# Shares of events that last throughout, or else start with the video or end with it, as in AVE,
+# and of background segments in which only the shape or only the tone occurs, or another class.
 _WHOLE, _AT_START, _AT_END = 0.5, 0.36, 0.46
 _SEEN_ONLY, _HEARD_ONLY, _DISTRACTOR = 0.2, 0.2, 0.2
 _EVENT_FREE_ACTIVE = 0.6
@@ -52,7 +54,17 @@ _EVENT_FREE_ACTIVE = 0.6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoSpec:
-    """All that one demo video depends on. `label` is None in a video without an event."""
+    """Specification of one demo video.
+
+    Args:
+        video_id: Id of the video.
+        split: Split of the video.
+        label: Class of the event; None for a video without an event.
+        start: First segment of the event.
+        end: Segment after the event.
+        script: Content of each segment.
+        seed: Seed of the rendering.
+    """
 
     video_id: str
     split: Split
@@ -64,22 +76,22 @@ class VideoSpec:
 
     @property
     def file(self) -> str:
-        """Where the video lies below the root."""
+        """Path of the file below the root."""
         return f"{MEDIA_FOLDER}/{self.video_id}.mp4"
 
     @property
     def annotation(self) -> str:
-        """The line of Annotations.txt, only for a video with an event."""
+        """Line of Annotations.txt; only for a video with an event."""
         assert self.label is not None
         return f"{CLASSES[self.label].name}&{self.video_id}&good&{self.start}&{self.end}"
 
 
 @register_dataset("demo", section="demo")
 def load_demo(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The demo videos below `root`, rendered one by one if they are not there.
+    """Return the demo videos below `root`; render them if necessary.
 
     Raises:
-        DatasetError: `root` holds something else, or the timeline is not the demo's.
+        DatasetError: `root` contains other data, or the timeline does not match the demo.
     """
     if not np.isclose(config.num_segments * config.segment_s, NUM_SEGMENTS * SEGMENT_S):
         raise DatasetError(
@@ -94,13 +106,15 @@ def load_demo(config: DataConfig, root: Location, problems: Problems) -> VideoSe
 def render_demo(
     config: DemoConfig, root: Location, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Render all videos that are missing, then the annotations.
+    """Render all missing videos, then write the annotations.
 
     Args:
-        progress: Called after each video with how many are done, and how many there are.
+        config: Section `data.demo` of the settings.
+        root: Folder of the data set.
+        progress: Called after each video with the number of finished videos and of all videos.
 
     Raises:
-        DatasetError: `root` holds something else.
+        DatasetError: `root` contains other data.
     """
     if is_rendered(config, root):
         return
@@ -113,17 +127,17 @@ def render_demo(
 
 
 def is_rendered(config: DemoConfig, root: Location) -> bool:
-    """Whether `root` holds exactly these videos, whole.
+    """Whether `root` contains exactly these videos, completely rendered.
 
     Raises:
-        DatasetError: It holds other demo videos, or a data set that is not the demo.
+        DatasetError: `root` contains other demo videos or another data set.
     """
     remedy = "choose another data.root, or remove that folder"
     if (root / MARKER).exists():
-        found, wanted = (root / MARKER).read_json(), demo_identity(config)
-        if found != wanted:
+        existing, expected = (root / MARKER).read_json(), demo_identity(config)
+        if existing != expected:
             raise DatasetError(
-                f"{root / MARKER}: rendered with {found}, but {wanted} is wanted; {remedy}"
+                f"{root / MARKER}: rendered with {existing}, expected {expected}; {remedy}"
             )
         return True
     texts = _texts(demo_specs(config))
@@ -134,7 +148,10 @@ def is_rendered(config: DemoConfig, root: Location) -> bool:
 
 
 def demo_specs(config: DemoConfig) -> list[VideoSpec]:
-    """What to render, in a fixed order. A video does not depend on how many there are."""
+    """Return the specifications of all videos, in a fixed order.
+
+    A video does not depend on the number of videos.
+    """
     counts: list[tuple[Split, int]] = [
         ("train", config.num_train),
         ("val", config.num_val),
@@ -147,19 +164,19 @@ def demo_specs(config: DemoConfig) -> list[VideoSpec]:
 
 
 def render_into(spec: VideoSpec, root: Location) -> None:
-    """Render one video below `root`; one that is there is whole, and is kept."""
+    """Render one video below `root` unless it exists; files are written atomically."""
     if not (root / spec.file).exists():
         (root / spec.file).write_bytes(render_video(spec))
 
 
 def render_video(spec: VideoSpec) -> bytes:
-    """One video as an mp4 file, the same for the same spec."""
+    """Render one video as an mp4 file; the same specification gives the same bytes."""
     frames_FPP3, wave_1N = draw(spec.script, np.random.default_rng(spec.seed))
     return write_mp4(frames_FPP3, FPS, wave_1N, SAMPLE_RATE_HZ, crf=28)
 
 
 def write_layout(config: DemoConfig, root: Location) -> None:
-    """Write annotations and splits, and last the marker that says that all is there.
+    """Write annotations and splits, and finally the marker of a complete data set.
 
     Raises:
         DatasetError: A video has not been rendered.
@@ -178,12 +195,12 @@ def write_layout(config: DemoConfig, root: Location) -> None:
 
 
 def demo_identity(config: DemoConfig) -> dict[str, int]:
-    """All that the rendered videos depend on."""
+    """Return everything that the rendered videos depend on."""
     return {"revision": REVISION, **config.model_dump(mode="json")}
 
 
 def _texts(specs: list[VideoSpec]) -> dict[str, bytes]:
-    """The text files of the layout, by name."""
+    """Return the text files of the layout, by name."""
     events = [spec for spec in specs if spec.label is not None]
     lines = {ANNOTATIONS: ["Category&VideoID&Quality&StartTime&EndTime"]}
     lines[ANNOTATIONS] += [spec.annotation for spec in events]
@@ -194,7 +211,7 @@ def _texts(specs: list[VideoSpec]) -> dict[str, bytes]:
 
 
 def _event_spec(seed: int, split: Split, index: int) -> VideoSpec:
-    """A video with an event of class `index` modulo the classes, so that all are as frequent."""
+    """Specify a video with an event of class `index % len(CLASSES)`: classes are balanced."""
     video_id = f"r{REVISION}s{seed}_{split}_{index:04d}"
     rng = generator(seed, "demo", video_id, "script")
     label = index % len(CLASSES)
@@ -221,7 +238,7 @@ def _event_spec(seed: int, split: Split, index: int) -> VideoSpec:
 
 
 def _event_free_spec(seed: int, index: int) -> VideoSpec:
-    """A training video that shows one class and sounds like another, each now and then."""
+    """Specify a training video that shows one class and plays another, each in some segments."""
     video_id = f"r{REVISION}s{seed}_eventfree_{index:04d}"
     rng = generator(seed, "demo", video_id, "script")
     seen = int(rng.integers(len(CLASSES)))
@@ -244,18 +261,18 @@ def _event_free_spec(seed: int, index: int) -> VideoSpec:
 
 
 def _span(rng: np.random.Generator) -> tuple[int, int]:
-    """Start and end of an event: often the whole video, else 2 to 9 s, mostly at a border."""
+    """Draw start and end of an event: often the whole video, else 2 to 9 s, mostly at an end."""
     if rng.uniform() < _WHOLE:
         return 0, NUM_SEGMENTS
-    length, where = int(rng.integers(2, NUM_SEGMENTS)), rng.uniform()
-    if where < _AT_START:
+    length, position = int(rng.integers(2, NUM_SEGMENTS)), rng.uniform()
+    if position < _AT_START:
         return 0, length
-    if where < _AT_START + _AT_END or length == NUM_SEGMENTS - 1:
+    if position < _AT_START + _AT_END or length == NUM_SEGMENTS - 1:
         return NUM_SEGMENTS - length, NUM_SEGMENTS
     start = int(rng.integers(1, NUM_SEGMENTS - length))
     return start, start + length
 
 
 def _other(label: int, rng: np.random.Generator) -> int:
-    """Another class than `label`."""
+    """Draw a class other than `label`."""
     return int((label + rng.integers(1, len(CLASSES))) % len(CLASSES))

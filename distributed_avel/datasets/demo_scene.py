@@ -1,13 +1,13 @@
-"""What the demo videos look and sound like: pictures and waveforms, drawn with numpy.
+"""Render the frames and waveforms of the demo videos with numpy.
 
-Everything here is synthetic. A class is a shape of a colour that moves about, a tone pattern,
-and a place where it happens: a tint and stripes behind it, a rumble or hiss around it. The
-place is there in every segment of a video with an event, the shape and the tone only where
-the script says so. Pictures are 112 x 112 at 8 fps, sound is 16 kHz, one channel, 10 s.
+A class consists of a moving, coloured shape, a tone pattern and a context (its "place"): a tint
+and stripes in the background, and noise. The context is present in every segment of a video with
+an event, the shape and the tone only in the segments that the script lists. Frames are 112 x 112
+at 8 fps; audio is mono at 16 kHz; videos last 10 s.
 
 Shape suffixes used in this file:
-    F = frames (80)    P = side of a picture (112)    3 = red, green, blue
-    N = waveform samples    T = segments (10)
+    F = frames (80)    P = side of a frame (112)    3 = red, green, blue
+    N = samples of the waveform    T = segments (10)
 """
 
 import colorsys
@@ -23,7 +23,7 @@ NUM_SEGMENTS = 10
 SEGMENT_S = 1.0
 
 _SIDE = 112
-_WOBBLE = 4  # pixels that the camera moves at most
+_WOBBLE = 4  # maximum camera motion, in pixels
 _NUM_FRAMES = int(NUM_SEGMENTS * SEGMENT_S * FPS)
 _NUM_SAMPLES = int(NUM_SEGMENTS * SEGMENT_S * SAMPLE_RATE_HZ)
 
@@ -35,9 +35,15 @@ class EventClass:
     """One class of events.
 
     Args:
-        shape: Whether a point of the shape's own plane, about -1..1, belongs to it.
-        loudness: How loud the tone is at a time, 0..1.
-        pitch: By how many octaves the tone is above `tone_hz` at a time.
+        name: Name of the class.
+        shape: Whether a point (x, y), each about -1..1, belongs to the shape.
+        hue: Hue of the shape, in 0..1.
+        tone_hz: Base frequency of the tone.
+        loudness: Amplitude of the tone over time, in 0..1.
+        pitch: Pitch of the tone over time, in octaves above `tone_hz`.
+        place_hue: Hue of the context.
+        stripe_angle: Direction of the stripes of the context, in radians.
+        noise_hz: Centre frequency of the noise of the context.
     """
 
     name: str
@@ -124,17 +130,17 @@ CLASSES = (
         0.87, 880.0, _beat, _level, 0.42, 2.8, 620.0,
     ),
 )  # fmt: skip
-"""The classes. Neither the hues nor the pitches of an event follow those of its place."""
+"""The classes. Hue and pitch of an event are unrelated to those of its context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens in a video, by index into `CLASSES`; None where there is nothing.
+    """Content of a video, as indices into `CLASSES`, or None.
 
     Args:
-        place: Whose place it is; None is a grey nowhere.
-        seen: What is seen in each segment.
-        heard: What is heard in each segment.
+        place: Class of the context; None is a grey background.
+        seen: Class of the shape in each segment.
+        heard: Class of the tone in each segment.
     """
 
     place: int | None
@@ -143,9 +149,12 @@ class Script:
 
 
 def draw(script: Script, rng: np.random.Generator) -> tuple[NDArray[np.uint8], FloatArray]:
-    """Pictures (F, P, P, 3) and waveform (1, N) of a script.
+    """Render a script.
 
-    How hard a video is, is drawn once and holds for all its segments.
+    The difficulty of a video is drawn once for all its segments.
+
+    Returns:
+        Frames (F, P, P, 3), uint8, and waveform (1, N) in [-1, 1].
     """
     difficulty = rng.uniform()
     frames_FPP3 = _scenery(script.place, rng)
@@ -162,7 +171,7 @@ def draw(script: Script, rng: np.random.Generator) -> tuple[NDArray[np.uint8], F
 
 
 def _scenery(place: int | None, rng: np.random.Generator) -> FloatArray:
-    """The place: a tint, stripes and blotches, seen by a hand-held camera, (F, P, P, 3)."""
+    """Render the visual context: tint, stripes and blotches with camera motion, (F, P, P, 3)."""
     if place is None:
         hue, saturation, angle = rng.uniform(), 0.05, rng.uniform(0, np.pi)
     else:
@@ -196,7 +205,7 @@ def _add_shape(
     difficulty: float,
     rng: np.random.Generator,
 ) -> None:
-    """Draw a moving, turning shape into some of the frames."""
+    """Draw a moving, rotating shape into the frames `which_F`."""
     opacity = np.float32(0.95 - 0.4 * difficulty + rng.normal(0, 0.02))
     radius = _SIDE * (0.32 - 0.1 * difficulty) * rng.uniform(0.9, 1.1)
     colour = np.array(
@@ -218,7 +227,7 @@ def _add_shape(
 
 
 def _ambience(place: int | None, rng: np.random.Generator) -> FloatArray:
-    """The sound of the place: noise in a band of its own; faint noise of all pitches nowhere."""
+    """Render the audio context: band-limited noise, or only faint broadband noise without one."""
     hertz = np.fft.rfftfreq(_NUM_SAMPLES, 1 / SAMPLE_RATE_HZ)
     octaves = np.log2(np.maximum(hertz, 20.0))
     shape = 0.15 / np.sqrt(np.maximum(hertz, 60.0) / 60.0)
@@ -235,7 +244,7 @@ def _ambience(place: int | None, rng: np.random.Generator) -> FloatArray:
 def _tone(
     event: EventClass, heard_T: NDArray[np.bool_], difficulty: float, rng: np.random.Generator
 ) -> FloatArray:
-    """The tone pattern of a class with two overtones, silent outside the segments `heard_T`."""
+    """Render the tone of a class with two overtones, silent outside the segments `heard_T`."""
     t = np.arange(_NUM_SAMPLES, dtype=np.float32) / np.float32(SAMPLE_RATE_HZ)
     moment = t + np.float32(rng.uniform())
     hertz = event.tone_hz * 2 ** (rng.normal(0, 0.05) + event.pitch(moment))
@@ -244,5 +253,5 @@ def _tone(
     tone_N *= event.loudness(moment)
     tone_N *= 10 ** (-0.6 * difficulty) * 0.12 / np.sqrt(np.mean(tone_N**2))
     gate_N = np.repeat(heard_T.astype(np.float32), _NUM_SAMPLES // NUM_SEGMENTS)
-    fade = np.ones(161, dtype=np.float32) / 161  # 10 ms, half of it on either side
+    fade = np.ones(161, dtype=np.float32) / 161  # 10 ms, centred on the border of the segment
     return (tone_N * np.convolve(gate_N, fade, mode="same")).astype(np.float32)

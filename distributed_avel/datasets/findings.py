@@ -1,4 +1,4 @@
-"""Findings of a data check: their kinds, the report that holds them, and its text."""
+"""Findings of a data check: kinds with consequence and remedy, the report, and its text."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ UNUSABLE = "unusable"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What findings of one kind do to the results, and what to do about them."""
+    """Consequence of the findings of one kind for the results, and the remedy."""
 
     consequence: str
     remedy: str
@@ -19,7 +19,7 @@ class Meaning:
 
 MEANING: dict[str, Meaning] = {
     UNUSABLE: Meaning(
-        "the pipeline refuses the data set", "fix these first; each message says how"
+        "the pipeline refuses the data set", "fix these first; each message gives the remedy"
     ),
     "missing file": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
@@ -31,7 +31,7 @@ MEANING: dict[str, Meaning] = {
     ),
     "file without access": Meaning(
         "extraction stops at these files and names them",
-        "see to their permissions, or to the storage",
+        "check their permissions, or the storage",
     ),
     "unusable media file": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
@@ -39,48 +39,47 @@ MEANING: dict[str, Meaning] = {
     ),
     "missing track": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
-        "an event must be both seen and heard: use a file that has both, or remove its rows",
+        "an event must be both visible and audible: use a file with both tracks, or remove its "
+        "rows",
     ),
     "codec without a decoder": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
-        "convert the file with the command beside it",
+        "convert the file with the command in the message",
     ),
     "media file too short": Meaning(
         "these videos have no features: they are listed in failures.parquet and left out",
         "use longer files, or lower data.num_segments",
     ),
     "media file cut off": Meaning(
-        "what comes after data.num_segments x data.segment_s is not used, and a label that names "
-        "an event there is wrong for the rest",
-        "raise data.num_segments, or cut the file where its events are",
+        "anything after data.num_segments x data.segment_s is not used, and the label of an event "
+        "that occurs only there is wrong",
+        "raise data.num_segments, or cut the file to its events",
     ),
     "file in two splits": Meaning(
         "the model is tested on what it was trained on",
         "write a split that shares no file with --write-split DIR",
     ),
     "same content": Meaning(
-        "files of equal bytes under two names are one file in two videos", "remove one of them"
+        "two files with equal content are one file in two videos", "remove one of them"
     ),
     "file twice": Meaning(
         "a file is several videos of one split", "none for AVE, which annotates 45 files twice"
     ),
     "class in two rows of a file": Meaning(
-        "each row is a video of its own, in which the event of the other row counts as background",
+        "each row is a separate video, in which the event of the other row counts as background",
         "use data.dataset folder, where a row has several spans",
     ),
     MERGED: Meaning(
         "a video of both classes counts as one of a third class",
-        "separate labels with ; if the name stands for several",
+        "separate labels with ; if the name means several classes",
     ),
-    SIMILAR: Meaning(
-        "one class may be counted as two", "write both the same if they mean the same"
-    ),
+    SIMILAR: Meaning("one class may be counted as two", "use one spelling if both mean the same"),
     UNUSUAL: Meaning(
-        "a name that looks the same can be another class", "type the name again, in all its rows"
+        "two names that look the same can be different classes", "retype the name in all its rows"
     ),
-    "empty span": Meaning("an event that lasts no time is in no segment", "correct its times"),
+    "empty span": Meaning("an event of zero length is in no segment", "correct its times"),
     "offset before onset": Meaning(
-        "an event that ends before it begins is in no segment", "exchange its times"
+        "an event that ends before it starts is in no segment", "swap its times"
     ),
     "event outside the video": Meaning(
         "only the time within data.num_segments x data.segment_s counts",
@@ -88,23 +87,23 @@ MEANING: dict[str, Meaning] = {
     ),
     "event twice": Meaning("it counts once", "remove one of the rows"),
     "overlapping spans": Meaning(
-        "segments that several spans of one class cover count once", "join the spans"
+        "segments that are covered by several spans of one class count once", "join the spans"
     ),
     "label twice": Meaning("it counts once", "remove one of them"),
     "unknown video": Meaning(
-        "these events belong to no video of the splits and are not used",
+        "these events belong to a video that is in no split, and are not used",
         "correct the name of the video, or remove the row",
     ),
     "video in no split": Meaning(
-        "these annotated videos are not used", "list them in the file of a split, if they should be"
+        "these annotated videos are not used", "add them to a split, if they should be used"
     ),
     "label without ground truth": Meaning(
-        "the video-level label names an event that no segment has: segment metrics never count it",
+        "the video-level label has an event that no segment has: segment metrics never count it",
         "add the times of the event, or remove the label",
     ),
     "ground truth outside the labels": Meaning(
-        "a segment has an event that the video-level label lacks: training takes the video as one "
-        "without it",
+        "a segment has an event that the video-level label lacks: training treats the event as "
+        "absent",
         "add the event to the labels of the video",
     ),
     "class without training videos": Meaning(
@@ -112,11 +111,12 @@ MEANING: dict[str, Meaning] = {
         "move some of its videos to train, or remove the label",
     ),
     "order of rows not verified": Meaning(
-        "if row k of the features is not annotation k, labels and features are of different videos",
+        "if row k of the features is not annotation k, labels and features belong to different "
+        "videos",
         "add mil_labels.h5 or labels.h5 of the same release",
     ),
     "event-free videos left out": Meaning(
-        "Step 2 has worse partner videos without them", "fetch the missing file"
+        "partner videos of Step 2 are worse without them", "fetch the missing file"
     ),
 }
 """Kinds of findings, in the order of a report."""
@@ -124,7 +124,7 @@ MEANING: dict[str, Meaning] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that looks wrong; `where` names a file, a file and line, or a video."""
+    """Something that looks wrong; `where` is a file, a file and line, or a video."""
 
     kind: str
     where: str
@@ -135,8 +135,13 @@ class Finding:
 class SplitFacts:
     """Counts of one split.
 
-    `background_share` is the fraction of segments without an audio-visual event, 0..1, over the
-    `num_annotated` videos that have segment-level labels.
+    Args:
+        num_videos: Videos.
+        num_event_free: Videos without an event.
+        num_annotated: Videos with segment-level labels.
+        background_share: Share of the segments of annotated videos without an audio-visual event,
+            in 0..1; None without annotated videos.
+        class_counts: Videos by class.
     """
 
     num_videos: int
@@ -147,8 +152,8 @@ class SplitFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """Counts and findings of a data set; `splits` is empty where it cannot be read."""
+class CheckReport:
+    """Counts and findings of a data set; `splits` is empty if the data set cannot be read."""
 
     dataset: str
     num_files: int
@@ -156,7 +161,7 @@ class Report:
     findings: list[Finding]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values."""
+        """Return the report as JSON-compatible values."""
         return asdict(self)
 
     def counts(self) -> dict[str, int]:
@@ -165,13 +170,13 @@ class Report:
         return {kind: counts[kind] for kind in MEANING if counts[kind]}
 
 
-def render(report: Report, shown: int = 5) -> str:
+def render(report: CheckReport, shown: int = 5) -> str:
     """Format the report for a terminal, with the first `shown` findings of each kind."""
     lines = [report.dataset]
     if report.splits:
         lines += ["", *_table(report)]
     counts = report.counts()
-    lines += ["", f"{sum(counts.values())} finding(s)" if counts else "Nothing wrong was found."]
+    lines += ["", f"{sum(counts.values())} finding(s)" if counts else "No problems found."]
     for kind, count in counts.items():
         of_kind = [finding for finding in report.findings if finding.kind == kind]
         lines += ["", f"{kind} ({count})"]
@@ -185,7 +190,7 @@ def render(report: Report, shown: int = 5) -> str:
     return "\n".join(lines)
 
 
-def _table(report: Report) -> list[str]:
+def _table(report: CheckReport) -> list[str]:
     splits = report.splits
     rows: list[tuple[str, list[str]]] = [
         ("", list(splits)),

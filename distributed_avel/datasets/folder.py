@@ -1,23 +1,23 @@
 """`folder`: a user's own videos, described by one table.
 
-    <root>/videos.csv or videos.parquet    a row a video
-    <root>/classes.txt                     optional: the classes in their order, one a line
-    <root>/...                             the video files, wherever the table says
+    <root>/videos.csv or videos.parquet    one row per video
+    <root>/classes.txt                     optional: the classes in order, one per line
+    <root>/...                             the video files
 
 The columns of the table:
 
     uri       path of the file below the root, such as `clips/dog 1.mp4`
-    split     `train`, `val` or `test`; each needs a video
-    labels    the events of the video, `dog;bell`; empty for a video without an event
-    spans     optional: when each event is both seen and heard, in seconds, `dog:2-5;bell:0-1.5`.
-              An event may have several spans. Only training videos with labels may leave the
-              cell empty
-    video_id  optional: a unique name (default: the uri). Two rows of one file need it
+    split     `train`, `val` or `test`; each needs at least one video
+    labels    events of the video, `dog;bell`; empty for a video without an event
+    spans     optional: times of the audio-visual events, in seconds, `dog:2-5;bell:0-1.5`. An
+              event may have several spans. The cell may be empty only for training videos with
+              labels
+    video_id  optional: a unique name (default: the uri); required for two rows of one file
 
-CSV is UTF-8 with commas and a header line. In Parquet, `labels` may also be a list of strings, and
-`spans` a list of {label, start_s, end_s}. The classes are those of `classes.txt`, or else all
-labels of the table, sorted. A video has `data.num_segments` segments of `data.segment_s`; the
-rest of the file is not used.
+CSV files are UTF-8, with commas and a header. In Parquet, `labels` may also be a list of strings,
+and `spans` a list of {label, start_s, end_s}. The classes are those of `classes.txt`, or all
+labels of the table in sorted order. A video has `data.num_segments` segments of `data.segment_s`;
+the rest of the file is not used.
 """
 
 import math
@@ -63,7 +63,7 @@ class _NamedSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """A valid row, with the names of its events."""
+    """A valid row of the table."""
 
     where: str
     video_id: str
@@ -75,10 +75,10 @@ class _Row:
 
 @register_dataset("folder")
 def load_folder(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """Return the videos that the table below `root` describes.
+    """Return the videos in the table below `root`.
 
     Raises:
-        DatasetError: There is no table, two of them, or one without the columns it needs.
+        DatasetError: There is no table, there are two, or a required column is missing.
     """
     timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
     file = _table_file(root)
@@ -97,9 +97,7 @@ def load_folder(config: DataConfig, root: Location, problems: Problems) -> Video
     known = [row for row in rows.values() if _is_known(row, classes, problems)]
     for split in get_args(Split):
         if not problems.errors and not any(row.split == split for row in known):
-            problems.error(
-                f"{file}: column split: no row says {split!r}; every split needs a video"
-            )
+            problems.error(f"{file}: column split: no row has {split!r}; every split needs a video")
     return VideoSet(
         name=config.dataset,
         classes=classes,
@@ -110,16 +108,16 @@ def load_folder(config: DataConfig, root: Location, problems: Problems) -> Video
 
 
 def _repeated(row: _Row, first: _Row) -> str:
-    """Say why two rows cannot have one video id."""
+    """Explain why two rows cannot have the same video id."""
     if row.uri == first.uri and row.split != first.split:
         return (
-            f"{row.where}: {row.uri!r} is in {first.split} already ({first.where}); a video in two "
-            f"splits is tested on what it was trained on: remove one of the rows"
+            f"{row.where}: {row.uri!r} is already in {first.split} ({first.where}); no video may "
+            f"be in two splits, such as training and test: remove one of the rows"
         )
     if (row.uri, row.labels, row.spans) == (first.uri, first.labels, first.spans):
         return f"{row.where}: repeats {first.where}; remove one of the two rows"
     return (
-        f"{row.where}: {row.video_id!r} is the name of {first.where} too; give rows of one file "
+        f"{row.where}: {first.where} has the same name {row.video_id!r}; give rows of one file "
         f"different names in a column video_id"
     )
 
@@ -138,15 +136,15 @@ def _video(row: _Row, classes: tuple[str, ...]) -> Video:
 
 
 def _table_file(root: Location) -> Location:
-    found = [root / name for name in TABLES if (root / name).exists()]
-    if len(found) > 1:
-        raise DatasetError(f"{root}: holds {' and '.join(TABLES)}; keep one of them")
-    if not found:
+    tables = [root / name for name in TABLES if (root / name).exists()]
+    if len(tables) > 1:
+        raise DatasetError(f"{root}: contains {' and '.join(TABLES)}; keep one of them")
+    if not tables:
         raise DatasetError(
-            f"{root}: no {' or '.join(TABLES)}; data.root must be the folder that holds it, with "
-            f"the columns {', '.join(REQUIRED)} and, if you like, {' and '.join(OPTIONAL)}"
+            f"{root}: no {' or '.join(TABLES)}; data.root must be the folder that contains it, "
+            f"with the columns {', '.join(REQUIRED)} and optionally {' and '.join(OPTIONAL)}"
         )
-    return found[0]
+    return tables[0]
 
 
 def _is_row(values: Mapping[str, str]) -> bool:
@@ -160,7 +158,7 @@ def _row(
     timeline: Timeline,
     problems: Problems,
 ) -> _Row | None:
-    """Return a valid row, or None; the errors of all its columns are noted."""
+    """Return a valid row, or None after reporting the errors of all its columns."""
     num_errors = len(problems.errors)
 
     def column(name: str, parse: Callable[[Any], _Value]) -> _Value | None:
@@ -184,7 +182,7 @@ def _row(
         )
         return None
     if spans is None and not labels:
-        spans = []  # without an event there is nothing to annotate
+        spans = []  # a video without an event needs no annotation
     if spans is None and split != "train":
         problems.error(
             f"{where}, column spans: a video of the split {split!r} needs the times of its "
@@ -205,10 +203,10 @@ def _text(value: Any) -> str:
 
 
 def _uri(value: Any, root: Location) -> str:
-    """Return a path below the root, in its shortest form: one file has one uri."""
+    """Return a path below the root in normalized form, so that each file has one uri."""
     uri = _text(value)
     if not uri:
-        raise DatasetError("is empty; say where the file lies below the root")
+        raise DatasetError("is empty; write the path of the file below the root")
     windows = PureWindowsPath(uri)
     if "\\" in uri and not windows.is_absolute() and ".." not in windows.parts:
         raise DatasetError(f"{uri!r} has backslashes; write {windows.as_posix()!r}")
@@ -220,7 +218,7 @@ def _uri(value: Any, root: Location) -> str:
         outside = windows.is_absolute()
     if outside:
         raise DatasetError(
-            f"{uri!r} does not lie below {root}; move the file there and name it from there"
+            f"{uri!r} is not below {root}; move the file there and write its path relative to it"
         )
     return posixpath.normpath(uri)
 
@@ -240,7 +238,7 @@ def _labels(value: Any) -> list[str]:
     names = [_text(name) for name in names]
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise DatasetError(f"{twice[0]!r} appears twice; once is enough")
+        raise DatasetError(f"{twice[0]!r} appears twice; remove one of them")
     return [name for name in names if name]
 
 
@@ -269,20 +267,20 @@ def _parsed(part: str) -> _NamedSpan:
     if span is None or has_times(name):
         raise DatasetError(
             f"expected label:start-end in seconds, got {part!r}; decimals need a point, and "
-            f"several spans a ; between them"
+            f"several spans are separated by ;"
         )
     return span
 
 
 def _checked(span: _NamedSpan, shown: str, timeline: Timeline) -> _NamedSpan:
     if not span.name:
-        raise DatasetError(f"{shown}: says no label; expected label:start-end")
+        raise DatasetError(f"{shown}: has no label; expected label:start-end")
     if not (math.isfinite(span.end_s) and 0 <= span.start_s < span.end_s):
         raise DatasetError(f"{shown}: an event must start at 0 or later and end after its start")
     if span.end_s > timeline.duration_s + _ROUNDING_S:
         raise DatasetError(
             f"{shown}: ends after the {timeline.duration_s:g} s of data.num_segments x "
-            f"data.segment_s; change those, or cut the event there"
+            f"data.segment_s; change these settings, or end the event there"
         )
     return span
 
@@ -293,7 +291,7 @@ def _names(row: _Row) -> dict[str, list[str]]:
 
 
 def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str, ...]:
-    """Return the classes of `classes.txt` in their order, or all names of the table, sorted."""
+    """Return the classes of `classes.txt` in order, or all names of the table, sorted."""
     if not file.exists():
         places = first_places(
             (name, f"{row.where}, column {column}")
@@ -302,10 +300,11 @@ def _classes(file: Location, rows: list[_Row], problems: Problems) -> tuple[str,
             for name in names
         )
         check_names(places, problems, can_be_empty=_NO_EVENT)
-        found = {*places}
-        if not found and not problems.errors:
-            problems.error(f"{file}: no such file, and no row has a label: nothing to learn")
-        return tuple(sorted(found))
+        if not places and not problems.errors:
+            problems.error(
+                f"{file}: no such file, and no row has a label: there are no classes; add labels"
+            )
+        return tuple(sorted(places))
     places = {}
     for number, name in enumerate((line.strip() for line in read_lines(file)), start=1):
         if name in places:
@@ -322,7 +321,7 @@ def _is_known(row: _Row, classes: tuple[str, ...], problems: Problems) -> bool:
         for name in names:
             if name not in classes:
                 near = nearest(name, classes)
-                hint = f"did you mean {near!r}?" if near else "add it there, or take it out"
+                hint = f"did you mean {near!r}?" if near else "add it there, or remove it"
                 problems.error(
                     f"{row.where}, column {column}: {name!r} is not in {CLASSES_FILE}; {hint}"
                 )

@@ -1,8 +1,8 @@
-"""What the generators of features share: prototypes, slow noise, and spans in ten seconds.
+"""Building blocks of the feature generators: prototypes, slow noise, and spans in ten seconds.
 
-A generated video is a sum of prototypes, one vector a class and role, each moved by a deviation
-that is the video's own, and of noise that changes slowly from segment to segment. So videos are
-hard, segments are not.
+The features of a generated video are a sum of prototypes (one vector per class and role), each
+shifted by a deviation that is drawn once per video, and of noise that changes slowly over the
+segments. Differences between videos are therefore large, and differences within a video small.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = visual rows of a segment    D = feature size
@@ -29,24 +29,24 @@ _CHUNK = 64
 
 
 class Scripted(Protocol):
-    """What is to be made: the script of a video."""
+    """Script of a video."""
 
     @property
     def video_id(self) -> str:
-        """Its id."""
+        """Id of the video."""
         ...
 
 
 _Script = TypeVar("_Script", bound=Scripted)
 Draw = Callable[[_Script], tuple[NDArray[np.float32], NDArray[np.float16]]]
-"""From a script to audio (T, D) and visual (T, R, D)."""
+"""Converts a script to audio (T, D) and visual (T, R, D) features."""
 
 
 def fixed_timeline(config: DataConfig) -> Timeline:
-    """Ten segments of one second.
+    """Return the timeline of ten segments of one second.
 
     Raises:
-        DatasetError: The timeline that was asked for is another.
+        DatasetError: The settings specify another timeline.
     """
     if (config.num_segments, config.segment_s) != (NUM_SEGMENTS, SEGMENT_S):
         raise DatasetError(
@@ -57,7 +57,7 @@ def fixed_timeline(config: DataConfig) -> Timeline:
 
 
 def numbered(config: SyntheticConfig) -> Iterator[tuple[Split, int]]:
-    """Split and number of each video with an event."""
+    """Yield split and number of each video with an event."""
     counts: list[tuple[Split, int]] = [
         ("train", config.num_train),
         ("val", config.num_val),
@@ -67,31 +67,32 @@ def numbered(config: SyntheticConfig) -> Iterator[tuple[Split, int]]:
 
 
 def in_chunks(scripts: Sequence[_Script], draw: Draw[_Script]) -> Iterator[FeatureChunk]:
-    """Features of all videos, a few videos at a time."""
+    """Yield the features of all videos, a few videos at a time."""
     for start in range(0, len(scripts), _CHUNK):
         chunk = scripts[start : start + _CHUNK]
-        made = [draw(script) for script in chunk]
+        features = [draw(script) for script in chunk]
         yield FeatureChunk(
             video_ids=[script.video_id for script in chunk],
-            audio_VTD=np.stack([audio_TD for audio_TD, _ in made]),
-            visual_VTRD=np.stack([visual_TRD for _, visual_TRD in made]),
+            audio_VTD=np.stack([audio_TD for audio_TD, _ in features]),
+            visual_VTRD=np.stack([visual_TRD for _, visual_TRD in features]),
         )
 
 
 def place_span(
     rng: np.random.Generator, length: int, at_start: float, at_end: float
 ) -> tuple[int, int]:
-    """Start and end of a span of fewer than ten segments, in segments.
+    """Draw start and end of a span of fewer than ten segments, in segments.
 
     Args:
-        length: 1 to 9 segments.
-        at_start: Share of spans that begin with the video.
-        at_end: Share of spans that end with it; the others touch neither end, where they can.
+        rng: Random generator.
+        length: Length in segments, 1 to 9.
+        at_start: Share of spans that start with the video.
+        at_end: Share of spans that end with the video; the others touch neither end if possible.
     """
-    where = rng.uniform()
-    if where < at_start:
+    position = rng.uniform()
+    if position < at_start:
         return 0, length
-    if where < at_start + at_end or length == NUM_SEGMENTS - 1:
+    if position < at_start + at_end or length == NUM_SEGMENTS - 1:
         return NUM_SEGMENTS - length, NUM_SEGMENTS
     start = int(rng.integers(1, NUM_SEGMENTS - length))
     return start, start + length
@@ -101,19 +102,19 @@ def place_span(
 def draw_prototype(
     seed: int, dataset: str, role: str, label: int, size: int
 ) -> NDArray[np.float64]:
-    """The prototype of a class in a role, one standard deviation in each dimension."""
+    """Draw the prototype of a class in a role, a standard normal vector."""
     return generator(seed, dataset, "prototype", role, label).standard_normal(size)
 
 
 def instance(
     rng: np.random.Generator, mean_D: NDArray[np.float64], deviation: float
 ) -> NDArray[np.float64]:
-    """A video's own version of a prototype, `deviation` prototypes away from it."""
+    """Draw a video's instance of a prototype: the prototype plus `deviation` times normal noise."""
     return mean_D + deviation * rng.standard_normal(mean_D.shape)
 
 
 def slow_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Noise of the same spread in every segment, each half like the one before, (T, *shape)."""
+    """Draw autoregressive noise, AR(1) with coefficient 0.5 and SD 0.3, shape (T, *shape)."""
     noise = rng.standard_normal((NUM_SEGMENTS, *shape))
     for segment in range(1, NUM_SEGMENTS):
         fresh = np.sqrt(1 - _AUTOCORRELATION**2) * noise[segment]

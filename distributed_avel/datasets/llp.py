@@ -1,24 +1,24 @@
-"""LLP, for audio-visual video parsing, as published: `llp` and `llp_features`.
+"""LLP, the data set of audio-visual video parsing: `llp` (videos) and `llp_features`.
 
     <root>/AVVP_train.csv           filename, event_labels (with commas): 10000 training videos
-    <root>/AVVP_val_pd.csv          the same, 649 for validation
-    <root>/AVVP_test_pd.csv         the same, 1200 for test
-    <root>/AVVP_eval_audio.csv      filename, onset, offset, event_labels: what is heard
-    <root>/AVVP_eval_visual.csv     the same: what is seen
+    <root>/AVVP_val_pd.csv          the same: 649 validation videos
+    <root>/AVVP_test_pd.csv         the same: 1200 test videos
+    <root>/AVVP_eval_audio.csv      filename, onset, offset, event_labels: audible events
+    <root>/AVVP_eval_visual.csv     the same: visible events
 
-Fields are separated by tabs. A file name is `<id>_<start>_<end>`: ten seconds of one of
-YouTube's videos, of which LLP has one excerpt each. `llp` are the videos themselves,
-`llp_features` (below) the features published with them:
+Fields are separated by tabs. A file name is `<id>_<start>_<end>`: an excerpt of ten seconds of a
+YouTube video; LLP has at most one excerpt per video. `llp` reads the videos, `llp_features` the
+published features:
 
     <root>/video/<id>.mp4           or <root>/LLP_dataset/video/<id>.mp4
-    <root>/vggish/<id>.npy          (10, 128), what is heard; or <root>/feats/vggish/..., so too
-    <root>/res152/<id>.npy          (80, 2048), eight frames a second
+    <root>/vggish/<id>.npy          (10, 128), audio; or <root>/feats/vggish/<id>.npy, etc.
+    <root>/res152/<id>.npy          (80, 2048), eight frames per second
     <root>/r2plus1d_18/<id>.npy     (10, 512), motion
 
-Only validation and test videos have segment labels, for what is heard and what is seen apart; an
-event is audio-visual where it is both. The published files have events that end where they begin
-or before, and events of videos that are in no split. As the authors' evaluation does, the
-reader ignores them; `avel check` reports them.
+Only validation and test videos have segment labels, separately for audio and visual events; an
+event is audio-visual where it is both. The published files contain events that end at or before
+their start, and events of videos that are in no split. The reader ignores them, as the authors'
+evaluation does; `avel check` reports them.
 """
 
 import math
@@ -61,7 +61,7 @@ LLP_CLASSES = (
     "Blender",
     "Clapping",
 )
-"""LLP's classes in the order of the authors' data loader and of the outputs of their published
+"""Classes of LLP in the order of the authors' data loader and of the outputs of their published
 weights; there is no background."""
 
 SPLIT_FILES: dict[Split, str] = {
@@ -79,7 +79,7 @@ def load_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet
     """Return the videos below `root`.
 
     Raises:
-        DatasetError: A file is missing; names it and the remedy.
+        DatasetError: A file is missing; the message names it and the remedy.
     """
     folder = first_folder(root, "video", "LLP_dataset/video")
     return read_llp(config, root, problems, folder=folder, ending="mp4")
@@ -101,14 +101,14 @@ def read_llp(
         uri = f"{folder}/{file_id(name)}.{ending}"
         if name_of.setdefault(uri, name) != name:
             problems.error(
-                f"{where}: {name!r} and {name_of[uri]!r} are excerpts of one video, but there is "
-                f"one file, {uri}, for both; keep one of them"
+                f"{where}: {name!r} and {name_of[uri]!r} are excerpts of one video and share the "
+                f"file {uri}; keep one of them"
             )
             continue
         try:
             _ = root / uri
         except ArtifactError:
-            problems.error(f"{where}: {name!r} cannot be the name of a file")
+            problems.error(f"{where}: {name!r} is not a valid file name")
             continue
         problems.places[name] = where
         annotated = split != "train" or name in heard or name in seen
@@ -134,14 +134,13 @@ def read_llp(
 
 
 def _refuse_unannotated(rows: list[_SplitRow], annotated: set[str], problems: Problems) -> None:
-    """Refuse a split that no event belongs to: all its segments would count as background."""
+    """Report a split without any event: all its segments would count as background."""
     for split in ("val", "test"):
         names = {name for name, _, of_row, _ in rows if of_row == split}
         if names and names.isdisjoint(annotated) and not problems.errors:
             problems.error(
-                f"{SPLIT_FILES[split]}: no video of it has an event in {AUDIO_EVENTS} or "
-                f"{VISUAL_EVENTS}; take all files from the same release, with the same names of "
-                f"videos"
+                f"{SPLIT_FILES[split]}: none of its videos has an event in {AUDIO_EVENTS} or "
+                f"{VISUAL_EVENTS}; use all files of the same release, with the same video names"
             )
 
 
@@ -151,21 +150,21 @@ def first_folder(root: Location, *names: str) -> str:
 
 
 def file_id(name: str) -> str:
-    """Return YouTube's id in the name of a video: `CaC2xvdLC34` for `CaC2xvdLC34_250_260`."""
+    """Return the YouTube id of a video name: `CaC2xvdLC34` for `CaC2xvdLC34_250_260`."""
     return name.rsplit("_", 2)[0]
 
 
 def overlaps(audio: Iterable[Span], visual: Iterable[Span]) -> tuple[Span, ...]:
-    """Return the spans in which each event is both heard and seen, by class and time."""
-    heard, seen = _merged(audio), _merged(visual)
-    found = []
-    for label in sorted(heard.keys() & seen.keys()):
-        for a in heard[label]:
-            for v in seen[label]:
+    """Return the spans in which each event is both audible and visible, by class and time."""
+    audio_by_label, visual_by_label = _merged(audio), _merged(visual)
+    both = []
+    for label in sorted(audio_by_label.keys() & visual_by_label.keys()):
+        for a in audio_by_label[label]:
+            for v in visual_by_label[label]:
                 start_s, end_s = max(a.start_s, v.start_s), min(a.end_s, v.end_s)
                 if start_s < end_s:
-                    found.append(Span(label, start_s, end_s))
-    return tuple(found)
+                    both.append(Span(label, start_s, end_s))
+    return tuple(both)
 
 
 def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
@@ -182,7 +181,7 @@ def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
 
 
 def _splits(root: Location, problems: Problems) -> list[_SplitRow]:
-    """Return name, place, split and labels of each video, in the order of the files."""
+    """Return name, file and line, split and labels of each video, in the order of the files."""
     rows: list[_SplitRow] = []
     places: dict[str, str] = {}
     for split, file_name in SPLIT_FILES.items():
@@ -191,14 +190,14 @@ def _splits(root: Location, problems: Problems) -> list[_SplitRow]:
             with problems.collect():
                 if name in places:
                     raise DatasetError(
-                        f"{where}: {name!r} is in {places[name]} already; a video belongs to one "
-                        f"split, once"
+                        f"{where}: {name!r} is already in {places[name]}; list each video only "
+                        f"once, in one split"
                     )
                 labels = _labels(where, names, problems)
                 places[name] = where
                 rows.append((name, where, split, labels))
         if len(rows) == num_before and not problems.errors:
-            problems.error(f"{root / file_name}: names no video; every split needs one")
+            problems.error(f"{root / file_name}: lists no video; every split needs at least one")
     return rows
 
 
@@ -207,7 +206,7 @@ def _labels(where: str, names: str, problems: Problems) -> tuple[int, ...]:
     for name in (part.strip() for part in names.split(",")):
         label = _label(where, name)
         if label in labels:
-            problems.oddity("label twice", where, f"{name!r} appears twice among the labels")
+            problems.oddity("label twice", where, f"label {name!r} appears twice")
         else:
             labels.append(label)
     return tuple(labels)
@@ -242,8 +241,8 @@ def _events(
                 events[name].append(span)
     if not events and not problems.errors:
         problems.error(
-            f"{file}: has no event of a video of the splits; take all files from the same release, "
-            f"with the same names of videos"
+            f"{file}: has no event of any video in the splits; use all files of the same release, "
+            f"with the same video names"
         )
     return events
 
@@ -265,7 +264,7 @@ def _rows(file: Location, num_fields: int, problems: Problems) -> Iterator[tuple
     """Yield the rows below the header, each with file and line."""
     if not file.exists():
         raise DatasetError(
-            f"{file}: no such file; data.root must be the folder that holds "
+            f"{file}: no such file; data.root must be the folder that contains "
             f"{', '.join([*SPLIT_FILES.values(), AUDIO_EVENTS, VISUAL_EVENTS])}"
         )
     for number, line in enumerate(read_lines(file), start=1):
@@ -274,8 +273,8 @@ def _rows(file: Location, num_fields: int, problems: Problems) -> Iterator[tuple
             continue
         if len(fields) != num_fields or not all(fields):
             problems.error(
-                f"{file}:{number}: expected {num_fields} fields with tabs between them, none "
-                f"empty, got {line.strip()!r}"
+                f"{file}:{number}: expected {num_fields} non-empty fields separated by tabs, got "
+                f"{line.strip()!r}"
             )
         else:
             yield f"{file}:{number}", fields

@@ -1,11 +1,12 @@
-"""`llp_features`: LLP with the features that were published with it (layout: see `llp`).
+"""`llp_features`: LLP with its published features (for the layout, see `llp`).
 
-A segment has one visual row, the mean of its eight frames followed by its motion. HAN averages
-the frames of a segment after a linear layer and before anything else, so the mean gives the
-same scores, from an eighth of the data.
+A segment has one visual row: the mean of the features of its eight frames, followed by its motion
+features. HAN averages the frames of a segment directly after a linear layer, so its results are
+equal with an eighth of the data.
 
 Shape suffixes used in this file:
-    V = videos    T = segments    R = visual rows of a segment (1)    F = frames    D = width
+    V = videos    T = segments    R = visual rows of a segment (1)    F = frames
+    D = feature size
 """
 
 import io
@@ -33,10 +34,10 @@ _CHUNK = 32
 
 @register_dataset("llp_features")
 def load_llp_features(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """Return LLP's videos; the file of a video is that of its audio features.
+    """Return LLP's videos; the uri of a video is the file of its audio features.
 
     Raises:
-        DatasetError: A file of annotations is missing; names it and the remedy.
+        DatasetError: An annotation file is missing; the message names it and the remedy.
     """
     folder = first_folder(root, AUDIO, f"feats/{AUDIO}")
     return read_llp(config, root, problems, folder=folder, ending="npy")
@@ -52,7 +53,7 @@ def llp_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
     """Yield features of the videos with all three files: audio (V, T, 128), visual (V, T, 1, 2560).
 
     Raises:
-        DatasetError: A file is damaged, or its arrays have another shape; names file and remedy.
+        DatasetError: A file is damaged, or an array has another shape; names file and remedy.
     """
     videos = load_llp_features(config, root, Problems()).videos
     for start in range(0, len(videos), _CHUNK):
@@ -71,7 +72,7 @@ def llp_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
 
 
 def _three(uri: str) -> list[str]:
-    """Return the files of audio, frame and motion features, from that of the audio features."""
+    """Return the files of audio, frame and motion features, given that of the audio features."""
     folder, _, name = uri.rpartition(f"{AUDIO}/")
     return [f"{folder}{kind}/{name}" for kind in (AUDIO, FRAMES, MOTION)]
 
@@ -106,8 +107,8 @@ def _array(file: Location) -> NDArray[np.floating]:
     try:
         array = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DatasetError(f"{file}: not a whole .npy file ({error}); {remedy}") from None
+        raise DatasetError(f"{file}: not a complete .npy file ({error}); {remedy}") from None
     with np.errstate(over="ignore"):
         if array.dtype.kind != "f" or not np.isfinite(array.astype(np.float16)).all():
-            raise DatasetError(f"{file}: values are not finite numbers of float16; {remedy}")
+            raise DatasetError(f"{file}: a value is not finite in float16; {remedy}")
     return array

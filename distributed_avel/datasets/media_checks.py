@@ -1,4 +1,4 @@
-"""Checks of media files by their headers: tracks, codecs, and durations against the timeline."""
+"""Check the headers of media files: tracks, codecs, and durations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS
 from distributed_avel.media.facts import HeaderFacts, TrackFacts, read_header
 
 _NUM_THREADS = 8
-_NAMES = {"video": "pictures", "audio": "sound"}
+_NAMES = {"video": "video", "audio": "audio"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Unreadable:
     """A file without a readable header.
 
     Args:
-        kind: Kind of the finding: the file itself is at fault, or the storage.
-        reason: Why it cannot be read.
+        kind: Kind of the finding: a problem of the file or of the storage.
+        reason: The reason.
     """
 
     kind: str
@@ -29,17 +29,18 @@ class Unreadable:
 
 
 Headers = Mapping[str, HeaderFacts | Unreadable]
-"""Headers by the name of the file."""
+"""Headers by file name."""
 
 
 def read_headers(names: Sequence[str], root: Location) -> Headers:
-    """Read the headers of media files: about 5 ms a local file.
+    """Read the headers of media files, in about 5 ms per local file.
 
-    They are read in this process, so a file that hangs FFmpeg's probing hangs it; extraction
-    reads files in processes that can be killed.
+    Headers are read in the current process, so a file on which FFmpeg's probing hangs blocks it.
+    (Extraction decodes files in processes that can be killed.)
 
     Args:
         names: Files below `root`.
+        root: Folder of the data set.
     """
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         headers = threads.map(lambda name: _read(root / name), names)
@@ -47,7 +48,7 @@ def read_headers(names: Sequence[str], root: Location) -> Headers:
 
 
 def check_media(videos: VideoSet, headers: Headers) -> Iterable[Finding]:
-    """Find files that extraction will refuse or cut off, with the labels that this affects."""
+    """Find files that extraction will refuse or truncate, with the affected labels."""
     users: dict[str, list[Video]] = {}
     for video in videos.videos:
         users.setdefault(video.uri, []).append(video)
@@ -72,7 +73,7 @@ def _read(file: Location) -> HeaderFacts | Unreadable:
 def _tracks(name: str, header: HeaderFacts) -> Iterable[Finding]:
     for kind, track in (("video", header.video), ("audio", header.audio)):
         if track is None:
-            yield Finding("missing track", name, f"no {_NAMES[kind]}")
+            yield Finding("missing track", name, f"no {kind} track")
         elif track.codec is None:
             message = f"the {kind} track has an unknown codec; convert it: {CONVERT}"
             yield Finding("codec without a decoder", name, message)
@@ -89,7 +90,7 @@ def _durations(
         start_s, end_s = track.start_s or 0.0, _end(track, header)
         if start_s > allowed_s or (end_s is not None and needed_s - end_s > allowed_s):
             until = "" if end_s is None else f" to {end_s:.2f} s"
-            message = f"{_NAMES[kind]} from {start_s:.2f} s{until}, of {needed_s:g} s"
+            message = f"{kind} from {start_s:.2f} s{until}, {needed_s:g} s are needed"
             yield Finding("media file too short", name, message)
     length_s = header.duration_s
     if length_s is None or length_s - needed_s <= videos.timeline.segment_s:
@@ -98,9 +99,9 @@ def _durations(
     weak = {label for v in users if v.spans is None for label in v.labels}
     labels = ""
     if events:
-        labels = f"; events that are annotated beyond: {_text(events, videos)}"
+        labels = f"; annotated events after that: {_text(events, videos)}"
     elif weak:
-        labels = f"; the label may be of what is left out: {_text(weak, videos)}"
+        labels = f"; the labelled event may be in the rest: {_text(weak, videos)}"
     message = f"{length_s:.2f} s, of which the first {needed_s:g} s are used{labels}"
     yield Finding("media file cut off", name, message)
 
@@ -110,7 +111,7 @@ def _text(labels: Iterable[int], videos: VideoSet) -> str:
 
 
 def _end(track: TrackFacts, header: HeaderFacts) -> float | None:
-    """End of a track on the presentation timeline; None where no header says."""
+    """Return the end of a track on the presentation timeline, or None if the header lacks it."""
     if track.duration_s is None:
         return header.duration_s
     return (track.start_s or 0.0) + track.duration_s

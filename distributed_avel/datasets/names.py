@@ -1,7 +1,7 @@
-"""Check class names: two spellings of one class, background as a class, wrong separators.
+"""Check class names: different spellings of one class, background as a class, wrong separators.
 
-Readers pass every class name with the place of its first use. What would give wrong results is
-an error; what only looks like a mistake is an oddity, which `avel check` reports.
+Readers pass every class name with the place of its first use. Names that would give wrong results
+are errors; names that only look like a mistake are oddities, which `avel check` reports.
 """
 
 import re
@@ -24,35 +24,36 @@ _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00b
 
 
 def check_names(places: Mapping[str, str], problems: Problems, *, can_be_empty: str) -> None:
-    """Note what is wrong with the names of the classes.
+    """Report wrong and suspicious class names.
 
     Args:
-        places: Class name to the place of its first use, such as `videos.csv:7, column labels`.
-        can_be_empty: What to do with a video that has no event, for the remedy.
+        places: Place of the first use of each name, such as `videos.csv:7, column labels`.
+        problems: Collects errors and oddities.
+        can_be_empty: How to mark a video without an event, for the remedy.
     """
     spellings: dict[str, list[str]] = defaultdict(list)
     for name, place in places.items():
         spellings[_same(name)].append(name)
         if _same(name) in {BACKGROUND, *_NOTHING}:
             problems.error(
-                f"{place}: {name!r} cannot be a class: background is what no event covers, and "
-                f"is added by itself; {can_be_empty}"
+                f"{place}: {name!r} cannot be a class: background is added automatically where "
+                f"there is no event; {can_be_empty}"
             )
         elif has_times(name):
             problems.error(
-                f"{place}: {name!r} is a label with times; write the label alone among the labels, "
-                f"label:start-end in the spans, and ; between two of them"
+                f"{place}: {name!r} is a label with times; write only the label in labels, and "
+                f"label:start-end in spans, separated by ;"
             )
         elif _LISTS.match(name):
-            problems.error(f"{place}: {name!r} is a list; write the labels alone: dog;bell")
+            problems.error(f"{place}: {name!r} is a list; write labels separated by ;: dog;bell")
         elif _same(name) == "":
             problems.error(f"{place}: {name!r} has no visible character; write a name")
     for first, *others in spellings.values():
         for other in others:
             problems.error(
                 f"{places[other]}: {_shown(other)} and {_shown(first)} ({places[first]}) differ "
-                f"only in {_difference(first, other)}, so that one class would become two; write "
-                f"both the same"
+                f"only in {_difference(first, other)}, so that one class would become two; use "
+                f"one spelling"
             )
     _note_oddities({names[0]: places[names[0]] for names in spellings.values()}, problems)
 
@@ -66,12 +67,12 @@ def first_places(mentions: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def has_times(name: str) -> bool:
-    """Whether a name holds times, as in `dog:2-5`: then it is a span."""
+    """Whether a name contains times, as in `dog:2-5`, and is therefore a span."""
     return _TIMES.search(name) is not None
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is probably meant: another spelling of it, or a similar one."""
+    """Return the known name that is probably meant: another spelling of `name` or a similar one."""
     known = list(known)
     same = (other for other in known if _same(other) == _same(name))
     return next(same, next(iter(get_close_matches(name, known, n=1)), None))
@@ -92,7 +93,7 @@ def _note_oddities(places: Mapping[str, str], problems: Problems) -> None:
             if other is not None and other != name
         ]
         if shared:
-            problems.oddity(MERGED, place, f"{name!r}, beside {shared[0]!r}")
+            problems.oddity(MERGED, place, f"{name!r}, in addition to {shared[0]!r}")
         odd = _odd_characters(name)
         if odd:
             problems.oddity(UNUSUAL, place, f"{_shown(name)} has {odd}")
@@ -102,21 +103,21 @@ def _note_oddities(places: Mapping[str, str], problems: Problems) -> None:
 
 
 def _parts(name: str) -> list[str]:
-    """Return the names that separators cut a name into, none where there is no separator."""
+    """Split a name at separators; return no parts if there is no separator."""
     parts = [_same(part) for part in _SEPARATORS.split(name)]
     return [part for part in parts if part] if len(parts) > 1 else []
 
 
 def _odd_characters(name: str) -> str:
-    """Describe characters of a name that a reader cannot see or tell from others."""
+    """Describe characters of a name that are invisible or look like others."""
     odd = []
     if "  " in name:
-        odd.append("two blanks in a row")
+        odd.append("two consecutive spaces")
     others = sorted({c for c in name if c.isspace() and c != " "})
     odd += [f"white space U+{ord(c):04X}" for c in others]
     odd += [f"invisible U+{ord(c):04X}" for c in sorted(_invisible(name))]
     if '"' in name or "\ufffd" in name:
-        odd.append("a quote" if '"' in name else "a character that a conversion lost")
+        odd.append("a quote" if '"' in name else "a character that was lost in a conversion")
     for word in name.split():
         scripts = {_script(c) for c in word if c.isalpha()} & {"Latin", "Cyrillic", "Greek"}
         if len(scripts) > 1:
@@ -125,7 +126,7 @@ def _odd_characters(name: str) -> str:
 
 
 def _invisible(name: str) -> set[str]:
-    """Return control and format characters but joiners inside words that are not ASCII."""
+    """Return control and format characters, except joiners inside non-ASCII words."""
     return {
         c
         for before, c, after in zip(f" {name}", name, f"{name[1:]} ", strict=False)
@@ -139,7 +140,7 @@ def _script(letter: str) -> str:
     return unicodedata.name(letter, "").partition(" ")[0].capitalize()
 
 
-# What two spellings of a class may differ in; each fold is applied to the result of the one before.
+# Differences between two spellings of a class. Each fold is applied to the result of the previous.
 _FOLDS = {
     "white space": lambda name: " ".join(name.split()),
     "Unicode normalization": lambda name: " ".join(unicodedata.normalize("NFKC", name).split()),
@@ -155,14 +156,14 @@ _FOLDS = {
 
 
 def _same(name: str, folds: Iterable[str] = tuple(_FOLDS)) -> str:
-    """Return what all spellings of a name have in common, under these folds."""
+    """Normalize a name with these folds; all spellings of one name have the same result."""
     for kind in folds:
         name = _FOLDS[kind](name)
     return name
 
 
 def _difference(first: str, second: str) -> str:
-    """Name the fewest kinds of difference that explain two spellings of one name."""
+    """Return the smallest set of differences that explains two spellings of one name."""
     for size in range(1, len(_FOLDS) + 1):
         for folds in combinations(_FOLDS, size):
             if _same(first, folds) == _same(second, folds):
@@ -171,5 +172,5 @@ def _difference(first: str, second: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Show a name with an escape for each character that is not ASCII, where it has some."""
+    """Format a name; if it has non-ASCII characters, add a version with escapes."""
     return repr(name) if name.isascii() else f"{name!r} (written {name!a})"

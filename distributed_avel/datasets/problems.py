@@ -1,9 +1,9 @@
 """Collect the problems of a data set while it is read.
 
-A reader goes on after a line that it cannot use, so that a user hears of all of them at once.
-What makes the results wrong is an *error*: the pipeline refuses the data set. What its authors
-may have published all the same, such as an event that ends where it begins, is an *oddity*:
-`avel check` reports it, and the pipeline goes on.
+A reader continues after an unusable line, so that all problems are reported at once. Problems that
+would make the results wrong are *errors*: the pipeline refuses the data set. Problems that
+published data sets have, such as an event that ends at its start, are *oddities*: `avel check`
+reports them, and the pipeline accepts the data set.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """Something that the pipeline accepts; `where` names a file and line, or a video."""
+    """A problem that the pipeline accepts; `where` is a file and line, or a video."""
 
     kind: str
     where: str
@@ -25,9 +25,9 @@ class Oddity:
 
 
 class Problems:
-    """The errors and oddities of one data set, in the order in which they were found.
+    """Errors and oddities of one data set, in the order in which they were found.
 
-    `places` leads from a video id to the file and line that describe the video.
+    `places` maps a video id to the file and line that describe the video.
     """
 
     def __init__(self) -> None:
@@ -36,23 +36,25 @@ class Problems:
         self.places: dict[str, str] = {}
 
     def error(self, message: str) -> None:
-        """Note a reason to refuse the data set; the message has file, line and remedy."""
+        """Add an error; the message names file, line and remedy."""
         if message not in self.errors:
             self.errors.append(message)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Note a `DatasetError` and go on after the block."""
+        """Context manager: add a `DatasetError` of the block as an error and continue after it."""
         try:
             yield
         except DatasetError as error:
             self.error(str(error))
 
     def oddity(self, kind: str, where: str, message: str) -> None:
-        """Note something that the pipeline accepts.
+        """Add an oddity.
 
         Args:
-            kind: A key of `checks.MEANING`.
+            kind: A key of `findings.MEANING`.
+            where: File and line, or video.
+            message: Description.
         """
         self.oddities.append(Oddity(kind, where, message))
 
@@ -63,7 +65,7 @@ class Problems:
             name: Name of the data set.
 
         Raises:
-            DatasetError: The message has all errors, up to 20.
+            DatasetError: There are errors; the message lists up to 20.
         """
         if len(self.errors) > 1:
             lines = [f"{name}: {len(self.errors)} problem(s)", *self.errors[:_SHOWN]]

@@ -1,29 +1,29 @@
 """`synthetic` and `synthetic_easy`: generated features in AVE's shape, without any media file.
 
-All of it is synthetic. A video is made of prototypes, one vector a class, modality and role:
+The features of a video are a sum of prototypes, one vector per class, modality and role:
 
-- The *event* of class c looks and sounds like c where it is both seen and heard. It is seen in
-  two of nine regions.
-- The *context* of class c, half as strong, is in every segment and region of a video of class
-  c, seen and heard. It alone tells the video-level label, so a model that learns from such
-  labels repeats them in every segment: the failure that label refinement is meant to cure.
-- Each video has its own instance of a prototype, `instance_deviation` standard deviations of a
-  prototype away from it; within a video, only a little noise (0.3) that changes slowly (AR(1),
-  0.5). So videos are hard, segments are not.
-- A background segment of a video with an event shows the event without its sound (20 %), lets
-  it sound unseen (20 %), or neither. Where one of the two is missing, another class stands in
-  its place 20 % of the time.
-- Training videos without an event, 5 % of all, show one class and sound like another
-  throughout, without any context: partner videos.
-- Events lie in time as AVE's 4143 annotations do: 66 % last throughout; of the others, 36 %
-  begin with the video and 46 % end with it, and they last 2 to 9 s as often as AVE's do.
+- The *event* of class c adds the prototypes of c to the audio and the visual features of its
+  segments. It is visible in two of nine regions.
+- The *context* of class c, half as strong, is in every segment and region of a video of class c,
+  in both modalities. The context suffices to predict the video-level label, so a model that learns
+  from these labels repeats them in every segment: the failure that label refinement addresses.
+- Each video has its own instance of each prototype, `instance_deviation` standard deviations of a
+  prototype away from it. Within a video, there is only weak (0.3), slowly changing noise (AR(1),
+  0.5). Videos are therefore hard to classify, but segments of one video are similar.
+- In a background segment of a video with an event, the event is only visible (20 %), only audible
+  (20 %) or absent. In the other modality of such a segment, another class occurs with a
+  probability of 20 %.
+- Training videos without an event, 5 % of all, have the visual prototype of one class and the
+  audio prototype of another throughout, and no context; they are the partner videos.
+- The times of events follow AVE's 4143 annotations: 66 % last throughout. Of the others, 36 %
+  start with the video, 46 % end with it, and lengths of 2 to 9 s are as frequent as in AVE.
 
-`synthetic_easy` is revision 1: every video-level label is learned (base video accuracy 100 %),
-so its figures say nothing of AVE; it serves quick tests. `synthetic` is revision 2, which differs
-in the instance deviation alone: 1.94, at which the base model's accuracy on the *validation* split
-is 68.6 % over 5 seeds, as on AVE (67 to 70); at 2.0 it is 66.7 %. No refinement arm and no test
-video was looked at (`benchmarks/calibrate_synthetic.py`, `benchmarks/results/`). A change to what a
-revision makes must be a new revision.
+`synthetic_easy` is revision 1: every video-level label is learned (video accuracy of the base
+model 100 %), so its results do not transfer to AVE; it is for quick tests. `synthetic` is revision
+2, which differs only in the instance deviation: 1.94, at which the accuracy of the base model on
+the *validation* split is 68.6 % over 5 seeds, as on AVE (67 to 70); at 2.0 it is 66.7 %. The
+calibration used no refinement arm and no test video (`benchmarks/calibrate_synthetic.py`,
+`benchmarks/results/`). A change to the features of a revision must be a new revision.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = regions    D = feature size
@@ -68,7 +68,7 @@ class Revision:
     """A revision of the generator.
 
     Args:
-        number: Part of every video id, so that no two revisions ever mix.
+        number: Part of every video id, so that revisions are never mixed.
         instance_deviation: Distance of a video's own instance from its prototype, in standard
             deviations of a prototype.
     """
@@ -85,7 +85,7 @@ NUM_REGIONS, VISUAL_DIM, AUDIO_DIM = 9, 64, 32
 
 WHOLE, AT_START, AT_END = 0.66, 0.36, 0.46
 LENGTH_COUNTS = {2: 214, 3: 220, 4: 217, 5: 196, 6: 200, 7: 139, 8: 111, 9: 95}
-"""How often each length in seconds stands in AVE's annotations, but for 0-1 s and 10 s."""
+"""Frequency of each length in seconds in AVE's annotations, except 0-1 s and 10 s."""
 
 _SEEN_ONLY, _HEARD_ONLY, _DISTRACTOR = 0.2, 0.2, 0.2
 _EVENT_REGIONS = 2
@@ -93,9 +93,16 @@ _EVENT_REGIONS = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Script:
-    """What happens in a video: the class that is seen and heard in each segment, or None.
+    """Content of a video.
 
-    `label` is None in a video without an event; `start` and `end` are segments.
+    Args:
+        video_id: Id of the video.
+        split: Split of the video.
+        label: Class of the event; None for a video without an event.
+        start: First segment of the event.
+        end: Segment after the event.
+        seen: Visible class of each segment, or None.
+        heard: Audible class of each segment, or None.
     """
 
     video_id: str
@@ -119,7 +126,7 @@ def _load(
     """Return the videos.
 
     Raises:
-        DatasetError: The timeline is another than the generator's.
+        DatasetError: The settings specify another timeline.
     """
     return VideoSet(
         name=name,
@@ -131,7 +138,7 @@ def _load(
 
 
 def _features(revision: Revision, config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
-    """Features of all videos: audio (V, 10, 32) and visual (V, 10, 9, 64)."""
+    """Yield the features of all videos: audio (V, 10, 32) and visual (V, 10, 9, 64)."""
     seed = config.synthetic.seed
     return in_chunks(
         scripts(config.synthetic, revision), lambda script: draw(script, seed, revision)
@@ -143,7 +150,10 @@ register_revision("synthetic", CALIBRATED)
 
 
 def scripts(config: SyntheticConfig, revision: Revision) -> list[Script]:
-    """What to make, in a fixed order. A video does not depend on how many there are."""
+    """Return the scripts of all videos, in a fixed order.
+
+    A video does not depend on the number of videos.
+    """
     return [
         *(_event(config.seed, revision, split, index) for split, index in numbered(config)),
         *(_event_free(config.seed, revision, i) for i in range(config.num_event_free)),
@@ -151,7 +161,7 @@ def scripts(config: SyntheticConfig, revision: Revision) -> list[Script]:
 
 
 def draw_span(rng: np.random.Generator) -> tuple[int, int]:
-    """Start and end of an event, in segments."""
+    """Draw start and end of an event, in segments."""
     if rng.uniform() < WHOLE:
         return 0, NUM_SEGMENTS
     weights = np.array(list(LENGTH_COUNTS.values()), dtype=float)
@@ -162,7 +172,7 @@ def draw_span(rng: np.random.Generator) -> tuple[int, int]:
 def draw(
     script: Script, seed: int, revision: Revision
 ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """Features of one video: audio (T, D) and visual (T, R, D)."""
+    """Draw the features of one video: audio (T, D) and visual (T, R, D)."""
     rng = generator(seed, "synthetic", script.video_id, "features")
 
     def own(role: str, label: int) -> NDArray[np.float64]:
@@ -187,13 +197,13 @@ def draw(
 
 
 def prototype(seed: int, role: str, label: int) -> NDArray[np.float64]:
-    """The prototype of a class in a role, one standard deviation in each dimension."""
+    """Return the prototype of a class in a role, a standard normal vector."""
     size = AUDIO_DIM if role.endswith("heard") else VISUAL_DIM
     return draw_prototype(seed, "synthetic", role, label, size)
 
 
 def _event(seed: int, revision: Revision, split: Split, index: int) -> Script:
-    """A video with an event of class `index` modulo the classes, so that all are as frequent."""
+    """Draw a video with an event of class `index % NUM_CLASSES`: classes are balanced."""
     video_id = f"f{revision.number}s{seed}_{split}_{index:04d}"
     rng = generator(seed, "synthetic", video_id, "script")
     label = index % NUM_CLASSES
@@ -220,7 +230,7 @@ def _event(seed: int, revision: Revision, split: Split, index: int) -> Script:
 
 
 def _event_free(seed: int, revision: Revision, index: int) -> Script:
-    """A training video that shows one class and sounds like another throughout."""
+    """Draw a training video that shows one class and plays another throughout."""
     video_id = f"f{revision.number}s{seed}_eventfree_{index:04d}"
     rng = generator(seed, "synthetic", video_id, "script")
     sight = int(rng.integers(NUM_CLASSES))
@@ -253,5 +263,5 @@ def _classes(of_segments: tuple[int | None, ...]) -> list[int]:
 
 
 def _other(label: int, rng: np.random.Generator) -> int:
-    """Another class than `label`."""
+    """Draw a class other than `label`."""
     return int((label + rng.integers(1, NUM_CLASSES)) % NUM_CLASSES)

@@ -1,29 +1,28 @@
 """`synthetic_llp`: generated features in LLP's shape, to study parsing without any media file.
 
-All of it is synthetic. A video is made of prototypes, one vector a class, modality and role:
+The features of a video are a sum of prototypes, one vector per class, modality and role:
 
-- An *event* of class c sounds like c in the segments where it is heard, and looks like c where
-  it is seen. The two differ, or one of them is missing.
-- The *context* of class c, half as strong, is in every segment of a video with an event of
-  class c, seen and heard, even if the event is only one of them. It alone tells the
-  video-level labels, so a model that learns from such labels repeats them in every segment of
-  both modalities: the failure that label refinement, in time, and exchange of a modality,
-  between the two, are meant to cure.
-- Each video has its own instance of a prototype, 0.8 prototypes away from it; within a video,
-  only a little noise (0.3) that changes slowly (AR(1), 0.5). So videos are hard, segments are
-  not.
-- Training videos without an event, none by default, as LLP has none, are noise alone.
+- An *event* of class c adds the audio prototype of c in the segments in which it is audible, and
+  the visual prototype in those in which it is visible. These segments may differ, and an event may
+  occur in one modality only.
+- The *context* of class c, half as strong, is in every segment of a video with an event of class
+  c, in both modalities, even if the event occurs in only one. The context suffices to predict the
+  video-level labels, so a model that learns from them repeats them in every segment of both
+  modalities: the failure that label refinement (over time) and the exchange of a modality (between
+  modalities) address.
+- Each video has its own instance of each prototype, 0.8 standard deviations of a prototype away
+  from it. Within a video, there is only weak (0.3), slowly changing noise (AR(1), 0.5).
+- Training videos without an event are noise; by default there are none, as in LLP.
 
-Where and when events are follows the annotations of LLP's 1849 validation and test videos; the
-numbers stand below, in segments of one second. What a class is makes no difference here: all
-are as frequent, while LLP's Speech is in half of its videos and mostly unseen.
+Modalities and times of events follow the annotations of LLP's 1849 validation and test videos; the
+counts below are in segments of one second. All classes are equally frequent and have the same
+statistics, while LLP's Speech is in half of the videos and mostly invisible.
 
-As in LLP, training videos have video-level labels and nothing more. Visual features have one row
-a segment: 64 features of its frames and, behind them, 16 of its motion, as `llp_features` has
-2048 and 512.
+As in LLP, training videos have only video-level labels. Visual features have one row per segment:
+64 frame features followed by 16 motion features, like 2048 and 512 in `llp_features`.
 
-The generator and its default seed were fixed before anything was trained on its features; a
-change to what it makes must raise `REVISION`.
+The generator and its default seed were fixed before any model was trained on its features. Changes
+to the features must increment `REVISION`.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = visual rows of a segment (1)    D = feature size
@@ -64,7 +63,7 @@ from distributed_avel.datasets.problems import Problems
 from distributed_avel.randomness import generator
 
 REVISION = 1
-"""Of the generator; part of every video id, so that no two revisions ever mix."""
+"""Revision of the generator; part of every video id, so that revisions are never mixed."""
 
 _INSTANCE_DEVIATION = 0.8
 
@@ -74,13 +73,13 @@ AUDIO_DIM, FRAME_DIM, MOTION_DIM = 32, 64, 16
 VISUAL_DIM = FRAME_DIM + MOTION_DIM
 
 NUM_EVENTS = {1: 607, 2: 1014, 3: 178, 4: 46}
-"""How many of LLP's videos have so many events, heard or seen; four more have 5 or 7."""
+"""Number of LLP's videos by number of events in either modality; four more have 5 or 7."""
 
 ALONE = {"both": 504, "heard": 96, "seen": 7}
-"""How many of LLP's events are both heard and seen or only one, where a video has one event."""
+"""Number of events by modality, in videos with one event."""
 
 AMONG_OTHERS = {"both": 1540, "heard": 1081, "seen": 147}
-"""The same, where a video has several."""
+"""Number of events by modality, in videos with several events."""
 
 THROUGHOUT = {
     (True, True): 870,
@@ -88,13 +87,13 @@ THROUGHOUT = {
     (True, False): 171,
     (False, False): 597,
 }
-"""How many of LLP's events that are both are heard and are seen in all ten seconds."""
+"""Number of events in both modalities by whether they are (audible, visible) in all ten seconds."""
 
 SAME_TIMES = 0.61
-"""Share of those heard in part and seen in part whose seconds are the same."""
+"""Share of equal times among events that are audible and visible for part of the video."""
 
 THROUGHOUT_IF_ALONE = {"heard": 0.24, "seen": 0.58}
-"""Share of the events only heard, and of those only seen, that are so in all ten seconds."""
+"""Share of events in one modality only that last all ten seconds."""
 
 SECONDS = {
     "heard": {
@@ -108,15 +107,15 @@ SECONDS = {
         3: {3: 3, 4: 5, 5: 11, 6: 9, 7: 5, 8: 4},
     },
 }
-"""Of LLP's events that last in part: by number of spans (1, 2, and 3 or more) and seconds of all
-spans together, how many there are."""
+"""Number of events that last part of the video, by modality, number of spans (1, 2, and 3 or more)
+and total seconds of all spans."""
 
 AT_START = {"heard": 0.34, "seen": 0.41}
 AT_END = {"heard": 0.38, "seen": 0.36}
-"""Shares of those of one span that begin with the video, and that end with it."""
+"""Shares of events with one span that start with the video, or end with it."""
 
 Spans = tuple[tuple[int, int], ...]
-"""Starts and ends, in segments, with a pause between any two."""
+"""Starts and ends, in segments, separated by gaps."""
 
 _WHOLE: Spans = ((0, NUM_SEGMENTS),)
 
@@ -125,7 +124,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """When an event is heard and when it is seen; no span where it never is."""
+    """Times at which an event is audible and visible; empty for an absent modality."""
 
     label: int
     heard: Spans
@@ -134,7 +133,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Script:
-    """What happens in a video: its events, of different classes, in the order of these."""
+    """Content of a video: its events, of distinct classes, sorted by class."""
 
     video_id: str
     split: Split
@@ -143,10 +142,10 @@ class Script:
 
 @register_dataset(NAME, needs_root=False, section="synthetic_llp")
 def load_synthetic_llp(config: DataConfig, root: Location, problems: Problems) -> VideoSet:
-    """The synthetic videos.
+    """Return the synthetic videos.
 
     Raises:
-        DatasetError: The timeline is another than the generator's.
+        DatasetError: The settings specify another timeline.
     """
     return VideoSet(
         name=NAME,
@@ -159,13 +158,16 @@ def load_synthetic_llp(config: DataConfig, root: Location, problems: Problems) -
 
 @register_features(NAME)
 def synthetic_llp_features(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:
-    """Features of all videos: audio (V, 10, 32) and visual (V, 10, 1, 80)."""
+    """Yield the features of all videos: audio (V, 10, 32) and visual (V, 10, 1, 80)."""
     seed = config.synthetic_llp.seed
     return in_chunks(scripts(config.synthetic_llp), lambda script: draw(script, seed))
 
 
 def scripts(config: SyntheticLlpConfig) -> list[Script]:
-    """What to make, in a fixed order. A video does not depend on how many there are."""
+    """Return the scripts of all videos, in a fixed order.
+
+    A video does not depend on the number of videos.
+    """
     return [
         *(_script(config.seed, split, index) for split, index in numbered(config)),
         *(_event_free(config.seed, index) for index in range(config.num_event_free)),
@@ -173,7 +175,7 @@ def scripts(config: SyntheticLlpConfig) -> list[Script]:
 
 
 def draw(script: Script, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """Features of one video: audio (T, D) and visual (T, R, D)."""
+    """Draw the features of one video: audio (T, D) and visual (T, R, D)."""
     rng = generator(seed, NAME, script.video_id, "features")
     audio_TD = slow_noise(rng, (AUDIO_DIM,))
     visual_TD = slow_noise(rng, (VISUAL_DIM,))
@@ -190,7 +192,7 @@ def draw(script: Script, seed: int) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 
 def prototype(seed: int, role: str, label: int) -> NDArray[np.float64]:
-    """The prototype of a class in a role, one standard deviation in each dimension."""
+    """Return the prototype of a class in a role, a standard normal vector."""
     size = AUDIO_DIM if role.endswith("heard") else VISUAL_DIM
     return draw_prototype(seed, NAME, role, label, size)
 
@@ -200,7 +202,7 @@ def _instance(rng: np.random.Generator, seed: int, role: str, label: int) -> NDA
 
 
 def _script(seed: int, split: Split, index: int) -> Script:
-    """A video with an event of class `index` modulo the classes, so that all are as frequent."""
+    """Draw a video with an event of class `index % NUM_CLASSES`: classes are balanced."""
     video_id = f"llp{REVISION}s{seed}_{split}_{index:04d}"
     rng = generator(seed, NAME, video_id, "script")
     first = index % NUM_CLASSES
@@ -218,7 +220,7 @@ def _event_free(seed: int, index: int) -> Script:
 
 
 def _event(rng: np.random.Generator, label: int, kind: str) -> Event:
-    """An event that is "both", and then in one segment at least together, "heard" or "seen"."""
+    """Draw an event in both modalities ("both", with at least one common segment) or in one."""
     if kind != "both":
         throughout = rng.uniform() < THROUGHOUT_IF_ALONE[kind]
         spans = _WHOLE if throughout else _draw_part(rng, kind)
@@ -236,7 +238,7 @@ def _event(rng: np.random.Generator, label: int, kind: str) -> Event:
 
 
 def _draw_part(rng: np.random.Generator, modality: str) -> Spans:
-    """The spans of an event that does not last throughout."""
+    """Draw the spans of an event that lasts part of the video."""
     counts = {
         (num_spans, seconds): count
         for num_spans, by_seconds in SECONDS[modality].items()
@@ -246,21 +248,21 @@ def _draw_part(rng: np.random.Generator, modality: str) -> Spans:
     if num_spans == 1:
         return (place_span(rng, seconds, AT_START[modality], AT_END[modality]),)
     lengths = _parts(rng, seconds, num_spans)
-    pauses = _parts(rng, NUM_SEGMENTS - seconds + 2, num_spans + 1)
-    pauses[[0, -1]] -= 1  # there need be none before the first span and behind the last
-    starts = pauses[:-1].cumsum() + lengths.cumsum() - lengths
+    gaps = _parts(rng, NUM_SEGMENTS - seconds + 2, num_spans + 1)
+    gaps[[0, -1]] -= 1  # the gaps before the first span and after the last may be empty
+    starts = gaps[:-1].cumsum() + lengths.cumsum() - lengths
     ends = starts + lengths
     return tuple(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _parts(rng: np.random.Generator, total: int, num_parts: int) -> NDArray[np.int64]:
-    """Whole numbers from 1 up that make up `total`, each such row of them as likely."""
+    """Draw positive integers with the sum `total`, uniformly among all such sequences."""
     cuts = np.sort(rng.choice(total - 1, size=num_parts - 1, replace=False)) + 1
     return np.diff(cuts, prepend=0, append=total)
 
 
 def _choose(rng: np.random.Generator, counts: Mapping[_Key, int]) -> _Key:
-    """One of the keys, each as often as it was counted."""
+    """Draw a key with a probability proportional to its count."""
     weights = np.array([*counts.values()], dtype=float)
     return list(counts)[rng.choice(len(counts), p=weights / weights.sum())]
 

@@ -1,7 +1,7 @@
-"""Read a user's table, CSV or Parquet, into rows that know where they stand.
+"""Read a user's table, CSV or Parquet, as rows with their file and line.
 
-A CSV is read record by record, strictly: a quote that is never closed would otherwise swallow the
-rows below it without a word.
+CSV files are read strictly, record by record: otherwise an unclosed quote would silently consume
+the rows after it.
 """
 
 import csv
@@ -19,15 +19,16 @@ from distributed_avel.errors import DatasetError
 
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ":": "colons"}
 _CONVERT = (
-    "commas are needed: save the table as 'CSV UTF-8 (comma delimited)', or convert it: python -c "
+    "must be separated by commas: save the table as 'CSV UTF-8 (comma delimited)', or convert it: "
+    "python -c "
     '"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={!r}))" '
     "< OLD > NEW"
 )
 _QUOTE = (
-    'a quote (") opens a value in this row and is not closed where the value ends; remove it, or '
-    'write two ("") for one that belongs to the value'
+    'a quote (") opens a value in this row and is not closed at the end of the value; remove it, '
+    'or write two ("") for a quote that belongs to the value'
 )
-# A quoted value of more lines than this is taken for a quote that was never closed.
+# A quoted value with more lines than this is treated as an unclosed quote.
 _MAX_LINES = 100
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
@@ -42,13 +43,15 @@ def read_table(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each row with its place: `FILE:LINE` in a CSV, `FILE, row N` in Parquet.
 
-    Rows that cannot be read are noted in `problems` and left out.
+    Unreadable rows are reported in `problems` and skipped.
 
     Args:
+        file: The table.
+        problems: Collects errors.
         required: Columns that the table must have.
-        optional: Columns that it may have; others are ignored.
-        is_row: Whether values of columns are certainly a row of this table. It tells a line break
-            in a quoted value from a row that a stray quote has swallowed.
+        optional: Columns that the table may have; others are ignored.
+        is_row: Whether the values of the columns are certainly a row of this table. It
+            distinguishes a line break in a quoted value from a row after an unclosed quote.
 
     Raises:
         DatasetError: The file cannot be read as a table, or a column is missing or ambiguous.
@@ -77,7 +80,7 @@ def read_table(
             continue
         if surplus:
             problems.error(
-                f"{where}: {abs(surplus)} field(s) {'more' if surplus > 0 else 'less'} than the "
+                f"{where}: {abs(surplus)} field(s) {'more' if surplus > 0 else 'fewer'} than the "
                 f'header; a value with a comma needs quotes: "a, b.mp4"'
             )
         elif any("\n" in fields[i] or "\r" in fields[i] for i in known):
@@ -89,11 +92,11 @@ def read_table(
 def _records(
     lines: list[str], is_row: Callable[[Mapping[str, str]], bool]
 ) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield the fields of each record with its first line (1-based), None where quotes are wrong.
+    """Yield the first line (1-based) and the fields of each record; None for wrong quotes.
 
-    After a record with wrong quotes, reading goes on with its second line. A record may span
-    lines (a line break in a column of notes), unless a line inside it is a row itself: then a
-    stray quote has swallowed that row.
+    After a record with wrong quotes, reading continues with its second line. A record may span
+    lines (a line break in a column of notes), unless a line inside it is itself a row: that row
+    follows an unclosed quote.
     """
     header: list[str] = []
     start = 0
@@ -115,22 +118,22 @@ def _records(
 
 
 def _check_delimiter(file: Location, header: list[str], required: Sequence[str]) -> None:
-    """Refuse a table whose fields other characters than commas separate."""
+    """Refuse a table whose fields are not separated by commas."""
     line = ",".join(header)
     if line.lower().startswith("sep="):
-        raise DatasetError(f"{file}:1: {line!r} is for Excel alone; remove this line")
+        raise DatasetError(f"{file}:1: only Excel understands {line!r}; remove this line")
     for delimiter, name in _DELIMITERS.items():
         names = [part.strip(' "') for part in line.split(delimiter)]
         if {*required} <= {*names} and not {*required} <= {*header}:
             raise DatasetError(
-                f"{file}: {name} separate the columns, but " + _CONVERT.format(delimiter)
+                f"{file}: columns are separated by {name}, but " + _CONVERT.format(delimiter)
             )
 
 
 def _check_columns(
     file: Location, names: list[str], required: Sequence[str], optional: Sequence[str]
 ) -> None:
-    """Refuse columns that are missing, twice there, or misspelt."""
+    """Refuse columns that are missing, duplicate or misspelt."""
     missing = [name for name in required if name not in names]
     if missing:
         raise DatasetError(
@@ -145,4 +148,6 @@ def _check_columns(
             absent = [n for n in optional if n not in names]
             near = get_close_matches(name.lower(), absent, n=1)
             if near:
-                raise DatasetError(f"{file}: column {name!r}: perhaps {near[0]!r}? rename it")
+                raise DatasetError(
+                    f"{file}: column {name!r}: did you mean {near[0]!r}? rename the column"
+                )

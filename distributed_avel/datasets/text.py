@@ -1,4 +1,4 @@
-"""Read annotation files as text, and say how to convert those that are not UTF-8."""
+"""Read annotation files as text; errors say how to convert files that are not UTF-8."""
 
 import io
 import re
@@ -14,7 +14,7 @@ def read_text(file: Location) -> str:
     """Return the content of a UTF-8 file, without a byte order mark.
 
     Raises:
-        DatasetError: The file has another encoding; names the file, the line and the remedy.
+        DatasetError: The file has another encoding; the message names file, line and remedy.
     """
     content = file.read_bytes()
     if content.startswith(_UTF16_MARKS) or b"\0" in content:
@@ -33,10 +33,10 @@ def read_text(file: Location) -> str:
 
 
 def read_lines(file: Location) -> list[str]:
-    r"""Return the lines of a UTF-8 file, ended by \n, \r\n or \r, without their ends.
+    r"""Return the lines of a UTF-8 file, without the line ends \n, \r\n or \r.
 
-    `str.splitlines` would also end a line at characters that may be part of a name, such as
-    U+2028, and every later line number would be wrong.
+    `str.splitlines` would also split at characters that may be part of a name, such as U+2028,
+    and all later line numbers would be wrong.
 
     Raises:
         DatasetError: As for `read_text`.
@@ -45,9 +45,9 @@ def read_lines(file: Location) -> list[str]:
 
 
 def parse_seconds(text: str) -> float:
-    """Return a time in seconds.
+    """Parse a time in seconds.
 
-    `float` also takes `1_0` for 10 and `nan` for a number, which are mistakes in a table.
+    `float` also accepts `1_0` for 10 and `nan`, which are mistakes in a table.
 
     Raises:
         ValueError: The text is not a decimal number.

@@ -179,8 +179,8 @@ def test_other_categories_are_the_classes_sorted(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"Annotations": [*LINES, "Bark&eee&good&5&2"]}, r"Annotations\.txt:6: start must lie"),
-        ({"Annotations": [*LINES, "Bark&eee&good&-1&2"]}, r"Annotations\.txt:6: start must lie"),
+        ({"Annotations": [*LINES, "Bark&eee&good&5&2"]}, r"Annotations\.txt:6: start must be"),
+        ({"Annotations": [*LINES, "Bark&eee&good&-1&2"]}, r"Annotations\.txt:6: start must be"),
         (
             {"Annotations": [*LINES, "Bark&eee&good&0&inf"]},
             r"Annotations\.txt:6: .* numbers of sec",
@@ -191,18 +191,18 @@ def test_other_categories_are_the_classes_sorted(tmp_path):
         ({"Annotations": ["Bark&eee&good&0&ten", *LINES]}, r"Annotations\.txt:1: .* numbers"),
         ({"Annotations": [*LINES, "Bark&eee&0&5"]}, r"Annotations\.txt:6: expected category&vid"),
         ({"Annotations": [*LINES, "&eee&good&0&5"]}, r"Annotations\.txt:6: the category is empty"),
-        ({"Annotations": [*LINES, "Bark&../e&good&0&5"], "trainSet": ["../e"]}, "name of a file"),
+        ({"Annotations": [*LINES, "Bark&../e&good&0&5"], "trainSet": ["../e"]}, "valid file name"),
         ({"Annotations": ""}, "has no line in Annotations.txt"),
         ({"trainSet": ["zzz"]}, r"trainSet\.txt:1: 'zzz' has no line in Annotations\.txt; add"),
         ({"trainSet": ["Cat&aaa&good&0&10"]}, r"trainSet\.txt:1: .*another category or span"),
         ({"trainSet": ["Ukulele&aaa&good&0&9"]}, r"trainSet\.txt:1: .*another category or span"),
-        ({"trainSet": ["aaa", "aaa"]}, r"trainSet\.txt:2: 'aaa' is in trainSet\.txt already"),
-        ({"testSet": ["aaa"]}, r"testSet\.txt:1: 'aaa' is in trainSet\.txt already"),
-        ({"valSet": ["", ""]}, r"valSet\.txt: names no video"),
+        ({"trainSet": ["aaa", "aaa"]}, r"trainSet\.txt:2: 'aaa' is already in trainSet\.txt"),
+        ({"testSet": ["aaa"]}, r"testSet\.txt:1: 'aaa' is already in trainSet\.txt"),
+        ({"valSet": ["", ""]}, r"valSet\.txt: lists no video"),
         ({"eventFreeSet": ["aaa"]}, r"eventFreeSet\.txt:1: 'aaa' has an event in Annotations"),
         ({"Annotations": [*LINES, "bark&eee&good&0&5"]}, r"txt:6: 'bark' .*upper and lower case"),
         ({"Annotations": [*LINES, "Background&e&good&0&5"]}, r"6: 'Background' cannot be a class"),
-        ({"eventFreeSet": [LINES[0]]}, r"eventFreeSet\.txt:1: expected a video id alone"),
+        ({"eventFreeSet": [LINES[0]]}, r"eventFreeSet\.txt:1: expected only a video id"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_file_line_and_reason(tmp_path, changes, says):

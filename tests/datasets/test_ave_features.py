@@ -186,15 +186,15 @@ def test_the_lines_of_the_annotations_in_another_order_are_refused(tmp_path):
     write(tmp_path, noisy=False)
     lines = sorted(published_lines()[:NUM_ROWS], key=lambda line: line.split("&")[1])
     (tmp_path / "Annotations.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"labels\.h5: row \d+: Annotations\.txt says otherwise"):
+    with pytest.raises(DatasetError, match=r"labels\.h5: row \d+: does not match Annotations\.txt"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "at", "value", "says"),
     [
-        ("mil_labels.h5", (7, 28), 1.0, r"mil_labels\.h5: row 7: Annotations\.txt says otherwise"),
-        ("labels.h5", (26, 3, 0), 1.0, r"labels\.h5: row 26: Annotations\.txt says otherwise"),
+        ("mil_labels.h5", (7, 28), 1.0, r"mil_labels\.h5: row 7: does not match Annotations\.txt"),
+        ("labels.h5", (26, 3, 0), 1.0, r"labels\.h5: row 26: does not match Annotations\.txt"),
         ("labels_noisy.h5", (2, 5), 1.0, r"labels_noisy\.h5: row 2: "),
         ("val_order.h5", (0,), 70, r"val_order\.h5: there is no row 70: Annotations\.txt has 70"),
         ("val_order.h5", (0,), -1, r"val_order\.h5: there is no row -1"),
@@ -214,7 +214,9 @@ def test_a_row_in_two_splits_is_refused(tmp_path):
     with h5py.File(tmp_path / "train_order.h5") as opened:
         row = int(opened["order"][0])
     change(tmp_path, "test_order.h5", (0,), row)
-    with pytest.raises(DatasetError, match=rf"test_order\.h5: row {row} is in train_order\.h5"):
+    with pytest.raises(
+        DatasetError, match=rf"test_order\.h5: row {row} is already in train_order\.h5"
+    ):
         load(tmp_path)
 
 
@@ -249,10 +251,10 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, name):
     write(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(DatasetError, match=rf"{name}: not a whole HDF5 file .*fetch"):
+    with pytest.raises(DatasetError, match=rf"{name}: not a complete HDF5 file .*fetch"):
         load(tmp_path)
     save(tmp_path / name, np.zeros(3), "other")
-    with pytest.raises(DatasetError, match=rf"{name}: has no array .* but other"):
+    with pytest.raises(DatasetError, match=rf"{name}: has no array .* only other"):
         load(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(DatasetError, match=rf"{name}: no such file; data\.root must"):
@@ -305,7 +307,7 @@ def test_row_numbers_as_pandas_and_matlab_write_them_are_read(root, tmp_path, fo
             lambda numbers: numbers.astype(float) * 100,
             r"there is no row \d+00: Annotations\.txt has",
         ),
-        (lambda numbers: np.append(numbers, numbers[0]), r"row \d+ is in val_order\.h5 already"),
+        (lambda numbers: np.append(numbers, numbers[0]), r"row \d+ is already in val_order\.h5"),
     ],
 )
 def test_what_is_no_list_of_row_numbers_names_file_and_remedy(tmp_path, form, says):
@@ -327,7 +329,7 @@ def test_rows_counted_from_one_are_told(tmp_path):
     write(tmp_path)
     for split, numbers in orders(tmp_path).items():
         save(tmp_path / f"{split}_order.h5", (numbers + 1.0)[None], "order")
-    with pytest.raises(DatasetError, match=r"count the rows from 1, as MATLAB does.* subtract 1"):
+    with pytest.raises(DatasetError, match=r"1-based, as in MATLAB.* subtract 1"):
         load(tmp_path)
 
 

@@ -16,18 +16,18 @@ from distributed_avel.datasets.checks import (
     without_leaks,
     write_split,
 )
-from distributed_avel.datasets.findings import MEANING, Report, render
+from distributed_avel.datasets.findings import MEANING, CheckReport, render
 from distributed_avel.errors import DatasetError
 from tests.datasets.examples import EXAMPLES, FACTS, write_lines, write_published_ave
 
 
-def report_of(config: DataConfig, root: Path, *, files: bool = False) -> Report:
+def report_of(config: DataConfig, root: Path, *, files: bool = False) -> CheckReport:
     problems, location = Problems(), Location.at(root)
     videos = inspect_dataset(config, location, problems)
     return check(videos, problems, survey(videos, location)) if files else check(videos, problems)
 
 
-def places(report: Report, kind: str) -> list[str]:
+def places(report: CheckReport, kind: str) -> list[str]:
     return [finding.where for finding in report.findings if finding.kind == kind]
 
 
@@ -130,7 +130,7 @@ def test_a_split_is_never_written_over_another_nor_with_an_empty_part(tmp_path):
         write_split({"test": ["a"], "val": [], "train": ["b"]}, folder)
     assert folder.children() == []
     (tmp_path / "val.txt").write_text("mine\n")
-    with pytest.raises(DatasetError, match=r"val\.txt already exists; name another folder"):
+    with pytest.raises(DatasetError, match=r"val\.txt already exists; use another folder"):
         write_split({"test": ["a"], "val": ["c"], "train": ["b"]}, folder)
     assert [file.name for file in folder.children()] == ["val.txt"]
 
@@ -190,7 +190,7 @@ def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
 
     assert report.counts()["unusable"] == 2
     text = render(report)
-    assert "Annotations.txt:5: start must lie" in text
+    assert "Annotations.txt:5: start must be" in text
     assert "Annotations.txt:6: start and end must be numbers" in text
 
 
@@ -227,7 +227,7 @@ def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, ca
     with (root / "videos.csv").open("a") as file:
         file.write("a,train,x,\nb,val,x,x:0-1\nc,test,x,x:0-1\n")
     status, out, _ = job(capsys, "--data.dataset", "folder", "--data.root", root, "--no-files")
-    assert (status, "Nothing wrong was found." in out) == (0, True)
+    assert (status, "No problems found." in out) == (0, True)
 
 
 @pytest.mark.parametrize(

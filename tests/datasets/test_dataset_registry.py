@@ -147,8 +147,8 @@ def test_another_split_takes_the_place_of_the_published_one(example, videos, tmp
     ("change", "says"),
     [
         ({"val": "nobody\n"}, r"val\.txt:1: folder has no video 'nobody'"),
-        ({"val": "a.mp4\n"}, r"val\.txt:1: 'a\.mp4' is in train\.txt already"),
-        ({"test": "\n"}, r"test\.txt: names no video"),
+        ({"val": "a.mp4\n"}, r"val\.txt:1: 'a\.mp4' is already in train\.txt"),
+        ({"test": "\n"}, r"test\.txt: lists no video"),
         ({"test": None}, r"test\.txt: no such file; data\.split must be a folder with train"),
     ],
 )

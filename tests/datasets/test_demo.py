@@ -172,7 +172,7 @@ def test_a_layout_without_its_marker_is_completed(tmp_path):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_train": 4}])
 def test_other_settings_never_mix_with_videos_that_are_there(rendered, change):
-    with pytest.raises(DatasetError, match=r"demo\.json: rendered with .* is wanted; choose"):
+    with pytest.raises(DatasetError, match=r"demo\.json: rendered with .*, expected .*; choose"):
         render_demo(SMALL.model_copy(update=change), rendered)
 
 

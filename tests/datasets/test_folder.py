@@ -104,14 +104,14 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
     ("row", "says"),
     [
         (",train,dog,,", r"csv:6, column uri: is empty"),
-        ("../f.mp4,train,dog,,", r"csv:6, column uri: '../f.mp4' does not lie below"),
-        ("/etc/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
-        ("s3://b/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("../f.mp4,train,dog,,", r"csv:6, column uri: '../f.mp4' is not below"),
+        ("/etc/f.mp4,train,dog,,", r"csv:6, column uri: .* is not below"),
+        ("s3://b/f.mp4,train,dog,,", r"csv:6, column uri: .* is not below"),
         ("f,training,dog,,", r"csv:6, column split: expected train, val or test, got 'training'"),
         ("f,train,dog;dog,,", r"csv:6, column labels: 'dog' appears twice"),
         ("f,train,dog,dog,", r"csv:6, column spans: expected label:start-end"),
         ("f,train,dog,dog:2,", r"csv:6, column spans: expected label:start-end"),
-        ("f,train,dog,:2-3,", r"csv:6, column spans: ':2-3': says no label"),
+        ("f,train,dog,:2-3,", r"csv:6, column spans: ':2-3': has no label"),
         ("f,train,dog,dog:3-3,", r"csv:6, column spans: .* end after its start"),
         ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end after its start"),
         ("f,train,dog,dog:0-nan,", r"csv:6, column spans: expected label:start-end"),
@@ -119,15 +119,15 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("f,val,dog,,", r"csv:6, column spans: a video of the split 'val' needs .* dog:0-10"),
         (
             "clips/a.mp4,train,dog,,",
-            r"csv:6: 'clips/a\.mp4' is the name of .*csv:2 too; .*video_id",
+            r"csv:6: .*csv:2 has the same name 'clips/a\.mp4'; .*video_id",
         ),
         (
             "clips\\f.mp4,train,dog,,",
             r"csv:6, column uri: .* has backslashes; write 'clips/f\.mp4'",
         ),
-        ("C:\\clips\\f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
-        ("C:/clips/f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
-        ("clips\\..\\..\\f.mp4,train,dog,,", r"csv:6, column uri: .* does not lie below"),
+        ("C:\\clips\\f.mp4,train,dog,,", r"csv:6, column uri: .* is not below"),
+        ("C:/clips/f.mp4,train,dog,,", r"csv:6, column uri: .* is not below"),
+        ("clips\\..\\..\\f.mp4,train,dog,,", r"csv:6, column uri: .* is not below"),
         ("f,Train,dog,,", r"csv:6, column split: .* got 'Train'; did you mean 'train'\?"),
         ("f,validation,dog,,", r"csv:6, column split: .* did you mean 'val'\?"),
         ("f,train,Dog,,", r"csv:6, column labels: 'Dog' and 'dog' \(.*csv:2, .* upper and lower"),
@@ -136,16 +136,22 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("f,train,dog:2-5,,", r"csv:6, column labels: 'dog:2-5' is a label with times"),
         ("f,train,,dog:2-5,", r"csv:6, column labels: is empty, but spans has 'dog'"),
         ('f,train,dog,"dog:0,5-3",', r"csv:6, column spans: .* decimals need a point"),
-        ('f,train,dog,"dog:0-3,bell:1-2",', r"csv:6, column spans: .* several spans a ; between"),
-        ("f,train,dog,dog:0-3|bell:1-2,", r"csv:6, column spans: .* several spans a ; between"),
+        (
+            'f,train,dog,"dog:0-3,bell:1-2",',
+            r"csv:6, column spans: .* several spans are separated by ;",
+        ),
+        (
+            "f,train,dog,dog:0-3|bell:1-2,",
+            r"csv:6, column spans: .* several spans are separated by ;",
+        ),
         ("f,train,dog,dog:1_0-3,", r"csv:6, column spans: expected label:start-end"),
         ("clips/a.mp4,train,dog;bell,,", r"csv:6: repeats .*csv:2; remove one"),
         ("./clips//a.mp4,train,dog;bell,,", r"csv:6: repeats .*csv:2; remove one"),
         (
             "clips/a.mp4,test,dog,dog:0-3,",
-            r"csv:6: 'clips/a\.mp4' is in train already \(.*csv:2\); .* tested on what it was",
+            r"csv:6: 'clips/a\.mp4' is already in train \(.*csv:2\); no video may be in two splits",
         ),
-        ("f,train,dog", r"csv:6: 2 field\(s\) less than the header"),
+        ("f,train,dog", r"csv:6: 2 field\(s\) fewer than the header"),
         ("f, g,train,dog,,", r"csv:6: 1 field\(s\) more than the header; .* needs quotes"),
     ],
 )
@@ -189,7 +195,7 @@ def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_pat
     [
         ("uri,split", "no column 'labels' in the header; it has uri, split"),
         ("", "no column 'uri' in the header"),
-        ("uri,split,labels,span", "column 'span': perhaps 'spans'"),
+        ("uri,split,labels,span", "column 'span': did you mean 'spans'"),
         ("uri,split,labels,uri", "column 'uri' appears twice"),
     ],
 )
@@ -199,7 +205,7 @@ def test_a_header_that_cannot_be_meant_is_refused(tmp_path, header, says):
 
 
 def test_a_split_without_a_video_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="column split: no row says 'test'"):
+    with pytest.raises(DatasetError, match="column split: no row has 'test'"):
         load(tmp_path, ROWS[:3])
 
 
@@ -268,7 +274,9 @@ def test_another_delimiter_is_named_with_a_command_that_converts_it(tmp_path, de
     csv.writer(rows, delimiter=delimiter).writerows(fields)
     lines = rows.getvalue().splitlines()
 
-    with pytest.raises(DatasetError, match=f"{name} separate the columns, but commas") as caught:
+    with pytest.raises(
+        DatasetError, match=f"columns are separated by {name}, but must be separated by commas"
+    ) as caught:
         load(tmp_path, lines[1:], header=lines[0])
     command = re.findall(r"python -c .*", str(caught.value))[0]
     command = command.replace("python", sys.executable, 1)
@@ -280,7 +288,7 @@ def test_another_delimiter_is_named_with_a_command_that_converts_it(tmp_path, de
 
 
 def test_the_delimiter_line_of_a_spreadsheet_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"videos\.csv:1: 'sep=;' is for Excel alone"):
+    with pytest.raises(DatasetError, match=r"videos\.csv:1: only Excel understands 'sep=;'"):
         load(tmp_path, [HEADER, *ROWS], header="sep=;")
 
 
@@ -326,7 +334,7 @@ def test_a_line_break_in_a_column_of_notes_is_read(tmp_path):
 
 
 def test_a_header_in_capitals_is_named(tmp_path):
-    with pytest.raises(DatasetError, match="column 'SPANS': perhaps 'spans'"):
+    with pytest.raises(DatasetError, match="column 'SPANS': did you mean 'spans'"):
         load(tmp_path, ["a,train,dog,x"], header="uri,split,labels,SPANS")
 
 

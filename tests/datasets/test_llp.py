@@ -146,20 +146,26 @@ def test_overlaps_agree_with_comparing_every_tenth_of_a_second():
     ("changes", "says"),
     [
         ({"train": ["a_0_10\tSpech"]}, r"train\.csv:2: unknown event 'Spech'.* 'Speech'\?"),
-        ({"train": ["a_0_10 Speech"]}, r"train\.csv:2: expected 2 fields with tabs"),
-        ({"train": ["a_0_10\t"]}, r"train\.csv:2: expected 2 fields"),
-        ({"train": ["../a_0_10\tDog"]}, r"train\.csv:2: .* cannot be the name of a file"),
-        ({"train": []}, r"train\.csv: names no video"),
-        ({"val": FILES["AVVP_train.csv"][:1]}, r"val_pd\.csv:2: .* is in .*train\.csv:2 already"),
+        (
+            {"train": ["a_0_10 Speech"]},
+            r"train\.csv:2: expected 2 non-empty fields separated by tabs",
+        ),
+        ({"train": ["a_0_10\t"]}, r"train\.csv:2: expected 2 non-empty fields"),
+        ({"train": ["../a_0_10\tDog"]}, r"train\.csv:2: .* is not a valid file name"),
+        ({"train": []}, r"train\.csv: lists no video"),
+        ({"val": FILES["AVVP_train.csv"][:1]}, r"val_pd\.csv:2: .* is already in .*train\.csv:2"),
         (
             {"train": ["a_0_10\tDog", "a_10_20\tCar"]},
-            r"train\.csv:3: 'a_10_20' and 'a_0_10' are excerpts of one video, but there is one",
+            r"train\.csv:3: 'a_10_20' and 'a_0_10' are excerpts of one video and share the file",
         ),
-        ({"audio": ["ccccccccccc\t0\t10\tCar"]}, r"audio\.csv: has no event of a video of the spl"),
-        ({"visual": []}, r"visual\.csv: has no event of a video of the splits; take all files"),
+        (
+            {"audio": ["ccccccccccc\t0\t10\tCar"]},
+            r"audio\.csv: has no event of any video in the spl",
+        ),
+        ({"visual": []}, r"visual\.csv: has no event of any video in the splits; use all files"),
         (
             {"audio": ["ddddddddddd_0_10\t0\t10\tCar"]},
-            r"AVVP_val_pd\.csv: no video of it has an ev",
+            r"AVVP_val_pd\.csv: none of its videos has an ev",
         ),
         ({"audio": ["ccccccccccc_0_10\t0\tten\tCar"]}, r"audio\.csv:2: onset and offset must"),
         ({"audio": ["ccccccccccc_0_10\t-1\t2\tCar"]}, r"audio\.csv:2: onset and offset must"),
@@ -246,9 +252,9 @@ def test_a_video_that_lacks_a_file_is_left_out_and_its_files_are_known(tmp_path)
         ("res152", np.zeros((81, 2048), np.float32), r"shape \(80, 2048\) .* got \(81, 2048\)"),
         ("res152", np.zeros((7, 2048), np.float32), r"shape \(10, 2048\) .* got \(7, 2048\)"),
         ("r2plus1d_18", np.zeros((10, 1, 512), np.float32), r"shape \(10, 512\)"),
-        ("vggish", np.full((10, 128), np.nan, np.float32), "not finite numbers of float16"),
-        ("res152", np.full((80, 2048), 1e6, np.float32), "not finite numbers of float16"),
-        ("vggish", np.zeros((10, 128), np.int64), "not finite numbers of float16"),
+        ("vggish", np.full((10, 128), np.nan, np.float32), "not finite in float16"),
+        ("res152", np.full((80, 2048), 1e6, np.float32), "not finite in float16"),
+        ("vggish", np.zeros((10, 128), np.int64), "not finite in float16"),
     ],
 )
 def test_features_of_another_shape_or_kind_name_their_file(tmp_path, kind, array, says):
@@ -266,7 +272,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
         np.save(whole, np.zeros((10, 128), np.float32))
         content = whole.getvalue()[:-7]
     (tmp_path / "vggish" / "ccccccccccc.npy").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"vggish/ccccccccccc\.npy: not a whole \.npy file"):
+    with pytest.raises(DatasetError, match=r"vggish/ccccccccccc\.npy: not a complete \.npy file"):
         read_features(tmp_path)
 
 

@@ -12,7 +12,7 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset
 from distributed_avel.datasets.checks import check, survey
-from distributed_avel.datasets.findings import MEANING, Report
+from distributed_avel.datasets.findings import MEANING, CheckReport
 from distributed_avel.datasets.media_checks import read_headers
 from distributed_avel.errors import MediaError
 from distributed_avel.media.audio import read_audio
@@ -73,7 +73,7 @@ FOUND = {
 }
 
 
-def report_of(root: Path, rows: list[str], num_segments: int = 6) -> Report:
+def report_of(root: Path, rows: list[str], num_segments: int = 6) -> CheckReport:
     """The report of videos annotated over six seconds, of which so many segments are used."""
     write_lines(root / "videos.csv", ["uri,split,labels,spans", *rows])
     config, problems = DataConfig(dataset="folder", num_segments=6), Problems()
@@ -115,8 +115,8 @@ def test_the_labels_of_what_is_cut_off_are_named(six_seconds, tmp_path):
     }
 
     cut = "6.00 s, of which the first 4 s are used"
-    assert findings["a.mp4"] == f"{cut}; the label may be of what is left out: cat, dog"
-    assert findings["b.mp4"] == f"{cut}; events that are annotated beyond: cat"
+    assert findings["a.mp4"] == f"{cut}; the labelled event may be in the rest: cat, dog"
+    assert findings["b.mp4"] == f"{cut}; annotated events after that: cat"
     assert findings["c.mp4"] == cut
 
 

@@ -72,7 +72,7 @@ def test_a_label_with_times_is_no_class(name):
 
 @pytest.mark.parametrize("name", ["['dog', 'bell']", '["dog"]', "{'dog'}"])
 def test_a_written_list_is_no_class(name):
-    assert "is a list; write the labels alone" in checked(name).errors[0]
+    assert "is a list; write labels separated by ;" in checked(name).errors[0]
 
 
 def test_a_name_without_a_visible_character_is_no_class():
@@ -82,11 +82,14 @@ def test_a_name_without_a_visible_character_is_no_class():
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (["dog", "dog,bell"], ["'dog,bell', beside 'dog'"]),
-        (["dog,bell", "bell"], ["'dog,bell', beside 'bell'"]),
-        (["dog", "Dog | bell"], ["'Dog | bell', beside 'dog'"]),
-        (["dog", "dog/bell"], ["'dog/bell', beside 'dog'"]),
-        (["dog|bell", "cat|dog"], ["'dog|bell', beside 'cat|dog'", "'cat|dog', beside 'dog|bell'"]),
+        (["dog", "dog,bell"], ["'dog,bell', in addition to 'dog'"]),
+        (["dog,bell", "bell"], ["'dog,bell', in addition to 'bell'"]),
+        (["dog", "Dog | bell"], ["'Dog | bell', in addition to 'dog'"]),
+        (["dog", "dog/bell"], ["'dog/bell', in addition to 'dog'"]),
+        (
+            ["dog|bell", "cat|dog"],
+            ["'dog|bell', in addition to 'cat|dog'", "'cat|dog', in addition to 'dog|bell'"],
+        ),
         (["Violin, fiddle", "Violins"], []),
         (["dog", "dog bark", "hot dog"], []),
     ],
@@ -101,11 +104,11 @@ def test_a_name_made_of_others_is_an_oddity(names, found):
     ("name", "found"),
     [
         ("dog\u00a0bark", "white space U+00A0"),
-        ("dog  bark", "two blanks in a row"),
+        ("dog  bark", "two consecutive spaces"),
         ("dog\u200b", "invisible U+200B"),
         ('do"g', "a quote"),
         ("d\u043eg", "letters of two alphabets (Cyrillic and Latin)"),
-        ("caf\ufffd", "a character that a conversion lost"),
+        ("caf\ufffd", "a character that was lost in a conversion"),
     ],
 )
 def test_characters_that_mislead_are_an_oddity(name, found):

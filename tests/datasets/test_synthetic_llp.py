@@ -265,7 +265,7 @@ def test_features_come_in_chunks_and_han_splits_them_into_frames_and_motion():
 
 def test_nothing_is_wrong_with_it(capsys):
     assert check_data(["--config", str(CONFIG)]) == 0
-    assert "Nothing wrong was found." in capsys.readouterr().out
+    assert "No problems found." in capsys.readouterr().out
 
 
 def test_another_timeline_is_refused():
