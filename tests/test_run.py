@@ -23,6 +23,10 @@ from distributed_avel.sweep.phases import run_sweep
         ),
         ({"model": {"name": "hen"}}, "model.name: no base model 'hen'"),
         (
+            {"extract": {"options": {"gain": 1}}},
+            r"^extract\.options\.gain: extractor descriptors has no options; leave it out$",
+        ),
+        (
             {"model": {"name": "psp", "options": {"treshold": 0.1}}},
             r"^model\.options\.treshold: base model psp has no such option; perhaps threshold; "
             "there are: attention_size, head_size, threshold$",
@@ -56,9 +60,16 @@ def test_settings_that_fit_are_taken(values):
 
 
 def test_wrong_names_and_options_are_told_together():
-    values = {"data": {"dataset": "no"}, "model": {"name": "psp", "options": {"a": 1}}}
+    values = {
+        "data": {"dataset": "no"},
+        "extract": {"options": {"b": 2}},
+        "model": {"name": "psp", "options": {"a": 1}},
+    }
 
-    with pytest.raises(ConfigError, match=r"(?s)no data set 'no'.*\nmodel\.options\.a: base model"):
+    told = (
+        r"(?s)no data set 'no'.*\nextract\.options\.b: extractor .*\nmodel\.options\.a: base model"
+    )
+    with pytest.raises(ConfigError, match=told):
         check_names(validate(values, "test"))
 
 

@@ -127,6 +127,10 @@ class ExtractConfig(Config):
     """A registered extractor: descriptors, resnet152+r2plus1d_18+vggish, vgg19+vggish, or one of a
     plug-in."""
 
+    options: dict[str, Any] = {}
+    """Options of this extractor alone, as in --extract.options.NAME VALUE. Those of this package
+    have none; a plug-in's extractor may have."""
+
     num_actors: PositiveInt = 2
     """Number of feature actors."""
 

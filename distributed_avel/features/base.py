@@ -13,14 +13,15 @@ Shape suffixes used in this file:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.config import ExtractConfig
+from distributed_avel.config import Config as Section
+from distributed_avel.config import ExtractConfig, read_options
 from distributed_avel.errors import ConfigError
 from distributed_avel.registry import Registry
 from distributed_avel.timeline import Timeline
@@ -53,8 +54,16 @@ class Extractor(ABC):
         config: Section `extract` of the configuration.
 
     Raises:
-        ConfigError: `extract.weights` names a network that the extractor does not have.
+        ConfigError: `extract.weights` names a network, or `extract.options` an option, that the
+            extractor does not have; or the value of an option is invalid.
     """
+
+    class Config(Section):
+        """Options of this extractor alone, with defaults and help texts (`extract.options`).
+
+        An extractor declares its options in a nested class `Config` that extends the inherited one,
+        and reads them from `self.options`.
+        """
 
     default_frames_per_segment: ClassVar[int] = 16
     """Default of `extract.frames_per_segment`."""
@@ -78,6 +87,7 @@ class Extractor(ABC):
             )
         self.timeline = timeline
         self.config = config
+        self.options: Any = _read_options(type(self), config.extractor, config.options)
         self.frames_per_segment = config.frames_per_segment or self.default_frames_per_segment
 
     @property
@@ -139,6 +149,8 @@ def register_extractor(name: str) -> Callable[[ExtractorClass], ExtractorClass]:
     """Class decorator that registers an extractor under `name`."""
 
     def register(extractor: ExtractorClass) -> ExtractorClass:
+        if not issubclass(extractor.Config, Extractor.Config):
+            raise TypeError(f"{extractor.__name__}.Config is not a subclass of Extractor.Config")
         _EXTRACTORS.register(name, extractor)
         return extractor
 
@@ -157,6 +169,25 @@ def extractor_class(name: str) -> type[Extractor]:
         ConfigError: There is none; the message lists the registered names.
     """
     return _EXTRACTORS[name]
+
+
+def extractor_options(name: str, values: Mapping[str, Any]) -> Extractor.Config:
+    """Validate the options of an extractor, and complete them with its defaults.
+
+    Args:
+        name: Registered name.
+        values: `extract.options` of a run.
+
+    Raises:
+        ConfigError: There is no such extractor or option, or a value is invalid.
+    """
+    return _read_options(extractor_class(name), name, values)
+
+
+def _read_options(
+    extractor: type[Extractor], name: str, values: Mapping[str, Any]
+) -> Extractor.Config:
+    return read_options(extractor.Config, values, "extract.options", f"extractor {name}")
 
 
 @dataclass(frozen=True, slots=True)

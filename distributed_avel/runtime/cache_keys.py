@@ -13,7 +13,7 @@ from typing import Any
 from distributed_avel.arms import WindowLabels
 from distributed_avel.config import Config, RunConfig, TuneConfig
 from distributed_avel.datasets import unread_sections
-from distributed_avel.features.base import Extractor
+from distributed_avel.features.base import Extractor, extractor_options
 from distributed_avel.models import model_options
 from distributed_avel.refine.pseudo_labels import Threshold
 from distributed_avel.tasks import Localization, Parsing, Task
@@ -81,11 +81,14 @@ def extract_settings(config: RunConfig, extractor: Extractor | None) -> dict[str
     if extractor is None:
         return {}
     settings = without_neutral(
-        config.extract, "extract", extractor.unread | {"gpus_per_actor", "frames_per_segment"}
+        config.extract,
+        "extract",
+        extractor.unread | {"gpus_per_actor", "frames_per_segment", "options"},
     )
     if "gpus_per_actor" not in extractor.unread:
         settings["use_gpu"] = config.extract.gpus_per_actor > 0
-    return {**settings, "frames_per_segment": extractor.frames_per_segment}
+    settings["frames_per_segment"] = extractor.frames_per_segment
+    return {**settings, **_options(extractor.options)}
 
 
 def base_settings(config: RunConfig, task: Task, *, auxiliary: bool) -> dict[str, Any]:
@@ -163,6 +166,10 @@ def sweep_settings(config: TuneConfig) -> dict[str, Any]:
     return {
         **without_neutral(config, unread={"report"}),
         "data": without_neutral(config.data, "data", others),
+        "extract": {
+            **without_neutral(config.extract, "extract", {"options"}),
+            **_options(extractor_options(config.extract.extractor, config.extract.options)),
+        },
         "model": _model(config),
     }
 
@@ -180,12 +187,15 @@ def _training(config: RunConfig, task: Task, num_epochs: int) -> dict[str, Any]:
 
 
 def _model(config: RunConfig) -> dict[str, Any]:
-    """The base model, with the defaults of the options that are left out."""
+    """Settings of the base model."""
     options = model_options(config.model.name, config.model.options)
-    return {
-        **without_neutral(config.model, "model", {"options"}),
-        "options": options.model_dump(mode="json"),
-    }
+    return {**without_neutral(config.model, "model", {"options"}), **_options(options)}
+
+
+def _options(options: Config) -> dict[str, Any]:
+    """Options of a model or an extractor with their defaults, if it has any."""
+    values = options.model_dump(mode="json")
+    return {"options": values} if values else {}
 
 
 def _unread_by_training(config: RunConfig, task: Task) -> set[str]:

@@ -75,6 +75,7 @@ def test_an_installed_package_and_a_module_of_the_folder_serve_a_whole_run(insta
         *("--data.dataset", "subfolders", "--data.root", tmp_path / "videos"),
         *("--extract.extractor", "colour", "--plugins", "own", "--model.name", "own"),
         *("--model.options.scale", 3, "--model.options.dropout=0.5"),
+        *("--extract.options.contrast", "true"),
         *("--train.base-epochs", 1, "--arms", "base", "--tracking.no-enabled"),
     )
 
@@ -82,6 +83,10 @@ def test_an_installed_package_and_a_module_of_the_folder_serve_a_whole_run(insta
     (manifest,) = (tmp_path / "runs" / "subfolders" / "base").glob("*/manifest.json")
     settings = json.loads(manifest.read_text())["depends"]["settings"]
     assert settings["model"]["options"] == {"dropout": 0.5, "scale": 3.0}
+    (manifest,) = (tmp_path / "runs" / "subfolders" / "extract").glob("*/manifest.json")
+    extracted = json.loads(manifest.read_text())
+    assert extracted["depends"]["settings"]["options"] == {"contrast": True}
+    assert extracted["visual_shape"] == [10, 1, 6]
     results = json.loads((tmp_path / "runs" / "subfolders" / "results.json").read_text())
     assert results["num_test_videos"] == 3
     assert "OWN" in results["arms"]

@@ -10,7 +10,9 @@ from pydantic.fields import FieldInfo
 from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location, Stage
 from distributed_avel.config import Config, RunConfig, TuneConfig, validate
+from distributed_avel.features import base
 from distributed_avel.features.base import extractor_class, extractor_names
+from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.models.psp import Psp
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.runtime import cache_keys
@@ -20,12 +22,31 @@ from distributed_avel.runtime.tracking import untracked
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 
+WITH_OPTIONS = "descriptors with options"
+
+
+class WithOptions(Descriptors):
+    """The extractors of this package have no options."""
+
+    class Config(Descriptors.Config):
+        gain: float = 1.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base._EXTRACTORS, "_items", dict(base._EXTRACTORS._items))
+        base.register_extractor(WITH_OPTIONS)(WithOptions)
+        yield
+
+
 # What has to be set so that a setting is read at all.
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "train.lr_decay_epochs": {"train.lr_decay": 0.9},
     "train.report_every": {"train.keep": "best"},
     "train.visual_smoothing": {"model.name": "han"},
     "model.options": {"model.name": "psp"},
+    "extract.options": {"extract.extractor": WITH_OPTIONS},
     "sweep.gpus_per_trial": {"train.use_gpu": True},
     "extract.weights": {"extract.extractor": "vgg19+vggish"},
     "extract.preprocessing": {"extract.extractor": "vgg19+vggish"},
@@ -44,6 +65,7 @@ VALUES: Mapping[str, Any] = {
     "extract.weights": {"vgg19": "random"},
     "model.name": "psp",
     "model.options": {"threshold": 0.5},
+    "extract.options": {"gain": 2},
     "refine.threshold": 0.3,
     "refine.stride": 3,
     "refine.window": 2,
@@ -191,6 +213,7 @@ REFINES = {name.replace("retrain", "refine") for name in RETRAINS}
             | {f"{stage} {w}" for stage in ("refine", "retrain") for w in ("refined", "exchanged")},
         ),
         ("extract.reader", {"extract"}),
+        ("extract.options", {"extract"}),
         ("extract.sampling", {"extract"}),
         ("extract.timeout_s", {"extract"}),
         ("extract.frames_per_segment", {"extract"}),
@@ -231,11 +254,28 @@ def test_an_option_that_is_given_as_its_default_is_none(given):
     assert keys_of(changed(left_out, {"model.options": given})) == keys_of(left_out)
 
 
+def test_an_option_of_an_extractor_that_is_given_as_its_default_is_none():
+    left_out = changed(TuneConfig(), {"extract.extractor": WITH_OPTIONS})
+    given = changed(left_out, {"extract.options": {"gain": "1"}})
+
+    assert keys_of(given) == keys_of(left_out)
+
+
 def test_options_are_hashed_with_their_defaults():
     """Otherwise results of an older default would be reused."""
-    base = keys_of(changed(TuneConfig(), {"model.name": "psp"}))["base"]
+    start = {"model.name": "psp", "extract.extractor": WITH_OPTIONS}
 
-    assert base["model"]["options"] == Psp.Config().model_dump()
+    keys = keys_of(changed(TuneConfig(), start))
+
+    assert keys["base"]["model"]["options"] == Psp.Config().model_dump()
+    assert keys["extract"]["options"] == {"gain": 1.0}
+
+
+def test_where_there_are_no_options_keys_stay_as_they_were_before_there_were_any():
+    keys = keys_of(changed(TuneConfig(), {"model.name": "cman"}))
+
+    assert "options" not in keys["base"]["model"]
+    assert "options" not in keys["extract"]
 
 
 def test_a_share_of_a_gpu_is_as_good_as_another_share():

@@ -17,6 +17,12 @@ from distributed_avel.media.video import sample_frames
 class Colour(Extractor):
     """One region per segment with its mean red, green and blue; root mean square of the sound."""
 
+    class Config(Extractor.Config):
+        """Options of this extractor, such as `--extract.options.contrast true`."""
+
+        contrast: bool = False
+        """Whether the standard deviations of red, green and blue follow their means."""
+
     default_frames_per_segment = 2
     picture_size = (16, 16)
     sample_rate_hz = 8000
@@ -26,22 +32,24 @@ class Colour(Extractor):
 
     @property
     def shapes(self) -> FeatureShapes:
-        """Audio (T, 1), visual (T, 1, 3)."""
-        num_segments = self.timeline.num_segments
-        return FeatureShapes(audio=(num_segments, 1), visual=(num_segments, 1, 3))
+        """Audio (T, 1), visual (T, 1, 3), or (T, 1, 6) with contrast."""
+        num_segments, width = self.timeline.num_segments, 6 if self.options.contrast else 3
+        return FeatureShapes(audio=(num_segments, 1), visual=(num_segments, 1, width))
 
     def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Decode a media file in a process that may be killed; return what `embed` takes."""
         sampled = sample_frames(media, self.timeline, self.frames_per_segment, self.picture_size)
-        colour_T3 = [
-            sampled.segment(segment).mean(axis=(0, 1, 2)) / 255
-            for segment in range(self.timeline.num_segments)
-        ]
+        frames = [sampled.segment(segment) for segment in range(self.timeline.num_segments)]
+        visual_TD = np.array([frames_FHW3.mean(axis=(0, 1, 2)) for frames_FHW3 in frames]) / 255
+        if self.options.contrast:
+            contrast_T3 = (
+                np.array([frames_FHW3.std(axis=(0, 1, 2)) for frames_FHW3 in frames]) / 255
+            )
+            visual_TD = np.concatenate([visual_TD, contrast_T3], axis=1)
         wave_N = read_audio(media, self.timeline, self.sample_rate_hz)
         waves_TN = segments_of_audio(wave_N, self.timeline, self.sample_rate_hz)
         loudness_T1 = np.sqrt(np.square(waves_TN).mean(axis=1, keepdims=True))
-        visual_TRD = np.asarray(colour_T3, dtype=np.float16)[:, None]
-        return loudness_T1.astype(np.float32), visual_TRD
+        return loudness_T1.astype(np.float32), visual_TD[:, None].astype(np.float16)
 
     def embed(
         self, prepared: Sequence[tuple[NDArray[np.float32], NDArray[np.float16]]]
