@@ -1,4 +1,4 @@
-"""What `avel check` and `avel inspect` do: look at data, and run nothing."""
+"""Implementation of `avel check` and `avel inspect`, which read data without running a stage."""
 
 import json
 import sys
@@ -27,14 +27,14 @@ from distributed_avel.timeline import Timeline
 
 
 def show_media(options: Namespace, config: InspectConfig) -> None:
-    """Print what an extractor receives of a file, and write its samples if that is asked for.
+    """Print the decoded input of the extractor for one file, and write it on request.
 
     Args:
-        options: `file`, and `out` and `json` as in `avel inspect --help`.
-        config: The timeline and the extractor.
+        options: `file`, `out` and `json`; see `avel inspect --help`.
+        config: Timeline and extractor.
 
     Raises:
-        ConfigError: The folder to write to would not last.
+        ConfigError: The output folder is temporary.
         MediaError: The file cannot be read, or the extractor refuses it.
     """
     out = _lasting_folder(options.out, "--out")
@@ -58,15 +58,15 @@ def show_media(options: Namespace, config: InspectConfig) -> None:
 
 
 def check_data(options: Namespace, config: RunConfig) -> int:
-    """Print the findings on a data set; return 1 if there are some, else 0.
+    """Print the findings of a data check; return 1 if there are any, else 0.
 
     Args:
-        options: `json`, `no_files` and `write_split` as in `avel check --help`.
+        options: `json`, `no_files` and `write_split`; see `avel check --help`.
         config: The data set.
 
     Raises:
-        ConfigError: The folder of the split would not last.
-        DatasetError: The data set is not there, or no split can be made of it.
+        ConfigError: The folder of the split is temporary.
+        DatasetError: The data set does not exist, or no split can be written.
     """
     split = _lasting_folder(options.write_split, "--write-split")
     import_plugins(config.plugins)
@@ -86,21 +86,21 @@ def check_data(options: Namespace, config: RunConfig) -> int:
     print(json.dumps(report.to_json(), indent=2) if options.json else render(report))  # noqa: T201
     if split is not None:
         if videos is None or problems.errors:
-            raise DatasetError("no split was written: fix what is unusable first")
+            raise DatasetError("no split was written: fix the unusable rows first")
         write_split(without_leaks(videos, files.twin_of), split)
-        unseen = "; copies under other names were not looked for" if options.no_files else ""
-        print(f"split without leaks{unseen}: --data.split {split}", file=sys.stderr)  # noqa: T201
+        note = "; duplicate files under other names were not searched" if options.no_files else ""
+        print(f"split without leaks{note}: --data.split {split}", file=sys.stderr)  # noqa: T201
     return int(bool(report.findings))
 
 
 def _lasting_folder(uri: str | None, option: str) -> Location | None:
-    """The folder that an option names, unless Ray removes it after the job."""
+    """Return the folder of an option; refuse a folder that Ray removes after the job."""
     if uri is None:
         return None
     folder = Location.at(uri)
     if folder.is_local and is_copy_of_ray(folder.path):
         raise ConfigError(
-            f"{option}: {folder} lies in Ray's copy of the job's working directory, which is "
-            "removed after the job; give an absolute path or a URI that lasts"
+            f"{option}: {folder} is in Ray's copy of the job's working directory, which is "
+            "removed after the job; use an absolute path or a URI"
         )
     return folder

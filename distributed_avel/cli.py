@@ -1,4 +1,4 @@
-"""Command-line entry of all jobs: settings from YAML and options, and readable errors."""
+"""Command-line interface of all jobs: read settings from YAML and options, and report errors."""
 
 import dataclasses
 import errno
@@ -30,15 +30,15 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 _OF_THE_MACHINE = {
-    errno.ENOSPC: "free some space; the same command goes on from here",
-    errno.EDQUOT: "free some space or raise the quota; the same command goes on from here",
-    errno.EROFS: "name a place that can be written",
-    errno.EACCES: "see to the permissions",
-    errno.EPERM: "see to the permissions",
+    errno.ENOSPC: "free some space; the same command continues from here",
+    errno.EDQUOT: "free some space or raise the quota; the same command continues from here",
+    errno.EROFS: "use a folder that is writable",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
     errno.EMFILE: "raise `ulimit -n`",
-    errno.EIO: "see to the disk or the network; the same command goes on from here",
+    errno.EIO: "check the disk or the network; the same command continues from here",
 }
-"""Errors of the operating system that are no bug, and their remedies."""
+"""Errors of the operating system that are not bugs, with their remedies."""
 
 _CONFIG_HELP = (
     "Options can also be given in a YAML file, --config PATH, or in a built-in one, --config NAME: "
@@ -53,13 +53,13 @@ def run_job(
     description: str | None,
     kind: type[AnyRun] = RunConfig,
 ) -> int:
-    """Read the configuration, run the job, and return the exit status.
+    """Read the configuration, run a job, and return the exit status.
 
     Args:
-        job: Takes the configuration; it may return an exit status other than 0.
-        argv: `--config PATH` and options that override that file.
-        description: The help text of the job.
-        kind: The configuration that the job takes.
+        job: Called with the configuration; may return an exit status.
+        argv: Command-line arguments: `--config PATH` and options that override the file.
+        description: Help text of the job.
+        kind: Class of the configuration.
     """
     sys.excepthook, threading.excepthook = _show_bug, _show_bug_of_thread
     try:
@@ -71,7 +71,7 @@ def run_job(
             raise
         return _refuse(f"{error}; {_OF_THE_MACHINE[error.errno]}")
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print("interrupted; the same command continues from here", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
 
 
@@ -83,7 +83,7 @@ def _refuse(problem: str) -> int:
 def _show_bug(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    """Print a traceback as Python does, without the secrets of URIs."""
+    """Print a traceback as Python does, with the secrets of URIs redacted."""
     text = "".join(traceback.format_exception(kind, error, trace))
     print(redact(text), end="", file=sys.stderr)  # noqa: T201
 
@@ -96,11 +96,11 @@ def _show_bug_of_thread(bug: threading.ExceptHookArgs) -> None:
 def read_config(
     argv: Sequence[str], description: str | None = None, kind: type[AnyRun] = RunConfig
 ) -> AnyRun:
-    """The configuration that these arguments ask for.
+    """Read a configuration from command-line arguments.
 
     Raises:
-        ConfigError: Keys or values are wrong; the message has all of them, those of the file
-            and those of the command line.
+        ConfigError: Keys or values are wrong; the message lists all problems of the file and of the
+            command line.
     """
     arguments = read_arguments(argv, kind)
     values = load_values(arguments.config) if arguments.config else {}
@@ -119,39 +119,40 @@ def read_config(
 
 
 def _options_of(section: type[Config], values: Any) -> type[Any]:
-    """A plain dataclass with the fields of a configuration, and no checks.
+    """Create a dataclass with the fields of a configuration section, without validation.
 
-    The command line is parsed into it as it stands, over the unchecked values of the file; both
-    are checked afterwards, as a whole. Parsed into the configuration itself, only the first
-    problem would be told, and a file could not leave to the command line what it lacks.
+    tyro parses the command line into it, with the values of the file as defaults; the result is
+    then validated as a whole. If tyro parsed into the configuration itself, only the first problem
+    would be reported, and the file alone would have to be valid.
     """
     given = values if isinstance(values, dict) else {}
     options = []
     for name, info in section.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, Config):
-            made = _options_of(kind, given.get(name))
-            options.append((name, made, dataclasses.field(default_factory=made)))
+            section_options = _options_of(kind, given.get(name))
+            factory = dataclasses.field(default_factory=section_options)
+            options.append((name, section_options, factory))
         else:
             default = given.get(name, info.default)
             help_text = tyro.conf.arg(help=info.description)
             if kind is bool and isinstance(default, bool):  # a flag, so it has no value to check
                 annotated = Annotated[bool, help_text]
             else:
-                annotated = Annotated[Any, _as_it_stands(kind), help_text]
-            factory = partial(_same, default)
-            options.append((name, annotated, dataclasses.field(default_factory=factory)))
-    made = dataclasses.make_dataclass(section.__name__, options, frozen=True)
-    made.__doc__ = section.__doc__
-    return made
+                annotated = Annotated[Any, _unparsed(kind), help_text]
+            factory = dataclasses.field(default_factory=partial(_identity, default))
+            options.append((name, annotated, factory))
+    options_class = dataclasses.make_dataclass(section.__name__, options, frozen=True)
+    options_class.__doc__ = section.__doc__
+    return options_class
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
-    """Parsing rule of an option that keeps its words unchecked, for validation afterwards."""
+def _unparsed(kind: Any) -> PrimitiveConstructorSpec[Any]:
+    """Return a tyro rule that keeps the words of an option as text, to be validated later."""
     origin = get_origin(kind)
 
     def read(words: list[str]) -> Any:
@@ -175,7 +176,7 @@ def _as_it_stands(kind: Any) -> PrimitiveConstructorSpec[Any]:
 
 
 def _metavar(kind: Any) -> str:
-    """What stands for the value in the help text, such as INT or {max,mean}."""
+    """Return the placeholder of a value in the help text, such as INT or {max,mean}."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _metavar(inner[0])
@@ -191,7 +192,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _merged(below: Any, above: dict[str, Any]) -> Any:
-    """Values of `above`, and those of `below` that it does not know; they are mistakes."""
+    """Merge values recursively; unknown keys of `below` are kept, to be reported later."""
     if not isinstance(below, dict):
         return below
     merged = {**below, **above}
@@ -202,7 +203,7 @@ def _merged(below: Any, above: dict[str, Any]) -> Any:
 
 
 def _add_entries(values: dict[str, Any], entries: Mapping[tuple[str, str], Any]) -> None:
-    """Put entries of mappings among the values; one that is no mapping is refused later."""
+    """Insert entries of mappings into the values; others are refused later."""
     for (key, name), value in entries.items():
         section: Any = values
         for part in key.split("."):
@@ -212,7 +213,7 @@ def _add_entries(values: dict[str, Any], entries: Mapping[tuple[str, str], Any])
 
 
 def _add_unknown(values: dict[str, Any], keys: Iterable[str]) -> None:
-    """Put keys that there are not among the values, to be refused in the order of sections."""
+    """Insert unknown keys into the values, so that validation reports them section by section."""
     for key in keys:
         *sections, name = key.split(".")
         section: Any = values

@@ -1,7 +1,7 @@
 """The commands of `avel`, one function each; the files in `jobs/` call the same functions.
 
-A command imports what it runs when its configuration is accepted: `--help` and a refused option
-load neither torch nor Ray nor MLflow.
+A command imports its implementation after the configuration is validated, so that `--help` and
+errors of the configuration do not load torch, Ray or MLflow.
 """
 
 import sys
@@ -15,16 +15,17 @@ from distributed_avel.config import InspectConfig, ReproduceConfig, RunConfig, T
 from distributed_avel.errors import ConfigError
 
 Command = Callable[[Sequence[str]], int]
-"""Takes the arguments of the command line, and returns the exit status."""
+"""Called with the command-line arguments; returns the exit status."""
 
 
 def pipeline(argv: Sequence[str]) -> int:
-    """The whole pipeline: videos to features, base model, refined labels, retrained model, report.
+    """Run the whole pipeline: features, base model, pseudo-labels, retrained model, report.
 
-        avel run                                                  the embedded demo (synthetic)
+        avel run                                                  the built-in demo (synthetic)
         avel run --config ave --data.root DIR
 
-    What exists already in the run directory is reused; interrupted, the same command goes on.
+    Finished stages in the run directory are reused. After an interruption, the same command
+    continues.
     """
 
     def job(config: RunConfig) -> None:
@@ -36,11 +37,12 @@ def pipeline(argv: Sequence[str]) -> int:
 
 
 def demo(argv: Sequence[str]) -> int:
-    """The whole pipeline on rendered videos (synthetic), a first run that needs no data.
+    """Run the whole pipeline on rendered demo videos (synthetic), without any data.
 
         avel demo [OPTIONS]
 
-    Writes runs/demo/report.html. Takes the options of `avel run`; minutes on 2 CPU cores.
+    Writes runs/demo/report.html. Accepts the options of `avel run`. Takes a few minutes on 2 CPU
+    cores.
     """
 
     def job(config: RunConfig) -> None:
@@ -73,11 +75,11 @@ def doctor(argv: Sequence[str]) -> int:
 
 
 def extract(argv: Sequence[str]) -> int:
-    """Features: decode the videos and extract aligned audio and visual features.
+    """Decode the videos and extract aligned audio and visual features.
 
         avel extract --config ave --data.root DIR
 
-    Writes RUN_DIR/data and RUN_DIR/extract; what could not be used is in failures.parquet.
+    Writes RUN_DIR/data and RUN_DIR/extract; failures.parquet lists the videos that failed.
     """
 
     def job(config: RunConfig) -> None:
@@ -93,8 +95,8 @@ def train_base(argv: Sequence[str]) -> int:
 
         avel train-base --config ave --data.root DIR
 
-    Reads the features; writes weights and learning curves under RUN_DIR/base, with or without the
-    auxiliary loss, as the arms need it.
+    Reads the features; writes weights and learning curves to RUN_DIR/base, with and without the
+    auxiliary loss as the arms require.
     """
 
     def job(config: RunConfig) -> None:
@@ -110,7 +112,7 @@ def refine(argv: Sequence[str]) -> int:
 
         avel refine --config ave --data.root DIR
 
-    Reads the base model and the features; writes window probabilities and the choice of tau under
+    Reads the base model and the features; writes window probabilities and the chosen tau to
     RUN_DIR/refine.
     """
 
@@ -127,7 +129,7 @@ def retrain(argv: Sequence[str]) -> int:
 
         avel retrain --config ave --data.root DIR
 
-    Reads the window probabilities and the features; writes weights and learning curves under
+    Reads the window probabilities and the features; writes weights and learning curves to
     RUN_DIR/retrain.
     """
 
@@ -140,7 +142,7 @@ def retrain(argv: Sequence[str]) -> int:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Evaluation: all arms on the test split, and the report page.
+    """Evaluate all arms on the test split, and write the report page.
 
         avel evaluate --config ave --data.root DIR
 
@@ -156,15 +158,16 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def tune(argv: Sequence[str]) -> int:
-    r"""A sweep: the best tau, window and stride for a data set, and other settings on request.
+    r"""Search the best tau, window and stride of a data set, and other settings on request.
 
-        avel tune                                              the embedded demo (synthetic)
+        avel tune                                 the built-in demo (synthetic)
         avel tune --config sweep                  generated features (synthetic)
         avel tune --config ave --data.root DIR --sweep.search optuna \
             --sweep.vary train.learning_rate=0.0003..0.003
 
-    Stages that trials share are computed once. Interrupted, the same command goes on. The choice
-    is made on the validation split; RUN_DIR/best.yaml holds it, for `avel run --config`.
+    Stages that trials share are computed once. After an interruption, the same command continues.
+    The best point is selected on the validation split and written to RUN_DIR/best.yaml, for
+    `avel run --config`.
     """
 
     def job(config: TuneConfig) -> None:
@@ -176,15 +179,15 @@ def tune(argv: Sequence[str]) -> int:
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """The paper's Tables 1 to 7, mean and spread over seeds, each figure beside the paper's.
+    """Compute the paper's Tables 1 to 7, as mean and SD over seeds next to the paper's figures.
 
         avel reproduce --config synthetic --tables 3 --seeds 3
         avel reproduce --config ave_features --data.root DIR --seeds 5
 
-    Which models, arms, windows and fixed tau are trained follows from the tables: model.name and
-    arms have no effect. All other settings are those of the run. What systems share is computed
-    once; interrupted, the same command goes on. RUN_DIR/tables holds each table as Markdown and
-    CSV, all of them as tables.html and tables.json.
+    The tables define models, arms, windows and fixed tau; model.name and arms have no effect. All
+    other settings are those of the run. Stages that rows share are computed once. After an
+    interruption, the same command continues. Writes each table to RUN_DIR/tables as Markdown and
+    CSV, and all of them as tables.html and tables.json.
     """
 
     def job(config: ReproduceConfig) -> None:
@@ -196,24 +199,24 @@ def reproduce(argv: Sequence[str]) -> int:
 
 
 def inspect(argv: Sequence[str]) -> int:
-    """Show what an extractor receives of one media file: which picture and which sound, and when.
+    """Show the input of the extractor for one media file: frames and audio with their times.
 
         avel inspect FILE [--out DIR] [--json] [--data.num-segments T]
 
-    Prints, for each segment, the presentation times of its sampled frames and of its sound, the
-    reader, and what is unusual about the file. The exit status is 2 where the file is refused.
+    Prints the reader, unusual properties of the file, and the presentation times of the sampled
+    frames and of the audio of each segment. The exit status is 2 if the file is refused.
 
-        --out DIR    write sheet.png, a contact sheet with one frame a segment above its log-mel,
-                     and samples.npz, exactly what the extractor receives: frames_TSHW3 (uint8),
-                     frame_times_TS (s), waveform_TN (float32, mono), sample_rate_hz
-        --json       print JSON in place of text
+        --out DIR    write sheet.png, a contact sheet with one frame per segment above its
+                     log-mel, and samples.npz, exactly the input of the extractor: frames_TSHW3
+                     (uint8), frame_times_TS (s), waveform_TN (float32, mono), sample_rate_hz
+        --json       print JSON instead of text
     """
     parser = _own_options()
     parser.add_argument("--out", metavar="DIR")
     parser.add_argument("--json", action="store_true")
     asks_for_help = bool({"-h", "--help"} & {*argv})
     if not asks_for_help and (not argv or argv[0].startswith("-")):
-        print("error: name the file first: avel inspect FILE [OPTIONS]", file=sys.stderr)  # noqa: T201
+        print("error: the file comes first: avel inspect FILE [OPTIONS]", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     options, settings = parser.parse_known_args(argv if asks_for_help else argv[1:])
     options.file = argv[0]
@@ -227,24 +230,24 @@ def inspect(argv: Sequence[str]) -> int:
 
 
 def check(argv: Sequence[str]) -> int:
-    """Check a data set before anything runs.
+    """Check a data set before training.
 
         avel check --config ave --data.root DIR
 
-    Looks for missing, empty and duplicate files, media files that extraction will refuse or cut
-    off, files in two splits, names of classes that differ only in spelling, wrong separators,
-    events without time or outside the video, labels without ground truth, and classes without
-    training videos. Prints the counts of each split, then the findings in groups: how many, the
-    consequence, the remedy, and the first five with file and line.
+    Finds missing, empty and duplicate files, media files that extraction will refuse or truncate,
+    files in two splits, class names that differ only in spelling, wrong separators, events of zero
+    length or outside the video, labels without ground truth, and classes without training videos.
+    Prints the counts of each split, then the findings by kind: their number, the consequence, the
+    remedy, and the first five with file and line.
 
-    Exit status: 0 if there are no findings; 1 if there are some, "unusable" being those for which
-    the pipeline refuses the data set; 2 if an option or the configuration is wrong.
+    Exit status: 0 without findings; 1 with findings ("unusable" means that the pipeline refuses
+    the data set); 2 if an option or the configuration is wrong.
 
-        --json               print the whole report as JSON, with every finding
-        --no-files           check the labels only; do not look for the files of the videos
-        --write-split DIR    write a split in which no file is shared: test keeps all its videos,
-                             val and train lose those that share a file with test, and train those
-                             that share one with val. Use it with --data.split DIR. The data set
+        --json               print the whole report as JSON, with all findings
+        --no-files           check only the labels, not the files of the videos
+        --write-split DIR    write a split in which no two parts share a file: videos that share a
+                             file with test are removed from val and train, and videos that share
+                             one with val from train. Use it with --data.split DIR. The data set
                              is not changed.
     """
     parser = _own_options()
@@ -262,7 +265,7 @@ def check(argv: Sequence[str]) -> int:
 
 
 def _own_options() -> ArgumentParser:
-    """A parser for the options of one command; the others are settings, as in every command."""
+    """Return a parser for the options of one command; all others are settings."""
     return ArgumentParser(add_help=False, allow_abbrev=False)
 
 
@@ -282,11 +285,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "doctor": doctor,
     }
 )
-"""The commands by their names on the command line."""
+"""Commands by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `avel COMMAND [OPTIONS]`, and return the exit status."""
+    """Run `avel COMMAND [OPTIONS]` and return the exit status."""
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if name in ("-h", "--help"):
         print(_overview())  # noqa: T201
@@ -302,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _overview() -> str:
-    """What `avel --help` prints: a line for each command."""
+    """Return the output of `avel --help`: one line per command."""
     lines = [f"  {name:<12}{_summary(command)}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
@@ -312,7 +315,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "avel COMMAND --help lists the options of a command; avel --version the version.",
+            "`avel COMMAND --help` lists the options of a command, `avel --version` the version.",
         ]
     )
 

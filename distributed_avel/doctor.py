@@ -27,12 +27,12 @@ Status = Literal["ok", "note", "PROBLEM"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The outcome of one check.
+    """Result of one check.
 
     Args:
-        name: What was checked.
-        status: `ok`; `note` where something optional is missing; `PROBLEM` where a run would fail.
-        detail: What was found, and the remedy of a problem.
+        name: Subject of the check.
+        status: `ok`; `note` if something optional is missing; `PROBLEM` if a run would fail.
+        detail: Details, and the remedy of a problem.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Check:
 
 
 def doctor(config: RunConfig) -> int:
-    """Run all checks, print a line for each as it ends, and return 1 if there is a problem.
+    """Run all checks, print one line for each, and return 1 if there is a problem.
 
-    Ray is not started if its address, storage or MLflow fail their checks: joining a cluster that
-    does not answer takes minutes.
+    Ray is not started if the check of its address, storage or MLflow fails, because connecting to
+    a cluster that does not answer takes minutes.
     """
     num_problems = 0
 
@@ -72,9 +72,7 @@ def _packages() -> Check:
 
 def _readers() -> Check:
     if find_spec("decord") is None:
-        return Check(
-            "readers", "note", "PyAV only; decord has no wheel here, so some files decode slower"
-        )
+        return Check("readers", "note", "PyAV only; without decord, some files decode more slowly")
     return Check("readers", "ok", "decord and PyAV")
 
 
@@ -103,7 +101,7 @@ def _names(config: RunConfig) -> str:
 
 def _preflight(config: RunConfig) -> str:
     check_before_start(config)
-    return f"{config.resolved_run_dir} can be written"
+    return f"{config.resolved_run_dir} is writable"
 
 
 def _ray(config: RunConfig) -> str:

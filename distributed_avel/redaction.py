@@ -1,7 +1,7 @@
-"""Secrets in URIs: found, refused, or kept out of everything that is shown or stored.
+"""Detect, refuse and redact secrets in URIs.
 
-Passwords, tokens and signatures reach a program inside URIs, and URIs reach manifests, reports,
-MLflow, logs and tracebacks. `redact` is the one function that every such text passes through.
+URIs may contain passwords, tokens and signatures, and end up in manifests, reports, MLflow, logs
+and tracebacks. All such text passes through `redact`.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 MARK = "***"
-"""Stands where a secret was."""
+"""Replacement of a secret."""
 
 _USER_AND_PASSWORD = re.compile(
     r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/?#@'\"<>]*:)(?P<password>[^\s'\"<>]+)(?=@)",
@@ -37,11 +37,11 @@ _SAME_SERVICE = {"gcs": "gs", "abfss": "abfs", "az": "abfs", "adl": "abfs", "s3a
 
 
 def redact(text: str) -> str:
-    """Text with `***` for each password, token, key and signature of the URIs in it.
+    """Replace the passwords, tokens, keys and signatures of all URIs in a text by `***`.
 
-    What it takes for a secret: the password of `scheme://user:password@host` (it may hold `/`),
-    the user of `https://token@host`, and the value of each option (`name=value`) whose name says
-    that it is one, such as `session_token` or `X-Amz-Signature`. Redacted text stays as it is.
+    Secrets are: the password of `scheme://user:password@host` (it may contain `/`), the user of
+    `https://token@host`, and the value of each option (`name=value`) with a name such as
+    `session_token` or `X-Amz-Signature`. Redacting twice changes nothing.
     """
     text = _USER_AND_PASSWORD.sub(_without_password, text)
     text = _TOKEN_FOR_USER.sub(rf"\g<before>{MARK}", text)
@@ -49,7 +49,7 @@ def redact(text: str) -> str:
 
 
 def redact_values(value: Any) -> Any:
-    """Nested settings, with every text in them redacted."""
+    """Redact every string in nested settings."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -60,46 +60,46 @@ def redact_values(value: Any) -> Any:
 
 
 def secret_problem(uri: str) -> str | None:
-    """What is wrong with a URI that would be stored, and the remedy; None if it has no secret."""
-    shown = redact(uri)
-    if "://" not in uri or shown == uri:
+    """Describe the problem of a URI that contains a secret, with the remedy; None without one."""
+    redacted = redact(uri)
+    if "://" not in uri or redacted == uri:
         return None
     scheme = uri.partition("://")[0].lower()
-    remedy = _REMEDIES.get(_SAME_SERVICE.get(scheme, scheme), "name a place that needs none")
+    remedy = _REMEDIES.get(_SAME_SERVICE.get(scheme, scheme), "use a URI that needs none")
     return (
-        f"{shown}: the secret in this URI would end up in manifests, reports and MLflow; leave it "
-        f"out and {remedy}"
+        f"{redacted}: the secret in this URI would end up in manifests, reports and MLflow; remove "
+        f"it and {remedy}"
     )
 
 
 class SecretUri(str):
-    """A URI for a service: as text it is redacted, everywhere and always.
+    """A URI of a service whose text is always redacted.
 
-    The whole URI stays in the memory of the process that was given it. Copies, pickles and dumps
-    have the redacted text only.
+    Only the object that was created from the URI holds the secret, in `whole`. Copies, pickles and
+    dumps contain the redacted text.
 
     Raises:
-        ValueError: The password has characters that end a URI in a text.
+        ValueError: The password contains a space or a quote, which would end the URI in a text.
     """
 
     def __new__(cls, uri: str) -> "SecretUri":
-        """A URI that shows itself redacted."""
+        """Create a URI whose text is redacted."""
         if _UNQUOTED_PASSWORD.search(uri):
-            raise ValueError("write spaces and quotes of a password as %20, %22 and so on")
-        made = super().__new__(cls, redact(uri))
-        made._whole = uri.whole if isinstance(uri, SecretUri) else uri
-        return made
+            raise ValueError("encode spaces and quotes of the password as %20, %22 etc.")
+        secret_uri = super().__new__(cls, redact(uri))
+        secret_uri._whole = uri.whole if isinstance(uri, SecretUri) else uri
+        return secret_uri
 
     _whole: str
 
     @property
     def whole(self) -> str:
-        """The URI to connect with; never show or store it."""
+        """The URI with its secret, to connect with; never show or store it."""
         return self._whole
 
     @property
     def is_whole(self) -> bool:
-        """Whether the secret is known, if there is one; not so where the text was copied."""
+        """Whether `whole` is complete; False for a copy of the redacted text."""
         return MARK not in self._whole
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -119,7 +119,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _is_secret(name: str, *, is_option: bool) -> bool:
-    """Whether an option with this name holds a secret; `key=` does in a URI, not in prose."""
+    """Whether an option with this name has a secret value; `key=` only counts inside a URI."""
     plain = re.sub(r"[^a-z0-9]", "", unquote(name).lower())
     return (
         any(part in plain for part in _PARTS_OF_NAMES)

@@ -1,12 +1,12 @@
-"""Names for models, extractors and data sets, of this package and of others.
+"""Registry of models, extractors and data sets, of this package and of plug-ins.
 
-Another package makes its own known by an entry point, which names a module that registers them:
+A plug-in package declares an entry point that names the module which registers its items:
 
     [project.entry-points."distributed_avel.models"]
     my_model = "my_package.my_model"
 
-So does a module that the setting `plugins` names. Either way the module must be importable
-wherever Ray runs workers.
+Alternatively, the setting `plugins` lists such modules. In both cases, the module must be
+importable on every machine on which Ray runs workers.
 """
 
 import sys
@@ -25,10 +25,9 @@ class Registry(Generic[Item]):
     """Items by name.
 
     Args:
-        kind: What an item is, for messages, such as "base model".
-        key: The setting that names one, for messages.
-        group: Of the entry points of other packages.
-        error: Raised where there is no item of a name.
+        kind: Kind of the items, for messages, such as "base model".
+        key: Setting that selects an item, for messages.
+        group: Group of the entry points of other packages.
     """
 
     def __init__(self, kind: str, key: str, group: str) -> None:
@@ -36,31 +35,31 @@ class Registry(Generic[Item]):
         self._items: dict[str, Item] = {}
 
     def register(self, name: str, item: Item) -> None:
-        """Make an item known.
+        """Register an item.
 
         Raises:
-            ValueError: The name is taken.
+            ValueError: The name is already registered.
         """
         if name in self._items:
             raise ValueError(f"{self._kind} {name!r} is already registered by {self._items[name]}")
         self._items[name] = item
 
     def names(self) -> list[str]:
-        """All names, in alphabetical order; items of other packages are not imported."""
+        """Return all names, in alphabetical order, without importing other packages."""
         return sorted({*self._items, *self._entry_points()})
 
     def __getitem__(self, name: str) -> Item:
-        """The item of a name; if it is one of another package, that is imported.
+        """Return an item by name; import the package of its entry point if necessary.
 
         Raises:
-            ConfigError: There is none, and the message has the names there are; or the module of
-                an entry point cannot be imported, or registers no such name.
+            ConfigError: There is no such name (the message lists the names), or the module of the
+                entry point cannot be imported or does not register the name.
         """
-        if name not in self._items and name in (found := self._entry_points()):
-            _import(found[name].module, f"entry point {self._group}:{name}")
+        if name not in self._items and name in (points := self._entry_points()):
+            _import(points[name].module, f"entry point {self._group}:{name}")
             if name not in self._items:
                 raise ConfigError(
-                    f"entry point {self._group}:{name}: {found[name].module} registers no "
+                    f"entry point {self._group}:{name}: {points[name].module} registers no "
                     f"{self._kind} {name!r}"
                 )
         if name not in self._items:
@@ -73,10 +72,10 @@ class Registry(Generic[Item]):
 
 
 def import_plugins(modules: Iterable[str]) -> None:
-    """Import the modules that the setting `plugins` names; they may lie in the current folder.
+    """Import the modules of the setting `plugins`, also from the current folder.
 
     Raises:
-        ConfigError: One of them cannot be imported.
+        ConfigError: A module cannot be imported.
     """
     for module in modules:
         if (here := str(Path.cwd())) not in sys.path:

@@ -1,9 +1,9 @@
-"""What stages hand to each other: one explicit Arrow schema per artifact.
+"""Arrow schemas of the artifacts that stages exchange.
 
-Schemas are written down, never inferred. An inferred schema depends on which
-rows share a block, so a single broken video could change the type of a column.
-Arrays travel as fixed-shape tensors: no Python list of floats is ever built. They
-are never null (Parquet cannot read such a column back), so failures are their own table.
+Schemas are explicit, never inferred: an inferred schema depends on which rows share a block, so
+one broken video could change the type of a column. Arrays are stored as fixed-shape tensors, so
+that no Python lists of floats are built. Tensors are never null, because pyarrow cannot read such
+a Parquet column back; failures therefore have their own table.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SPAN = pa.struct(
         _required("end_s", pa.float64()),
     ]
 )
-"""An event of class `label` from `start_s` to `end_s`."""
+"""An event of class `label` from `start_s` to `end_s`, in seconds."""
 
 VIDEOS = pa.schema(
     [
@@ -37,10 +37,9 @@ VIDEOS = pa.schema(
         pa.field("visual_spans", pa.list_(SPAN)),
     ]
 )
-"""One row per video of a data set. `labels`: video-level event classes, empty for a video
-without an event. `spans`: events both seen and heard, null where nobody annotated the segments.
-`audio_spans`, `visual_spans`: what is heard and what is seen, null where nobody annotated the
-two apart."""
+"""One row per video of a data set. `labels`: video-level event classes, empty for a video without
+an event. `spans`: audio-visual events, null if the segments are not annotated. `audio_spans`,
+`visual_spans`: audible and visible events, null if the modalities are not annotated separately."""
 
 FAILURES = pa.schema(
     [
@@ -51,11 +50,11 @@ FAILURES = pa.schema(
         _required("seconds", pa.float64()),
     ]
 )
-"""One row per video that a stage could not use, and why."""
+"""One row per video that a stage could not process, with the reason."""
 
 
 def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schema:
-    """One row per video that was extracted whole.
+    """Return the schema of features: one row per extracted video.
 
     Args:
         audio: Shape of the audio features of one video, such as (10, 128).
@@ -71,10 +70,14 @@ def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schem
 
 
 def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:
-    """One row per relabelled video: its window probabilities before thresholding (eq. 10).
+    """Return the schema of Step 2: one row per relabelled video, before thresholding (eq. 10).
 
-    `partners` names the partner videos, none where windows were scored alone; `scores` is Z-hat,
-    (T1, K), zero for every class outside the video-level label. K: see `tasks.base`.
+    `partners` are the ids of the partner videos, empty if windows are scored without partners.
+    `scores` is Z-hat (T1, K), 0 for every class outside the video-level label.
+
+    Args:
+        num_windows: T1.
+        num_columns: K; see `tasks.base`.
     """
     return pa.schema(
         [
@@ -86,10 +89,10 @@ def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:
 
 
 def predictions_schema(num_classes: int) -> pa.Schema:
-    """One row per segment of a test video, for every arm.
+    """Return the schema of predictions: one row per arm and segment of a test video.
 
-    `scores` are softmax probabilities over the C + 1 classes, background last; `prediction`
-    and `truth` are class indices; of several events in a segment, `truth` is the first.
+    `scores` are softmax probabilities of the C + 1 classes, background last. `prediction` and
+    `truth` (ground truth) are class indices; of several events in a segment, `truth` is the first.
     """
     return pa.schema(
         [
@@ -104,8 +107,11 @@ def predictions_schema(num_classes: int) -> pa.Schema:
 
 
 def parsing_predictions_schema(num_classes: int) -> pa.Schema:
-    """The same for parsing: `heard` and `seen` are the classes predicted in each modality,
-    `truth_...` those that are there, and `..._scores` the C probabilities."""
+    """Return the schema of predictions of parsing: one row per arm and segment of a test video.
+
+    `heard` and `seen` are the predicted classes of the audio and the visual modality, `truth_...`
+    the ground truth, and `..._scores` the C probabilities.
+    """
     classes, scores = pa.list_(pa.int32()), pa.list_(pa.float32(), num_classes)
     return pa.schema(
         [
@@ -123,13 +129,13 @@ def parsing_predictions_schema(num_classes: int) -> pa.Schema:
 
 
 def training_targets_schema(num_columns: int, *, video: bool, num_windows: int) -> pa.Schema:
-    """One row per training video: what its losses took for labels, in 0..1.
+    """Return the schema of training targets: one row per training video, in 0..1.
 
     Args:
         num_columns: K; see `tasks.base`.
         video: Whether there is a video-level target, `video` (K), for L_MIL.
-        num_windows: Rows of `windows` (W, K), the targets of windows or, fully supervised, of
-            segments (W = T); 0 where Step 1 is all.
+        num_windows: Rows of `windows` (W, K), the targets of windows or, with full supervision, of
+            segments (W = T); 0 in Step 1.
     """
     tensor = partial(pa.fixed_shape_tensor, pa.float32())
     fields = [_required("video_id", pa.string())]
@@ -145,7 +151,7 @@ CURVES = pa.schema(
         _required("value", pa.float64()),
     ]
 )
-"""Learning curves of one training."""
+"""Learning curves of one training: one row per epoch and metric."""
 
 THRESHOLDS = pa.schema(
     [
@@ -157,15 +163,15 @@ THRESHOLDS = pa.schema(
         _required("num_absent", pa.int64()),
     ]
 )
-"""tau on the validation split: window pseudo-labels against segment labels (Sec. 5.3). `part`:
-one of `tasks.Task.parts`."""
+"""Agreement of window pseudo-labels with segment labels on the validation split, over tau
+(Sec. 5.3). `part`: one of `tasks.Task.parts`."""
 
 
 def tensor_column(arrays: Sequence[np.ndarray] | np.ndarray, dtype: pa.DataType) -> pa.Array:
-    """Pack arrays of one shape into a column of fixed-shape tensors, with one copy.
+    """Convert arrays to a column of fixed-shape tensors, with one copy.
 
     Raises:
-        ValueError: An array has another shape than the column.
+        ValueError: An array does not have the shape of the column.
     """
     assert isinstance(dtype, pa.FixedShapeTensorType)
     shape = tuple(dtype.shape)
@@ -179,7 +185,7 @@ def tensor_column(arrays: Sequence[np.ndarray] | np.ndarray, dtype: pa.DataType)
 
 
 def tensor_array(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A column of fixed-shape tensors as one array, the row first."""
+    """Convert a column of fixed-shape tensors to one array, with the row as the first axis."""
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks == 0:
             return np.empty((0, *column.type.shape), column.type.value_type.to_pandas_dtype())

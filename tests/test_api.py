@@ -52,7 +52,7 @@ def test_settings_come_from_a_built_in_configuration_a_file_or_values(tmp_path):
     assert (config.seed, config.train.base_epochs, config.train.batch_size) == (2, 5, 4)
     assert avel.load_config("synthetic").data.dataset == "synthetic"
     assert avel.load_config() == RunConfig()
-    with pytest.raises(ConfigError, match="built-in configurations are given by name: ave, "):
+    with pytest.raises(ConfigError, match="built-in configurations: ave, "):
         avel.load_config("synthetics")
     with pytest.raises(ConfigError, match=r"train\.base_epochs"):
         avel.load_config(train={"base_epochs": 0})
@@ -72,7 +72,9 @@ def test_a_data_set_is_read_and_a_model_is_made():
 
     logits = model(torch.zeros(1, 10, 128), torch.zeros(1, 10, 9, 64))
     assert logits.shape[:2] == (1, 10)
-    with pytest.raises(ConfigError, match=r"data\.root: name the folder of the files of 'ave'"):
+    with pytest.raises(
+        ConfigError, match=r"data\.root: set it to the folder of the files of 'ave'"
+    ):
         avel.load_dataset(avel.load_config("ave").data)
 
 

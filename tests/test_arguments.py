@@ -103,7 +103,7 @@ def test_a_value_that_begins_with_a_dash_needs_an_equals_sign():
     for kind, key in SINGLE:
         name = name_of(key)
         lines = refused([name, "-value"], kind)
-        assert f"{name} needs a value; if -value is meant, write {name}=-value" in lines
+        assert f"{name} needs a value; if you mean -value, write {name}=-value" in lines
         assert lines.startswith("command line: 1 problem(s)")
     assert read_config(["--run-dir=-value"]).run_dir == "-value"
     assert read_arguments(["--seed", "-1"], RunConfig).options == ["--seed", "-1"]
@@ -153,7 +153,7 @@ def test_keys_of_no_section_and_of_another_are_refused():
 
 def test_nothing_may_stand_after_two_dashes_alone():
     for argv in (["--", "--seed", "3"], ["--"], ["--seed", "3", "--", "stray"]):
-        assert "  --: options are not read after it" in refused(argv)
+        assert "  --: options after it are not read" in refused(argv)
 
 
 def test_a_list_may_hold_several_words_and_a_sweep_assignments():
@@ -201,7 +201,7 @@ def test_options_of_a_model_are_read_as_in_yaml():
     config = read_config([f"--model.options.{word}" for word in words])
 
     assert config.model.options == {"a": 0.1, "b": None, "c": True, "d": [1, 2], "e": "text"}
-    assert "  model.options.a: '[1' is not a value in YAML" in refused(["--model.options.a=[1"])
+    assert "  model.options.a: '[1' is not a valid YAML value" in refused(["--model.options.a=[1"])
 
 
 def test_entries_of_what_is_no_mapping_are_refused_with_it(tmp_path):

@@ -167,7 +167,7 @@ def test_an_interrupted_job_says_how_to_go_on(capsys):
         raise KeyboardInterrupt
 
     assert run_job(job, [], None) == INTERRUPTED
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
 
 
 # The main job itself
@@ -196,7 +196,7 @@ def test_the_main_job_refuses_bad_settings_before_it_starts_anything(tmp_path, c
         f"error: {path} and command line: 3 problem(s)",
         "  model.pooling: Input should be 'model', 'max', 'mean' or 'lse'",
         "  train.batch_sise: no such key; perhaps batch_size",
-        "  refine: window must lie in 2..5 for 10 segments, got 9",
+        "  refine: window must be in 2..5 for 10 segments, got 9",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 

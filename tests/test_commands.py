@@ -88,7 +88,7 @@ def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeyp
 
     line = capsys.readouterr().err
     assert line.startswith(f"error: {option}: ")
-    assert "give an absolute path" in line
+    assert "use an absolute path" in line
     assert not list(copy.iterdir())
 
 

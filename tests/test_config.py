@@ -85,7 +85,7 @@ def test_all_problems_are_told_at_once_each_with_its_key():
 def test_windows_that_do_not_fit_are_told_together_with_other_problems():
     message = refused({"refine": {"window": 6}, "train": {"loss": "mse"}})
 
-    assert "refine: window must lie in 2..5 for 10 segments, got 6" in message
+    assert "refine: window must be in 2..5 for 10 segments, got 6" in message
     assert "train.loss" in message
 
 
@@ -106,14 +106,14 @@ def test_a_window_and_stride_are_refused_exactly_where_they_have_no_windows():
             message = refused(values)
             assert any(
                 said in message
-                for said in ("window must lie", "stride must divide", "too short for windows")
+                for said in ("window must be", "stride must divide", "too short for windows")
             )
         else:
             assert validate(values, "some.yaml").refine.window == window
 
 
 def test_a_shorter_video_may_need_another_window():
-    assert "window must lie in 2..2 for 5 segments" in refused({"data": {"num_segments": 5}})
+    assert "window must be in 2..2 for 5 segments" in refused({"data": {"num_segments": 5}})
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_a_shorter_video_may_need_another_window():
         (b"just a text", "expected `key: value` lines, got str"),
         (b"data: {dataset: [", "not YAML"),
         (b"\xff\xfe\x00\xd8", "not YAML"),
-        (b"seed: 1\nseed: 2\n", "the key 'seed' is there twice"),
-        (b"data: {root: /a, root: /b}\n", "the key 'root' is there twice"),
+        (b"seed: 1\nseed: 2\n", "duplicate key 'seed'"),
+        (b"data: {root: /a, root: /b}\n", "duplicate key 'root'"),
         (b"data: {root: ''}\n", "data.root: is empty"),
         (b"data: 3\n", "data: Input should be a valid dictionary"),
     ],
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, t
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
     for path in (tmp_path / "missing.yaml", tmp_path):
-        with pytest.raises(ConfigError, match=f"{path}: no configuration file to read"):
+        with pytest.raises(ConfigError, match=f"{path}: the configuration file cannot be read"):
             load_values(path)
 
 

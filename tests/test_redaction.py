@@ -78,7 +78,7 @@ def test_what_is_no_secret_stays_as_it_is(text):
 
 @pytest.mark.parametrize("uri", WITH_SECRET)
 def test_a_location_with_a_secret_is_refused_without_telling_it(uri):
-    with pytest.raises(ArtifactError, match="leave it out and") as error:
+    with pytest.raises(ArtifactError, match="remove it and") as error:
         Location.at(uri)
     assert HUSH not in str(error.value)
 

@@ -1,8 +1,8 @@
-"""Typed configuration: the only place where a default value is written.
+"""Typed configuration: the only place where defaults are defined.
 
-Values come from the class, then a YAML file, then the command line; the later
-one wins. Unknown keys and impossible values are refused before any work starts,
-and all problems are reported together.
+Values come from the defaults, a YAML file and the command line; later sources override earlier
+ones. Unknown keys and invalid values are refused before any work starts, and all problems are
+reported together.
 """
 
 from distributed_avel.config.arguments import read_arguments as read_arguments

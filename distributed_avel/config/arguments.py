@@ -1,8 +1,8 @@
-"""The words of a command line: well-formed options, and what is wrong with the rest.
+"""Split a command line into well-formed options and problems.
 
-A parser that skips what it does not understand runs another experiment than the one that was
-asked for. Here every word is an option of the job, the value of one, or a problem that is
-reported together with all other problems of the configuration.
+A parser that ignores what it does not understand would run another experiment than the requested
+one. Here, every word is an option, the value of an option, or a problem, which is reported together
+with all other problems of the configuration.
 """
 
 import re
@@ -19,12 +19,12 @@ CONFIG = "config"
 """The option that names a YAML file; it is not a key of the configuration."""
 
 _DASHES = "-\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"
-"""What word processors and web pages make of a hyphen."""
+"""Characters that word processors and web pages substitute for a hyphen."""
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 _HELP = ("-h", "--help")
 _TAKES_ASSIGNMENTS = "sweep.vary"
-"""Its values are written KEY=VALUE."""
+"""Option whose values have the form KEY=VALUE."""
 
 
 _Values = Literal["none", "one", "several", "pairs"]
@@ -52,14 +52,14 @@ class _Option:
 
 @dataclass(slots=True)
 class Arguments:
-    """A command line that was read.
+    """A parsed command line.
 
     Args:
-        config: Path of the YAML file, if one is named.
-        options: The well-formed options and their values, as they were given.
-        entries: The entries of options that are mappings, by (key, name).
-        problems: What is wrong, by the word or key that it concerns.
-        unknown: Those of the problems that are keys which the configuration does not have.
+        config: Value of --config, if given.
+        options: Well-formed options and their values, as given.
+        entries: Entries of options that are mappings, by (key, name).
+        problems: Problems, by the word or key that they concern.
+        unknown: Keys among `problems` that the configuration does not have.
     """
 
     config: str | None = None
@@ -70,7 +70,7 @@ class Arguments:
 
 
 def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
-    """Tell the options of `section` from words that are none, without reading their values."""
+    """Separate the options of `section` from other words, without converting their values."""
     known = {CONFIG: _Option(CONFIG, "one"), **dict(_options(section))}
     read = Arguments()
     given: set[str] = set()
@@ -82,7 +82,7 @@ def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
             continue
         if word == "--":
             after = f": {' '.join(words)}" if words else ""
-            read.problems[word] = f"options are not read after it{after}; leave out the two dashes"
+            read.problems[word] = f"options after it are not read{after}; remove the two dashes"
             break
         name, equals, value = word.partition("=")
         option = _find(name[2:], known) if name.startswith("--") else None
@@ -123,7 +123,7 @@ def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
 
 
 def _options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, _Option]]:
-    """All options of a section by the name that stands after the two dashes."""
+    """Yield all options of a section by name, as written after the two dashes."""
     for name, info in section.model_fields.items():
         kind, key = info.annotation, f"{prefix}{name}"
         if isinstance(kind, type) and issubclass(kind, Config):
@@ -138,7 +138,7 @@ def _options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, _Op
 
 
 def _find(name: str, known: dict[str, _Option]) -> _Option | None:
-    """The option of a name, which may be the entry of a mapping: model.options.threshold."""
+    """Find an option by name; the name may include an entry, as in model.options.threshold."""
     if option := known.get(_canonical(name)):
         return option
     mapping, _, entry = name.rpartition(".")
@@ -149,13 +149,13 @@ def _find(name: str, known: dict[str, _Option]) -> _Option | None:
 
 
 def _entry_value(text: str, option: _Option) -> tuple[Any, str | None]:
-    """The value of an entry of a mapping, and what is wrong with it."""
+    """Convert the value of an entry; the second result is its problem, if any."""
     if option.is_text:
         return text, None
     try:
         return (None if text == "None" else yaml.safe_load(text)), None
     except yaml.YAMLError:
-        return None, f"{text!r} is not a value in YAML"
+        return None, f"{text!r} is not a valid YAML value"
 
 
 def _canonical(name: str) -> str:
@@ -169,7 +169,7 @@ def _take_values(
     most: int | None = None,
     assignments: bool = False,
 ) -> list[str]:
-    """Remove from the front of `words`, and return, those that can be values of an option."""
+    """Remove the first words that can be values of an option from `words`, and return them."""
     taken: list[str] = []
     while words and (most is None or len(taken) < most):
         word = words[0]
@@ -185,15 +185,15 @@ def _take_values(
 def _problem(
     name: str, option: _Option, values: list[str], after: list[str], known: dict[str, _Option]
 ) -> str | None:
-    """What is wrong with the values of an option; `after` are the words that follow them."""
+    """Describe the problem of the values of an option, if any; `after` are the next words."""
     if option.values == "none":
         if values:
-            return f"{name} takes no value; give the option alone, or {_opposite(name)}"
+            return f"{name} takes no value; use the option without one, or {_opposite(name)}"
         return None
     if not values:
         if after and after[0].startswith("-") and not _is_close_to_an_option(after[0], known):
             value = after.pop(0)
-            return f"{name} needs a value; if {value} is meant, write {name}={value}"
+            return f"{name} needs a value; if you mean {value}, write {name}={value}"
         return f"{name} needs a value"
     if "" in values:
         return f"{name} has an empty value"
@@ -214,7 +214,7 @@ def _opposite(name: str) -> str:
 
 
 def _not_an_option(word: str, known: dict[str, _Option]) -> tuple[str, str]:
-    """The key under which a word that is no option is refused, and why."""
+    """Return key and problem of a word that is not an option."""
     name, equals, value = word.lstrip(_DASHES).partition("=")
     option = _find(name, known)
     if option is not None:
@@ -227,8 +227,8 @@ def _not_an_option(word: str, known: dict[str, _Option]) -> tuple[str, str]:
         return key, "no such key" + _suggestion(key, known)
     if equals:
         key = name.replace("-", "_")
-        return word, "not an option; options are --KEY VALUE" + _suggestion(key, known)
-    return word, "not an option, and no option before it takes it as a value"
+        return word, "not an option; options have the form --KEY VALUE" + _suggestion(key, known)
+    return word, "not an option, and not the value of the option before it"
 
 
 def _suggestion(key: str, known: dict[str, _Option]) -> str:

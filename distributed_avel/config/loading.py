@@ -1,4 +1,4 @@
-"""From a YAML file and other values to a configuration, or to all that is wrong with them."""
+"""Load a configuration from a YAML file and other values; errors list all problems."""
 
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
@@ -21,12 +21,12 @@ _BUILT_IN = Path(str(files("distributed_avel") / "configs"))
 
 
 def built_in_configs() -> tuple[str, ...]:
-    """Names of the configurations that the package contains, sorted."""
+    """Return the names of the built-in configurations, sorted."""
     return tuple(sorted(path.stem for path in _BUILT_IN.glob("*.yaml")))
 
 
 def load_values(source: str | Path) -> dict[str, Any]:
-    """Read settings without checking them; `validate` checks them.
+    """Read settings without validation (see `validate`).
 
     Args:
         source: Name of a built-in configuration, such as `synthetic`, or path of a YAML file.
@@ -40,8 +40,8 @@ def load_values(source: str | Path) -> dict[str, Any]:
     except OSError as error:
         names = ", ".join(built_in_configs())
         raise ConfigError(
-            f"{path}: no configuration file to read: {error.strerror}; built-in configurations are "
-            f"given by name: {names}"
+            f"{path}: the configuration file cannot be read: {error.strerror}; built-in "
+            f"configurations: {names}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
@@ -51,12 +51,12 @@ def load_values(source: str | Path) -> dict[str, Any]:
 
 
 def load_config(source: str | Path | None = None, **settings: Any) -> RunConfig:
-    """Read and check the settings of a run.
+    """Read and validate the settings of a run.
 
     Args:
         source: Name of a built-in configuration (not `sweep`, which is for `avel tune`), path of a
             YAML file, or None for the defaults.
-        settings: Values that override it; sections are dictionaries, as in
+        settings: Values that override those of `source`; sections are dictionaries, as in
             `load_config("synthetic", seed=1, train={"base_epochs": 10})`.
 
     Raises:
@@ -78,14 +78,14 @@ def _overridden(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice; YAML's own loaders take the last one."""
+    """Refuses duplicate keys, of which YAML's own loaders silently use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for number, key in enumerate(keys):
             if isinstance(key, Hashable) and key != "<<" and key in keys[:number]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is there twice", node.value[number][0].start_mark
+                    None, None, f"duplicate key {key!r}", node.value[number][0].start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -96,15 +96,16 @@ def validate(
     kind: type[AnyRun] = RunConfig,
     problems: Mapping[str, str] = MappingProxyType({}),
 ) -> AnyRun:
-    """A configuration from values.
+    """Create a configuration from values.
 
     Args:
-        source: Where they come from, for the error message.
-        kind: What they are the values of.
-        problems: What is wrong already, by the key or argument, to be told with the rest.
+        values: Nested settings.
+        source: Source of the values, for the error message.
+        kind: Class of the configuration.
+        problems: Problems found earlier, by key or argument, to report together with the others.
 
     Raises:
-        ConfigError: The message has everything that is wrong with them.
+        ConfigError: The values are invalid; the message lists all problems.
     """
     try:
         config = kind.model_validate(values)
@@ -121,7 +122,7 @@ def explain(
     kind: type[RunConfig] = RunConfig,
     known: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """All problems of a configuration, one a line, each with its key; those `known` come last."""
+    """List all problems of a configuration, one per line with its key; `known` ones come last."""
     problems: dict[str, list[str]] = {}
     for problem in error.errors():
         key, siblings = _key_of(problem["loc"], kind)
@@ -144,9 +145,9 @@ def _lines(source: str, problems: Mapping[str, list[str]]) -> str:
 
 
 def _key_of(location: tuple[int | str, ...], whole: type[RunConfig]) -> tuple[str, list[str]]:
-    """The key that a problem concerns, and the keys that could stand in its place.
+    """Return the key that a problem concerns and the keys of the same section.
 
-    Of a value that may be of two types, pydantic tells one problem for each.
+    pydantic appends the name of the type to the location for a value with several types.
     """
     section: Any = whole
     for depth, part in enumerate(location, start=1):

@@ -70,7 +70,7 @@ class RunConfig(Config):
             )
         if not 1 < refine.window < (num_segments + 1) / 2:
             raise ValueError(
-                f"window must lie in 2..{num_segments // 2} for {num_segments} segments, "
+                f"window must be in 2..{num_segments // 2} for {num_segments} segments, "
                 f"got {refine.window}"
             )
         if (num_segments - refine.window) % refine.stride:
@@ -82,7 +82,7 @@ class RunConfig(Config):
 
     @property
     def resolved_run_dir(self) -> str:
-        """The run directory, or its default."""
+        """The run directory or its default."""
         return self.run_dir or f"runs/{self.data.dataset}"
 
 
@@ -141,7 +141,7 @@ class SweepConfig(Config):
     """Number of best points that are repeated with more seeds."""
 
     num_seeds: PositiveInt = 3
-    """Number of seeds of each of them."""
+    """Number of seeds of each of these points."""
 
     max_concurrent: PositiveInt | None = None
     """Maximum number of concurrent trials (default: as the resources of the cluster allow)."""
@@ -154,7 +154,7 @@ class SweepConfig(Config):
 
 
 class TuneConfig(RunConfig):
-    """Settings of a sweep: those of its runs, and what varies between them."""
+    """Settings of a sweep: settings of its runs, and the search space."""
 
     sweep: SweepConfig = Field(default=SweepConfig(), validate_default=True)
 
@@ -167,7 +167,7 @@ class TuneConfig(RunConfig):
 
     @property
     def run(self) -> RunConfig:
-        """The settings of the run."""
+        """Settings of the run."""
         return RunConfig.model_validate(self.model_dump(exclude={"sweep"}))
 
 
@@ -192,7 +192,7 @@ class ReproduceConfig(RunConfig):
 
     @property
     def run(self) -> RunConfig:
-        """The settings of the run."""
+        """Settings of the run."""
         return RunConfig.model_validate(
             self.model_dump(exclude={"tables", "seeds", "by_model", "max_concurrent"})
         )

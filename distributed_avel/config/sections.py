@@ -23,16 +23,16 @@ ReaderName = Literal["auto", "decord", "pyav"]
 
 
 class Config(BaseModel):
-    """Base of all sections: immutable, and without unknown keys."""
+    """Base of all sections: immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @field_validator("*")
     @classmethod
     def _no_empty_text(cls, value: Any) -> Any:
-        """Refuse `""`, which would count as "not given" where the default is None."""
+        """Refuse `""`, which would be confused with "not set" if the default is None."""
         if value == "":
-            raise ValueError("is empty; give a value or leave it out")
+            raise ValueError("is empty; set a value or remove the key")
         return value
 
     @field_validator("*")
@@ -95,7 +95,7 @@ class SyntheticLlpConfig(SyntheticConfig):
 
 
 class DataConfig(Config):
-    """The data set, and the division of its videos into segments."""
+    """The data set and the segments of its videos."""
 
     dataset: str = "demo"
     """A registered data set: ave, ave_features, demo, folder, llp, llp_features, synthetic,
@@ -179,7 +179,7 @@ class ExtractConfig(Config):
     """Frames per forward pass, of one or several videos; limited by GPU memory."""
 
     max_failed_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
-    """The stage fails if a larger fraction of the videos fails."""
+    """Maximum fraction of videos that may fail; the stage fails if more do."""
 
 
 class ModelConfig(Config):
@@ -193,7 +193,8 @@ class ModelConfig(Config):
     """Width of each direction of the recurrent layers."""
 
     pooling: Literal["model", "max", "mean", "lse"] = "model"
-    """MIL pooling from segment-level to video-level scores; by default the model's own."""
+    """MIL pooling of segment-level logits into video-level logits; `model` uses that of the
+    model."""
 
     options: dict[str, Any] = {}
     """Options of this base model alone, as in --model.options.threshold 0.1. There are: ave:
@@ -203,16 +204,16 @@ class ModelConfig(Config):
 
 
 class TrainConfig(Config):
-    """Steps 1 and 3."""
+    """Training in Steps 1 and 3."""
 
     num_workers: PositiveInt = 1
-    """DDP workers. Another number changes the rounding of gradients, and dropout masks."""
+    """Number of DDP workers; it affects the rounding of gradients and the dropout masks."""
 
     cpus_per_worker: PositiveInt = 2
-    """CPUs, and torch threads, of each worker. Another number changes the rounding of sums."""
+    """CPUs and torch threads of each worker; the number affects the rounding of sums."""
 
     use_gpu: bool = False
-    """One GPU for each worker."""
+    """Whether each worker uses one GPU."""
 
     batch_size: PositiveInt = 32
     """Videos in a global batch, over all workers."""
@@ -255,7 +256,7 @@ class RefineConfig(Config):
     """N, the length of a window, in segments."""
 
     stride: PositiveInt = 2
-    """s, the distance between the starts of neighbouring windows, in segments."""
+    """s, the distance between the starts of consecutive windows, in segments."""
 
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation", "screened"] = (
         "validation"

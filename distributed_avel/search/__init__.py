@@ -1,1 +1,1 @@
-"""What a sweep tries, what it costs, and how the best is chosen: pure, and tested without Ray."""
+"""Search space, resources, pre-selection of tau and model selection of sweeps, without Ray."""

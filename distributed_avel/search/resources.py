@@ -1,8 +1,8 @@
-"""How many trials run at once, told from what the cluster has before any of them starts.
+"""Compute the number of concurrent trials from the resources of the cluster.
 
-A trial either trains in its own process, which claims what a worker would, or it starts workers
-of its own and claims next to nothing itself. Either way no more trials are started than can
-have all that they need at the same moment, so none waits for what another one holds.
+A trial either trains in its own process, which reserves the resources of a worker, or it starts
+workers and reserves almost nothing itself. In both cases, only as many trials are started as the
+cluster can serve at the same time, so that no trial waits for resources of another (deadlock).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from distributed_avel.config import RunConfig
 from distributed_avel.errors import ResourceError
 
 TRIAL_CPUS = 0.01
-"""What a trial itself claims where its workers do the work."""
+"""CPUs that a trial reserves for itself if its workers do the work."""
 
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """What one trial claims.
+    """Resources of one trial.
 
     Args:
-        in_process: Whether it trains in its own process.
-        cpus: Of the process itself.
-        gpus: Of the process itself; a fraction shares one.
-        worker_cpus: Of its workers, all together.
-        worker_gpus: Of its workers, all together.
-        why: The arithmetic, for a message.
+        in_process: Whether the trial trains in its own process.
+        cpus: CPUs of the process itself.
+        gpus: GPUs of the process itself; with a fraction, trials share a GPU.
+        worker_cpus: CPUs of all its workers together.
+        worker_gpus: GPUs of all its workers together.
+        why: The calculation, for messages.
     """
 
     in_process: bool
@@ -40,7 +40,12 @@ class Needs:
 
 
 def needs_of(config: RunConfig, gpus_per_trial: float) -> Needs:
-    """What a trial of this configuration claims."""
+    """Compute the resources that a trial of this configuration needs.
+
+    Args:
+        config: Settings of the run.
+        gpus_per_trial: `sweep.gpus_per_trial`.
+    """
     train, refine = config.train, config.refine
     if train.num_workers == 1:
         return Needs(
@@ -70,14 +75,15 @@ def needs_of(config: RunConfig, gpus_per_trial: float) -> Needs:
 def plan_concurrency(
     needs: Needs, nodes: Sequence[Mapping[str, float]], wanted: int | None = None
 ) -> int:
-    """How many trials run at once.
+    """Compute the number of concurrent trials.
 
     Args:
-        nodes: CPUs and GPUs of each machine, as "CPU" and "GPU".
-        wanted: No more than this, if given.
+        needs: Resources of one trial.
+        nodes: Resources of each machine, by "CPU" and "GPU".
+        wanted: Maximum number, if any.
 
     Raises:
-        ResourceError: Not even one trial can run; the message has the arithmetic.
+        ResourceError: The cluster cannot run a single trial; the message has the calculation.
     """
     if needs.in_process:
         possible = sum(_fits(node, needs.cpus, needs.gpus) for node in nodes)
@@ -97,7 +103,7 @@ def plan_concurrency(
 
 def _fits(have: Mapping[str, float], cpus: float, gpus: float) -> int:
     counts = [floor(have.get("CPU", 0.0) / cpus + _EPSILON)]
-    if 0 < gpus < 1:  # a fraction is one of a single GPU
+    if 0 < gpus < 1:  # a fraction cannot be split over two GPUs
         counts.append(int(have.get("GPU", 0.0)) * floor(1 / gpus + _EPSILON))
     elif gpus:
         counts.append(floor(have.get("GPU", 0.0) / gpus + _EPSILON))

@@ -1,8 +1,11 @@
-"""Which tau are worth a Step 3, told from the validation split alone (Sec. 5.3).
+"""Pre-select thresholds tau on the validation split, before Step 3 is trained (Sec. 5.3).
 
-Window pseudo-labels need no training after Step 2, so every tau can be looked at for nothing.
-The whole of (0, 1) is looked at, on the logit scale: the best tau was 0.01 for one arm and 0.95
-for another.
+Window pseudo-labels of Step 2 are available without further training, so every tau can be
+evaluated at almost no cost. The candidates cover (0, 1) on the logit scale, because the best tau
+was 0.01 for one arm and 0.95 for another.
+
+Shape suffixes used in this file:
+    G = thresholds
 """
 
 from collections.abc import Sequence
@@ -13,20 +16,21 @@ from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
 from distributed_avel.search.space import spread_thresholds
 
 USELESS = 0.05
-"""A curve whose best Youden index is lower tells no tau from another."""
+"""Minimum of the best Youden index of a curve; a lower curve carries no information on tau."""
 
 
 def screened_range(
     curves: Sequence[ThresholdCurve], keep: float, everything: tuple[float, float]
 ) -> tuple[float, float]:
-    """From the smallest to the largest tau that is worth trying for any of the curves.
+    """Return the smallest and the largest tau that pass the pre-selection for any curve.
 
-    A tau is worth it where Youden's index, sensitivity + specificity - 1, reaches a part `keep`
-    of the best one of its curve.
+    A tau passes if its Youden index (sensitivity + specificity - 1) is at least `keep` times the
+    best Youden index of the curve.
 
     Args:
-        curves: One for each pair of window and stride.
-        everything: What a curve allows that tells nothing, and what no curve at all allows.
+        curves: One curve per combination of window and stride.
+        keep: Fraction in 0..1.
+        everything: Range for a curve without information, and if there are no curves.
     """
     ranges = [_range(curve, keep, everything) for curve in curves] or [everything]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -35,17 +39,18 @@ def screened_range(
 def screened_thresholds(
     curves: Sequence[ThresholdCurve], keep: float, count: int
 ) -> tuple[float, ...]:
-    """`count` values of tau that are worth a Step 3, evenly spaced on the logit scale.
+    """Return `count` values of tau in the pre-selected range, evenly spaced on the logit scale.
 
     Args:
         curves: See `screened_range`.
         keep: See `screened_range`.
+        count: Number of values.
     """
     return spread_thresholds(*screened_range(curves, keep, whole_range()), count)
 
 
 def whole_range() -> tuple[float, float]:
-    """The smallest and the largest tau that are looked at."""
+    """Return the smallest and the largest tau of `threshold_grid`."""
     grid_G = threshold_grid()
     return float(grid_G[0]), float(grid_G[-1])
 
@@ -56,5 +61,5 @@ def _range(
     youden_G = curve.sensitivity_G + curve.specificity_G - 1.0
     if youden_G.max() < USELESS:
         return everything
-    worth = np.flatnonzero(youden_G >= keep * youden_G.max())
-    return float(curve.thresholds_G[worth[0]]), float(curve.thresholds_G[worth[-1]])
+    passing = np.flatnonzero(youden_G >= keep * youden_G.max())
+    return float(curve.thresholds_G[passing[0]]), float(curve.thresholds_G[passing[-1]])

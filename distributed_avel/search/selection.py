@@ -1,4 +1,4 @@
-"""Which point is the best one, by validation metrics alone, and what all of it cost."""
+"""Select the best point of a sweep by validation metrics, and count the cost of its stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from distributed_avel.search.space import Point
 
 @dataclass(frozen=True, slots=True)
 class StageUse:
-    """A stage that a trial needed: which result it was, and the seconds that it took to make."""
+    """A stage result that a trial used: its fingerprint and the seconds that computing it took."""
 
     name: str
     fingerprint: str
@@ -20,13 +20,16 @@ class StageUse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One point with one seed, and what came of it.
+    """Result of one point with one seed.
 
     Args:
-        metrics: On the validation split, in percent; None unless Step 3 was finished. A metric
-            may be undefined, None, too.
-        stages: What it needed of Steps 1 to 3; empty unless Step 3 was finished.
-        error: Why it failed, if it did. A trial without either was stopped early.
+        point: Settings of the point.
+        seed: Seed of the run.
+        metrics: Metrics on the validation split, in percent (None for an undefined metric); None
+            unless Step 3 is finished.
+        stages: Stages of Steps 1 to 3 that it used; empty unless Step 3 is finished.
+        error: Reason of the failure, if it failed. A trial without metrics and without an error
+            was stopped early.
     """
 
     point: Point
@@ -37,33 +40,33 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has metrics."""
+        """Whether the trial has metrics."""
         return self.metrics is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A point and the criterion over its seeds, as far as it is defined."""
+    """A point and the criterion of each seed for which it is defined."""
 
     point: Point
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Mean of the criterion."""
+        """Mean of the criterion over the seeds."""
         return fmean(self.values)
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation of the criterion, if there are several seeds."""
+        """Standard deviation of the criterion over the seeds; None for a single seed."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 def check_criterion(names: Sequence[str], metrics: Sequence[str]) -> None:
-    """Refuse a name that is not one of the metrics.
+    """Check that all names are metrics.
 
     Raises:
-        ConfigError: It lists the ones there are.
+        ConfigError: A name is unknown; the message lists the metrics.
     """
     unknown = [name for name in names if name not in metrics]
     if unknown:
@@ -73,23 +76,23 @@ def check_criterion(names: Sequence[str], metrics: Sequence[str]) -> None:
 
 
 def criterion(metrics: Mapping[str, float | None], names: Sequence[str]) -> float | None:
-    """The mean of the metrics of these names: larger is better; None if one is undefined."""
+    """Compute the mean of several metrics (larger is better); None if one is undefined."""
     values = [value for name in names if (value := metrics[name]) is not None]
     return fmean(values) if len(values) == len(names) else None
 
 
 def rank(trials: Iterable[Trial], names: Sequence[str]) -> list[Candidate]:
-    """The points by the mean criterion over their seeds, the best first.
+    """Sort the points by the mean criterion over their seeds, the best first.
 
-    Of equals, the one whose settings come first: the order does not depend on which trial
-    finished when. A trial whose criterion is undefined does not compete.
+    Ties are sorted by settings, so that the order does not depend on when trials finish. Trials
+    with an undefined criterion are excluded.
     """
     values: dict[str, tuple[Point, list[tuple[int, float]]]] = {}
     for trial in trials:
         value = None if trial.metrics is None else criterion(trial.metrics, names)
         if value is not None:
-            found = values.setdefault(_key(trial.point), (trial.point, []))
-            found[1].append((trial.seed, value))
+            _, by_seed = values.setdefault(_key(trial.point), (trial.point, []))
+            by_seed.append((trial.seed, value))
     candidates = {
         key: Candidate(point=point, values=tuple(value for _, value in sorted(by_seed)))
         for key, (point, by_seed) in values.items()
@@ -99,12 +102,12 @@ def rank(trials: Iterable[Trial], names: Sequence[str]) -> list[Candidate]:
 
 
 def choose(trials: Sequence[Trial], names: Sequence[str], num_seeds: int) -> list[Candidate]:
-    """The best few, ranked over all their seeds; one seed does not win against several.
-
-    Only points with as many seeds as the most tried ones compete.
+    """Rank the points that ran with the most seeds, so that one lucky seed cannot win.
 
     Args:
-        num_seeds: Seeds of the most tried points, less those that failed.
+        trials: All trials.
+        names: Metrics of the criterion.
+        num_seeds: Number of seeds that the best points should have; some may have failed.
     """
     candidates = rank(trials, names)
     most = min(num_seeds, max((len(c.values) for c in candidates), default=0))
@@ -112,7 +115,7 @@ def choose(trials: Sequence[Trial], names: Sequence[str], num_seeds: int) -> lis
 
 
 def pareto_front(values: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the pairs that no other pair beats in one figure without losing in the other."""
+    """Return the indices of the Pareto-optimal pairs; larger is better in both values."""
     front: list[int] = []
     highest = float("-inf")
     for index in sorted(range(len(values)), key=lambda i: (-values[i][0], -values[i][1], i)):
@@ -124,13 +127,14 @@ def pareto_front(values: Sequence[tuple[float, float]]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageCount:
-    """One kind of stage in a sweep.
+    """Use and cost of one stage in a sweep.
 
     Args:
-        used: How often a trial needed one.
-        different: How many there are; every other use found its result.
-        seconds: What those took to make.
-        naive_seconds: What they would have taken if every trial had made its own.
+        name: Name of the stage.
+        used: Number of trials that used a result of the stage.
+        different: Number of distinct results; all other uses were cache hits.
+        seconds: Time of computing the distinct results.
+        naive_seconds: Time of computing a result for each trial.
     """
 
     name: str
@@ -141,7 +145,7 @@ class StageCount:
 
 
 def count_stages(trials: Iterable[Trial]) -> list[StageCount]:
-    """What the finished trials needed, and what sharing it saved, in the order of the stages."""
+    """Count the stages of the finished trials, in the order of the stages."""
     uses: dict[str, list[StageUse]] = {}
     for trial in trials:
         for use in trial.stages:

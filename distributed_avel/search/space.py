@@ -1,7 +1,7 @@
-"""The space of a sweep: pairs of window and stride, tau, and any other settings of a run.
+"""Search space of a sweep: window and stride, tau, and other settings of a run.
 
-A point of the space is a dictionary from dotted keys of the configuration to values, so that
-`with_values` makes a run of it and nothing about a dimension has to be known twice.
+A point of the space maps dotted keys of the configuration to values; `with_values` converts it to
+a configuration.
 """
 
 import math
@@ -31,11 +31,13 @@ _WINDOWS = "windows"
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A valid pair of window N and stride s, with what it costs and how evenly it looks.
+    """A valid combination of window and stride.
 
     Args:
-        num_windows: T1, which the costs of Steps 1 (with the auxiliary loss) and 2 grow with.
-        unevenness: 1 - least / most windows that a segment is in: 0 is even, and 1 means that
+        window: N.
+        stride: s.
+        num_windows: T1; the cost of Step 1 (with the auxiliary loss) and of Step 2 grows with it.
+        unevenness: 1 - (fewest / most windows that contain a segment); 0 is even, 1 means that
             some segments are in no window.
     """
 
@@ -50,7 +52,7 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A setting that takes one of some values."""
+    """A setting with a list of values."""
 
     key: str
     values: tuple[Any, ...]
@@ -58,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A setting that takes any value from `low` to `high`, evenly on a logarithmic scale."""
+    """A setting with any value from `low` to `high`, uniform on a logarithmic scale."""
 
     key: str
     low: float
@@ -67,37 +69,37 @@ class Range:
 
 
 class Suggest(Protocol):
-    """What the space asks of an Optuna trial."""
+    """The part of the interface of an Optuna trial that the space uses."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
+        """Suggest one of the choices."""
         ...
 
     def suggest_float(self, name: str, low: float, high: float) -> float:
-        """A number between these."""
+        """Suggest a number from `low` to `high`."""
         ...
 
 
 def valid_windows(
     num_segments: int, *, max_windows: int | None = None, max_unevenness: float = 1.0
 ) -> list[Windows]:
-    """All pairs with 1 < N < (T + 1) / 2 and s a divisor of T - N, the cheapest first.
+    """Return all windows and strides with 1 < N < (T + 1) / 2 and s | T - N, the cheapest first.
 
     Args:
         num_segments: T.
-        max_windows: The largest T1 that is wanted.
-        max_unevenness: The largest unevenness that is wanted.
+        max_windows: Maximum T1.
+        max_unevenness: Maximum unevenness.
     """
-    found = []
+    combinations = []
     for window in range(2, (num_segments + 1) // 2 + 1):
         if not 1 < window < (num_segments + 1) / 2:
             continue
         for stride in range(1, num_segments - window + 1):
             if (num_segments - window) % stride == 0:
-                found.append(_windows(num_segments, window, stride))
+                combinations.append(_windows(num_segments, window, stride))
     kept = [
         w
-        for w in found
+        for w in combinations
         if w.num_windows <= (max_windows or w.num_windows) and w.unevenness <= max_unevenness
     ]
     return sorted(kept, key=lambda w: (w.num_windows, w.window, w.stride))
@@ -110,29 +112,29 @@ def _windows(num_segments: int, window: int, stride: int) -> Windows:
 
 
 def chosen_windows(config: SweepConfig, num_segments: int) -> list[Windows]:
-    """The pairs that a sweep tries.
+    """Return the windows and strides that a sweep tries.
 
     Raises:
-        ConfigError: A pair is not one or is not valid, or the limits leave none.
+        ConfigError: A combination is malformed or invalid, or the limits exclude all.
     """
     everything = valid_windows(num_segments)
     if not config.windows:
-        found = valid_windows(
+        windows_in_limits = valid_windows(
             num_segments,
             max_windows=config.max_windows,
             max_unevenness=config.max_unevenness,
         )
-        if not found:
+        if not windows_in_limits:
             raise ConfigError(
-                "sweep.max_windows and sweep.max_unevenness leave no pair of window and stride; "
+                "sweep.max_windows and sweep.max_unevenness exclude all windows and strides; "
                 f"there are {_list(everything)}"
             )
-        return found
+        return windows_in_limits
     by_name = {str(windows): windows for windows in everything}
     wrong = [name for name in config.windows if name not in by_name]
     if wrong:
         raise ConfigError(
-            f"sweep.windows: {', '.join(wrong)}: not a valid pair N:s for {num_segments} segments "
+            f"sweep.windows: {', '.join(wrong)}: not a valid N:s for {num_segments} segments "
             f"(1 < N < {(num_segments + 1) / 2:g}, s divides {num_segments} - N); "
             f"there are {_list(everything)}"
         )
@@ -144,10 +146,10 @@ def _list(windows: Sequence[Windows]) -> str:
 
 
 def with_values(config: RunConfig, point: Mapping[str, Any], source: str = "sweep") -> RunConfig:
-    """The run that a point of the space stands for.
+    """Apply the values of a point to a configuration.
 
     Raises:
-        ConfigError: The configuration has no such key, or refuses the value.
+        ConfigError: There is no such key, or a value is invalid.
     """
     values = config.model_dump(mode="json")
     for key, value in point.items():
@@ -166,18 +168,18 @@ def with_values(config: RunConfig, point: Mapping[str, Any], source: str = "swee
 
 
 def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
-    """A dimension from `KEY=VALUE,VALUE,...` or `KEY=LOW..HIGH`, checked against the configuration.
+    """Parse a dimension `KEY=VALUE,VALUE,...` or `KEY=LOW..HIGH`, and validate its values.
 
     Raises:
-        ConfigError: There is no such setting, a sweep cannot vary it, or a value is refused.
+        ConfigError: There is no such setting, a sweep cannot vary it, or a value is invalid.
     """
     key, equals, values = text.partition("=")
     if not equals or not values:
         raise ConfigError(f"sweep.vary: {text!r}: expected KEY=VALUE,VALUE,... or KEY=LOW..HIGH")
     if key.partition(".")[0] not in _SECTIONS:
         raise ConfigError(
-            f"sweep.vary: {key}: a sweep varies settings of {', '.join(_SECTIONS)}; the trials "
-            "share data and features, and seeds are those of sweep.num_seeds"
+            f"sweep.vary: {key}: a sweep can vary settings of {', '.join(_SECTIONS)}; trials share "
+            "data and features, and sweep.num_seeds sets the seeds"
         )
     if key in (WINDOW, STRIDE, THRESHOLD):
         raise ConfigError(f"sweep.vary: {key}: use sweep.windows and sweep.thresholds")
@@ -198,12 +200,12 @@ def parse_dimension(text: str, config: RunConfig) -> Choice | Range:
 
 
 def parse_model_settings(texts: Sequence[str], config: RunConfig) -> dict[str, Point]:
-    """Settings of single base models from `MODEL:KEY=VALUE`, by the model, checked together.
+    """Parse and validate settings of single base models, `MODEL:KEY=VALUE`, by model.
 
     Raises:
-        ConfigError: There is no such model or setting, the tables fix it, or a value is refused.
+        ConfigError: There is no such model or setting, the tables fix it, or a value is invalid.
     """
-    found: dict[str, Point] = {}
+    by_model: dict[str, Point] = {}
     for text in texts:
         model, _, setting = text.partition(":")
         key, equals, value = setting.partition("=")
@@ -215,22 +217,22 @@ def parse_model_settings(texts: Sequence[str], config: RunConfig) -> dict[str, P
                 "as psp:train.batch_size=128"
             )
         model_class(model)
-        found.setdefault(model, {})[key] = yaml.safe_load(value)
-    for model, settings in found.items():
+        by_model.setdefault(model, {})[key] = yaml.safe_load(value)
+    for model, settings in by_model.items():
         with_values(config, {"model.name": model, **settings}, f"by_model, {model}")
-    return found
+    return by_model
 
 
 def _checked(config: RunConfig, key: str, value: Any) -> Any:
-    """The value as the configuration holds it."""
+    """Return the value after validation, with the type of the setting."""
     run = with_values(config, {key: value}, "sweep.vary")
-    found: Any = run
+    result: Any = run
     if key.startswith(f"{OPTIONS}."):
-        found = model_options(run.model.name, run.model.options)
+        result = model_options(run.model.name, run.model.options)
         key = key.removeprefix(f"{OPTIONS}.")
     for part in key.split("."):
-        found = getattr(found, part)
-    return found
+        result = getattr(result, part)
+    return result
 
 
 def refuse_options_of_others(dimensions: Sequence[Choice | Range], config: RunConfig) -> None:
@@ -251,11 +253,13 @@ def refuse_options_of_others(dimensions: Sequence[Choice | Range], config: RunCo
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """All points that a sweep may try.
+    """Search space of a sweep.
 
     Args:
-        thresholds: Values of tau for a grid.
-        threshold_range: Where tau lies otherwise.
+        windows: Windows and strides.
+        thresholds: Values of tau of a grid.
+        threshold_range: Range of tau for the other searches.
+        dimensions: Other settings.
     """
 
     windows: tuple[Windows, ...]
@@ -264,7 +268,7 @@ class Space:
     dimensions: tuple[Choice | Range, ...] = ()
 
     def grid(self) -> list[Point]:
-        """Every combination.
+        """Return all combinations.
 
         Raises:
             ConfigError: A dimension is a range.
@@ -282,25 +286,27 @@ class Space:
         ]
 
     def shared(self, *, all_dimensions: bool) -> list[Point]:
-        """The settings that Steps 1 and 2 depend on, which those of every tau share.
+        """Return the points without tau, whose Steps 1 and 2 all values of tau share.
 
         Args:
-            all_dimensions: Every combination; otherwise only the pairs of window and stride.
+            all_dimensions: Include all combinations of `dimensions`; otherwise only windows.
         """
         choices = [d for d in self.dimensions if isinstance(d, Choice) and all_dimensions]
         combinations = [
             dict(zip([d.key for d in choices], values, strict=True))
             for values in product(*(d.values for d in choices))
         ]
-        return [{**_pair(windows), **chosen} for windows in self.windows for chosen in combinations]
+        return [
+            {**_as_point(windows), **values} for windows in self.windows for values in combinations
+        ]
 
     def sample(self, count: int, seed: int) -> list[Point]:
-        """Points drawn at random; the first ones do not depend on how many there are."""
+        """Draw random points; point i does not depend on `count`."""
         return [self._draw(generator(seed, "sweep", "point", i)) for i in range(count)]
 
     def _draw(self, rng: np.random.Generator) -> Point:
         windows = self.windows[int(rng.integers(len(self.windows)))]
-        point = _pair(windows)
+        point = _as_point(windows)
         for dimension in self.dimensions:
             if isinstance(dimension, Choice):
                 point[dimension.key] = dimension.values[int(rng.integers(len(dimension.values)))]
@@ -311,7 +317,7 @@ class Space:
         return point
 
     def suggest(self, trial: Suggest) -> None:
-        """Define by run: ask an Optuna trial for one value a dimension; see `suggested`."""
+        """Suggest one value per dimension to an Optuna trial (define-by-run); see `suggested`."""
         trial.suggest_categorical(_WINDOWS, [str(windows) for windows in self.windows])
         low, high = self.threshold_range
         trial.suggest_float(THRESHOLD, logit(low), logit(high))
@@ -322,9 +328,9 @@ class Space:
                 trial.suggest_float(dimension.key, *_log_ends(dimension))
 
     def suggested(self, values: Mapping[str, Any]) -> Point:
-        """The point that values stand for which `suggest` asked for."""
+        """Convert values of `suggest` to a point."""
         windows = next(w for w in self.windows if str(w) == values[_WINDOWS])
-        point = _pair(windows)
+        point = _as_point(windows)
         for dimension in self.dimensions:
             value = values[dimension.key]
             is_choice = isinstance(dimension, Choice)
@@ -333,8 +339,8 @@ class Space:
         return point
 
     def asked(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that `suggested` made a point of, up to its rounding."""
-        windows = next(w for w in self.windows if _pair(w).items() <= point.items())
+        """Convert a point to values of `suggest`; the inverse of `suggested` up to rounding."""
+        windows = next(w for w in self.windows if _as_point(w).items() <= point.items())
         low, high = self.threshold_range
         tau = _within(logit(point[THRESHOLD]), (logit(low), logit(high)))
         values = {_WINDOWS: str(windows), THRESHOLD: tau}
@@ -347,7 +353,7 @@ class Space:
 
 
 def describe(point: Mapping[str, Any]) -> str:
-    """A point in a few words, such as `N 4, s 2, tau 0.95`."""
+    """Format a point, such as `N 4, s 2, tau 0.95`."""
     names = {WINDOW: "N", STRIDE: "s", THRESHOLD: "tau"}
     words = []
     for key, value in point.items():
@@ -357,9 +363,9 @@ def describe(point: Mapping[str, Any]) -> str:
 
 
 def spread_thresholds(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` different values of tau from `low` to `high`, evenly spaced on the logit scale.
+    """Return `count` values of tau from `low` to `high`, evenly spaced on the logit scale.
 
-    Fewer where the two are (nearly) one.
+    Duplicates are removed, so there are fewer if `low` and `high` are (nearly) equal.
     """
     if count == 1:
         return (_expit((logit(low) + logit(high)) / 2),)
@@ -367,16 +373,16 @@ def spread_thresholds(low: float, high: float, count: int) -> tuple[float, ...]:
 
 
 def logit(probability: float) -> float:
-    """log(p / (1 - p))."""
+    """Compute log(p / (1 - p))."""
     return math.log(probability / (1.0 - probability))
 
 
 def _expit(x: float) -> float:
-    """The inverse of `logit`, to six decimals, so that people can type it."""
+    """Compute the inverse of `logit`, rounded to six decimals to be easy to type."""
     return round(1.0 / (1.0 + math.exp(-x)), 6)
 
 
-def _pair(windows: Windows) -> Point:
+def _as_point(windows: Windows) -> Point:
     return {WINDOW: windows.window, STRIDE: windows.stride}
 
 

@@ -446,7 +446,7 @@ def test_a_terminated_driver_says_so_and_leaves_no_process_behind(demo, tmp_path
     _, said = job.process.communicate(timeout=120)
 
     assert job.process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert said.splitlines()[-1] == "interrupted; the same command continues from here"
     assert "Traceback" not in said
     wait_until(lambda: not any(map(is_running, below)))
 
