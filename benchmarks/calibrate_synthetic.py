@@ -18,16 +18,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.config.loading import load_values
 from distributed_avel.datasets import dataset_names
 from distributed_avel.datasets.synthetic import CALIBRATED, Revision, register_revision
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import kept_validation
 from distributed_avel.search.space import with_values
+from distributed_avel.stages.stage import Execution
 
 CONFIG = "synthetic"
 LOW, HIGH = 67.0, 70.0
@@ -102,8 +101,7 @@ def base_validation(deviation: float, seed: int, run_dir: Path) -> dict[str, flo
             register_revision(dataset, Revision(number=number, instance_deviation=deviation))
     config = calibration_config(run_dir, seed, dataset)
     pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
-    trained = pipeline.base(auxiliary=False)
-    return kept_validation(trained.location, pipeline.task, config.train.keep)
+    return pipeline.base(auxiliary=False).ensure().validation_metrics()
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ import numpy as np
 import pyarrow as pa
 
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.actor_pool import UNIT, cut_into_units
+from distributed_avel.cluster.session import ray_session
 from distributed_avel.config import ClusterConfig, DataConfig, DemoConfig, ExtractConfig
 from distributed_avel.datasets import VideoSet, load_dataset
 from distributed_avel.features.base import Extractor, ExtractorRecipe
-from distributed_avel.runtime.extract import ExtractWorker, extract
-from distributed_avel.runtime.session import ray_session
-from distributed_avel.runtime.units import UNIT, cut_into_units
+from distributed_avel.stages.extract import ExtractWorker, extract
 
 
 @dataclass(frozen=True)

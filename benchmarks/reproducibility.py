@@ -22,9 +22,9 @@ import ray
 import torch
 from safetensors.numpy import load_file
 
+from distributed_avel.cluster.session import ray_session
 from distributed_avel.config import ClusterConfig, validate
 from distributed_avel.run import run_pipeline
-from distributed_avel.runtime.session import ray_session
 
 NUM_CPUS = 4
 """Logical CPUs of Ray, as on a machine with two cores."""

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import WEIGHTS
 from distributed_avel.search.space import describe, with_values
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import WEIGHTS
 
 AIM = 3.0
 PAIRS = [(5, 5), (4, 3), (4, 2), (3, 1)]  # (N, s): T1 = 2, 3, 4 and 8
@@ -91,7 +91,7 @@ def run_trial(
     pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
     pipeline.usable("train")  # data and features are no part of it
     started_s = time.process_time()
-    stage = pipeline.retrain(auxiliary=True)
+    stage = pipeline.retrain(auxiliary=True).ensure()
     seconds = time.process_time() - started_s
     print(f"{describe(point)}: {seconds:.2f} CPU s", file=sys.stderr)
     return (stage.location / WEIGHTS).read_bytes(), seconds

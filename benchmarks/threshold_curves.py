@@ -31,16 +31,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from distributed_avel.arms import ARMS, arm_label
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import Arm, RunConfig, load_values, validate
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
 from distributed_avel.refine.pseudo_labels import threshold_rule
-from distributed_avel.runtime.evaluate import METRICS
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.thresholds import chosen_threshold
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import kept_validation
 from distributed_avel.search.space import with_values
+from distributed_avel.stages.stage import Execution
 
 THRESHOLDS: Mapping[Arm, Sequence[float]] = {
     "LR": (0.02, 0.05, 0.5),
@@ -105,7 +102,7 @@ def measure(
 def made(config: RunConfig) -> Pipeline:
     """A pipeline in this process, with its features."""
     pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
-    _ = pipeline.extract
+    pipeline.features.ensure()
     return pipeline
 
 
@@ -118,7 +115,7 @@ def arm_points(
     if not plan.scored:
         label = arm_label(config.model.name, "base")
         return [point(start, name, None) for name in ("GT-repeat", f"{label}-repeat", label)]
-    chosen = chosen_threshold(start.refine(plan.auxiliary, plan.scored).manifest())
+    chosen = start.refine(plan.auxiliary, plan.scored).ensure().manifest.value()
     assert isinstance(chosen, float), "one tau; parsing has one for each modality"
     found = []
     for threshold in [*thresholds, chosen]:
@@ -134,16 +131,14 @@ def point(pipeline: Pipeline, name: str, threshold: float | None) -> dict[str, A
     Validation figures are those of the training, which knows no naive strategies.
     """
     config = pipeline.config
-    trained = pipeline.arm(config.arms[0])
+    trained = pipeline.arm(config.arms[0]).ensure()
     is_arm = name == arm_label(config.model.name, config.arms[0])
     return {
         "arm": name,
         "seed": config.seed,
         "threshold": threshold,
-        "test": (pipeline.evaluate().location / METRICS).read_json()[name],
-        "validation": kept_validation(trained.location, pipeline.task, config.train.keep)
-        if is_arm
-        else None,
+        "test": pipeline.evaluate().ensure().metrics()[name],
+        "validation": trained.validation_metrics() if is_arm else None,
     }
 
 

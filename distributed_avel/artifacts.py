@@ -1,4 +1,4 @@
-"""Stage results and their files, on any file system that pyarrow knows.
+"""Locations and artifacts: files and the results of stages, on any file system of pyarrow.
 
 A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json` with the
 size and the sha256 of every file, then the marker `DONE`. The fingerprint hashes what the result
@@ -293,7 +293,7 @@ class _Write:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Artifact:
     """One stage's result: what it depends on, and where it lies.
 
     Args:
@@ -314,6 +314,16 @@ class Stage:
     def location(self) -> Location:
         """The folder of this result."""
         return self.run_dir / self.name / self.fingerprint
+
+    def siblings(self) -> "Iterator[Artifact]":
+        """Yield the other results of this stage in the run directory, whatever they depend on."""
+        for folder in (self.run_dir / self.name).children():
+            try:
+                other = Artifact(self.run_dir, self.name, (folder / "depends.json").read_json())
+            except (OSError, ValueError):
+                continue  # no result, or one that is damaged
+            if other.fingerprint == folder.name != self.fingerprint:
+                yield other
 
     def is_done(self) -> bool:
         """Return True if the result is complete and every file matches the manifest."""
@@ -413,7 +423,10 @@ class Stage:
         try:
             manifest = read_sealed(self.location / _MANIFEST)
             expected: dict[str, dict[str, Any]] = manifest["files"]
-            if Stage(self.run_dir, self.name, manifest["depends"]).fingerprint != self.fingerprint:
+            if (
+                Artifact(self.run_dir, self.name, manifest["depends"]).fingerprint
+                != self.fingerprint
+            ):
                 return f"{_MANIFEST} is that of another result"
         except (ArtifactError, KeyError):
             return f"{_MANIFEST} is damaged"

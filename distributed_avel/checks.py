@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.session import is_copy_of_ray
 from distributed_avel.config import InspectConfig, RunConfig
 from distributed_avel.datasets import Problems, inspect_dataset
 from distributed_avel.datasets.checks import (
@@ -21,8 +22,7 @@ from distributed_avel.errors import ConfigError, DatasetError, MediaError
 from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.features.inspection import inspect_media
 from distributed_avel.registry import import_plugins
-from distributed_avel.runtime.data import root_of
-from distributed_avel.runtime.session import is_copy_of_ray
+from distributed_avel.stages.data import root_of
 from distributed_avel.timeline import Timeline
 
 

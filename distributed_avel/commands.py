@@ -171,7 +171,7 @@ def tune(argv: Sequence[str]) -> int:
     """
 
     def job(config: TuneConfig) -> None:
-        from distributed_avel.sweep import run_sweep
+        from distributed_avel.studies.sweep import run_sweep
 
         run_sweep(config)
 
@@ -191,7 +191,7 @@ def reproduce(argv: Sequence[str]) -> int:
     """
 
     def job(config: ReproduceConfig) -> None:
-        from distributed_avel.reproduce import run_reproduce
+        from distributed_avel.studies.tables import run_reproduce
 
         run_reproduce(config)
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.session import machines, ray_session, require
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_names
 from distributed_avel.errors import AvelError
@@ -17,10 +18,9 @@ from distributed_avel.features.base import extractor_names
 from distributed_avel.models import model_names
 from distributed_avel.provenance import package_versions
 from distributed_avel.redaction import redact
-from distributed_avel.run import check_names
-from distributed_avel.runtime.data import root_of
-from distributed_avel.runtime.preflight import check_before_start
-from distributed_avel.runtime.session import machines, ray_session, require
+from distributed_avel.stages.data import root_of
+from distributed_avel.stages.resources import requirements
+from distributed_avel.startup import check_before_start, check_names
 
 Status = Literal["ok", "note", "PROBLEM"]
 
@@ -107,7 +107,7 @@ def _preflight(config: RunConfig) -> str:
 def _ray(config: RunConfig) -> str:
     print("starting Ray ...", file=sys.stderr)  # noqa: T201
     with ray_session(config.cluster):
-        require(config)
+        require(requirements(config))
         nodes = machines() or []
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     return f"{len(nodes)} machine(s) with {cpus:g} CPUs and {gpus:g} GPUs; the settings fit"

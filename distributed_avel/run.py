@@ -1,29 +1,23 @@
 """What the jobs run: a session, a tracker, and the stages that were asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.progress import say
+from distributed_avel.cluster.tracking import store_uri
 from distributed_avel.config import RunConfig
-from distributed_avel.datasets import dataset_reader
-from distributed_avel.errors import ConfigError
-from distributed_avel.features.base import extractor_options
-from distributed_avel.models import model_class, model_options
 from distributed_avel.pipeline import STAGES, Pipeline
-from distributed_avel.publish import RESULTS, publish
-from distributed_avel.registry import import_plugins
+from distributed_avel.publish import publish
 from distributed_avel.report.tables import results_table, to_terminal
-from distributed_avel.runtime.evaluate import PREDICTIONS
-from distributed_avel.runtime.preflight import check_before_start
-from distributed_avel.runtime.progress import say
-from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.session import ray_session, require
-from distributed_avel.runtime.tracking import Tracker, store_uri, tracked
+from distributed_avel.stages.evaluate import PREDICTIONS
+from distributed_avel.stages.report import REPORT, RESULTS
+from distributed_avel.startup import check_names, started
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,14 +67,14 @@ def run_pipeline(config: RunConfig) -> RunResult:
 def run_extract(config: RunConfig) -> None:
     """The data and its features."""
     with open_pipeline(config, ("data", "extract")) as pipeline:
-        say(f"features: {pipeline.extract.location}")
+        say(f"features: {pipeline.features.ensure().location}")
 
 
 def run_base(config: RunConfig) -> None:
     """Step 1, as often as the arms need it."""
     with open_pipeline(config, ("base",)) as pipeline:
         for auxiliary in sorted({ARMS[arm].auxiliary for arm in config.arms}):
-            say(f"base model: {pipeline.base(auxiliary).location}")
+            say(f"base model: {pipeline.base(auxiliary).ensure().location}")
 
 
 def run_refine(config: RunConfig) -> None:
@@ -88,8 +82,8 @@ def run_refine(config: RunConfig) -> None:
     with open_pipeline(config, ("refine",)) as pipeline:
         for plan in (ARMS[arm] for arm in config.arms):
             if plan.scored:
-                done = pipeline.refine(plan.auxiliary, plan.scored)
-                say(f"window probabilities: {done.location}")
+                refined = pipeline.refine(plan.auxiliary, plan.scored).ensure()
+                say(f"window probabilities: {refined.location}")
 
 
 def run_retrain(config: RunConfig) -> None:
@@ -97,7 +91,7 @@ def run_retrain(config: RunConfig) -> None:
     with open_pipeline(config, ("screen", "retrain")) as pipeline:
         for arm in config.arms:
             if ARMS[arm].windows:
-                say(f"retrained model: {pipeline.arm(arm).location}")
+                say(f"retrained model: {pipeline.arm(arm).ensure().location}")
 
 
 def run_evaluate(config: RunConfig) -> None:
@@ -107,67 +101,12 @@ def run_evaluate(config: RunConfig) -> None:
         _summarize(pipeline)
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse names that no registry has, and options of none, all at once, before anything starts.
-
-    Raises:
-        ConfigError: The message has every wrong name and the ones there are.
-    """
-    checks: list[Callable[[], object]] = [
-        lambda: dataset_reader(config.data.dataset),
-        lambda: extractor_options(config.extract.extractor, config.extract.options),
-        lambda: model_options(config.model.name, config.model.options),
-    ]
-    import_plugins(config.plugins)
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(str(error))
-    if not problems:
-        problems += _mismatches(config)
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _mismatches(config: RunConfig) -> list[str]:
-    """Settings that this model has no use for."""
-    if model_class(config.model.name).task != "parsing":
-        return [
-            f"arms: arm {arm} needs an audio-visual parsing model such as han; "
-            f"{config.model.name} is a localization model"
-            for arm in config.arms
-            if arm in PARSING_ARMS
-        ]
-    problems = []
-    if config.model.pooling != "model":
-        problems.append(
-            f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
-        )
-    if config.refine.labels == "soft" and "MA" in config.arms:
-        problems.append(
-            "refine.labels: MA removes a label from a modality or leaves it, so it has no soft "
-            "labels; set them to hard, or leave MA out"
-        )
-    return problems
-
-
 @contextmanager
 def open_pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
     """A pipeline within a Ray session and an MLflow run; only these stages may be computed."""
     check_names(config)
     with started(config, config.data.dataset) as tracker:
         yield Pipeline(config, tracker, may_run)
-
-
-@contextmanager
-def started(config: RunConfig, name: str) -> Iterator[Tracker]:
-    """A Ray session and an MLflow run, after all that can be known to be wrong was checked."""
-    check_before_start(config)
-    with ray_session(config.cluster), tracked(config, name) as tracker:
-        require(config)
-        yield tracker
 
 
 def _summarize(pipeline: Pipeline) -> RunResult:

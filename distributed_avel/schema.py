@@ -52,6 +52,15 @@ FAILURES = pa.schema(
 )
 """One row per video that a stage could not process, with the reason."""
 
+SOURCES = pa.schema(
+    [
+        _required("uri", pa.string()),
+        _required("size", pa.int64()),
+        _required("mtime_ns", pa.int64()),
+    ]
+)
+"""One row per media file as it was when its features were extracted: bytes, and time of change."""
+
 
 def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schema:
     """Return the schema of features: one row per extracted video.

@@ -11,6 +11,7 @@ are equal, bit for bit.
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ TIMES = ("seconds",)
 
 NOT_RESULTS = ("manifest.json", "depends.json", "DONE", "report.html")
 """Files that name cache keys, times and versions."""
+
+_HASH_OF_UNIT = re.compile(r"(?<=\d{7}-\d{7})-[0-9a-f]{12}(?=\.parquet$)")
 
 
 def main(argv: list[str]) -> int:
@@ -87,7 +90,10 @@ def stage_contents(run: Path) -> dict[str, Counter[tuple[str, str]]]:
     for path in sorted(run.glob("*/*/**/*")):
         if path.is_file() and path.name not in NOT_RESULTS:
             stage, _, *below = path.relative_to(run).parts
-            stages.setdefault(stage, Counter())["/".join(below), content_hash(path)] += 1
+            if below[0] == "units":  # hashes of the other files
+                continue
+            name = _HASH_OF_UNIT.sub("", "/".join(below))
+            stages.setdefault(stage, Counter())[name, content_hash(path)] += 1
     stages.pop("videos", None)
     stages.pop("report", None)
     return stages

@@ -14,17 +14,16 @@ import torch
 from torch.nn.functional import multilabel_soft_margin_loss
 
 from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import Arm, validate
 from distributed_avel.datasets import Video
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.randomness import derive
-from distributed_avel.runtime.refine import read_window_scores
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import CURVES_FILE, TARGETS_FILE, WEIGHTS
 from distributed_avel.schema import tensor_array
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import CURVES_FILE, TARGETS_FILE
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -58,11 +57,11 @@ def trained_run(root, scored, **settings) -> Pipeline:
     """All arms of a run whose tau is the median of the window probabilities of labelled events."""
     first = tiny_run(root, 0.5, **settings)
     training = first.usable("train")
-    ids = [video.video_id for video in training]
-    scores_VWK = read_window_scores(first.refine(False, scored).location, ids)
+    scores_VWK = first.refine(False, scored).ensure().scores(training)
     events = scores_VWK[..., : first.videos.num_classes]
     pipeline = tiny_run(root, float(np.median(events[events > 0])), **settings)
-    pipeline.arms()
+    for stage in pipeline.arms().values():
+        stage.ensure()
     return pipeline
 
 
@@ -106,19 +105,18 @@ def first_losses(run: Pipeline, arm: Arm) -> dict[str, float]:
 
 def base_model(run: Pipeline, *, auxiliary: bool = False) -> BaseModel:
     """After Step 1, in fp64."""
-    weights = run.base(auxiliary).location / WEIGHTS
-    return run.recipe().trained(weights)().double().eval()
+    return run.base(auxiliary).trained()().double().eval()
 
 
 def initial_model(run: Pipeline, stage: str) -> BaseModel:
     """Before the first step of a training, in fp64."""
     torch.manual_seed(derive(run.config.seed, stage, "weights"))
-    return run.recipe()().double().eval()
+    return run.base(False).untrained()().double().eval()
 
 
 def features(run: Pipeline, video_id: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Audio (T, D) and visual (T, R, D) features of a video, in fp64."""
-    audio, visual = FeatureStore(run.extract.location).read([video_id])
+    audio, visual = FeatureStore(run.features.location).read([video_id])
     return torch.from_numpy(audio[0]).double(), torch.from_numpy(visual[0]).double()
 
 
@@ -307,9 +305,9 @@ def test_pl_learns_the_class_that_the_base_model_predicts_for_each_training_segm
             counts["outside_label"] += is_event and predicted not in video.labels
             counts["of_event_free"] += not video.labels
             counts["events_in_event_free"] += is_event and not video.labels
-    manifest = run.arm("PL").manifest()
-    assert manifest["segments"] == counts
-    assert manifest["threshold"] is None
+    manifest = run.arm("PL").manifest
+    assert manifest.segments == counts
+    assert manifest.threshold is None
     assert counts["outside_label"] > 0
     found = first_losses(run, "PL")
     assert set(found) == {"supervised", "total"}

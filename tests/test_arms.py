@@ -5,13 +5,13 @@ import json
 import pytest
 
 from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.models import model_class, model_names
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import RESULTS, publish
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import WEIGHTS
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import WEIGHTS
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -61,7 +61,7 @@ def test_soft_labels_and_several_partners_are_other_results(tmp_path):
     soft = pipeline(tmp_path, labels="soft")
     several = pipeline(tmp_path, num_partners=3)
 
-    stages = [run.retrain(auxiliary=False) for run in (hard, soft, several)]
+    stages = [run.retrain(auxiliary=False).ensure() for run in (hard, soft, several)]
 
     assert len({stage.fingerprint for stage in stages}) == 3
     assert soft.refine(auxiliary=False).fingerprint == hard.refine(auxiliary=False).fingerprint
@@ -70,4 +70,4 @@ def test_soft_labels_and_several_partners_are_other_results(tmp_path):
         row["partners"] for part in scored.children() for row in part.read_table().to_pylist()
     ]
     assert {len(drawn) for drawn in partners} == {3}
-    assert stages[1].manifest()["threshold"] is None
+    assert stages[1].manifest.threshold is None

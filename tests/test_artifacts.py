@@ -18,10 +18,11 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
 
 from distributed_avel import artifacts
-from distributed_avel.artifacts import Location, Stage, remove_file, storage_error
+from distributed_avel.artifacts import Artifact, Location, remove_file, storage_error
+from distributed_avel.cluster.tracking import untracked
+from distributed_avel.config import RunConfig
 from distributed_avel.errors import ArtifactError, AvelError
-from distributed_avel.runtime.stages import Execution, StageMaker
-from distributed_avel.runtime.tracking import untracked
+from distributed_avel.stages.stage import Context
 
 KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
 
@@ -270,14 +271,15 @@ class Malicious:
 # Stages
 
 
-def stage(folder: Location, **depends) -> Stage:
-    return Stage(folder, "base", depends)
+def stage(folder: Location, **depends) -> Artifact:
+    return Artifact(folder, "base", depends)
 
 
 def test_the_fingerprint_never_changes_by_itself(folder):
     depends = {"revision": 1, "settings": {"seed": 0, "loss": "soft_margin", "rate": 2e-3}}
+    artifact = Artifact(folder, "base", depends)
 
-    assert Stage(folder, "base", depends).fingerprint == "7808fd7f2d57"  # else all runs are redone
+    assert artifact.fingerprint == "7808fd7f2d57"  # else all runs are computed again
 
 
 def test_the_fingerprint_stands_for_what_a_result_depends_on_and_nothing_else(folder):
@@ -285,7 +287,7 @@ def test_the_fingerprint_stands_for_what_a_result_depends_on_and_nothing_else(fo
 
     same = [
         stage(folder, b={"d": (3, 4), "c": 2}, a=1),
-        Stage(Location.at("/elsewhere"), "other", first.depends),
+        Artifact(Location.at("/elsewhere"), "other", first.depends),
     ]
     others = [
         stage(folder, a=1, b={"c": 2, "d": [4, 3]}),
@@ -321,7 +323,7 @@ FAULTS = {
 }
 
 
-def finished(folder: Location) -> Stage:
+def finished(folder: Location) -> Artifact:
     made = stage(folder, seed=0)
     made.begin()
     (made.location / "data.bin").write_bytes(b"bytes")
@@ -382,9 +384,13 @@ def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
     refusing.unreadable = place
     other = pafs.PyFileSystem(pafs.FSSpecHandler(refusing))
     monkeypatch.setattr(artifacts, "_open", lambda root: (other, root))
-    maker = StageMaker(untracked(), ("base",), Execution())
+    context = Context(config=RunConfig(), tracker=untracked())
 
-    for verify in (made.is_done, made.manifest, lambda: maker.ensure(made, pytest.fail)):
+    for verify in (
+        made.is_done,
+        made.manifest,
+        lambda: context.run_or_reuse(made, pytest.fail, ""),
+    ):
         artifacts._INTACT.clear()
         with pytest.raises(AvelError) as raised:
             verify()
@@ -399,7 +405,7 @@ def test_a_stage_that_cannot_be_begun_names_place_reason_and_remedy_once(tmp_pat
     made = stage(Location.at(tmp_path), seed=0)
 
     with pytest.raises(AvelError) as raised:
-        StageMaker(untracked(), ("base",), Execution()).ensure(made, pytest.fail)
+        Context(config=RunConfig(), tracker=untracked()).run_or_reuse(made, pytest.fail, "")
     assert str(raised.value) == (
         f"{tmp_path}/base: cannot be read (Not a directory); "
         "see to its permissions, the disk, the network or the credentials"

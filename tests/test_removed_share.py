@@ -3,16 +3,13 @@
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import sealed
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.publish import report
-from distributed_avel.runtime import thresholds
-from distributed_avel.runtime.refine import read_window_scores
-from distributed_avel.runtime.report import REPORT
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.thresholds import share_metrics
-from distributed_avel.runtime.tracking import untracked
+from distributed_avel.stages import thresholds
+from distributed_avel.stages.report import REPORT
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.thresholds import share_metrics
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -39,9 +36,7 @@ def pipeline(root, dataset="synthetic_easy", model="ave", arm="LR", **refine) ->
 def share_by_a_loop(run: Pipeline, scored, columns: range, tau: float) -> float:
     """Part of the labels of the training windows whose probability is below tau."""
     training = run.usable("train")
-    scores_VWK = read_window_scores(
-        run.refine_stage(False, scored).location, [v.video_id for v in training]
-    )
+    scores_VWK = run.refine(False, scored).scores(training)
     targets_VK = run.task.targets(run.videos, training)
     pairs = removed = 0
     for video, window in np.ndindex(scores_VWK.shape[:2]):
@@ -58,16 +53,16 @@ def test_step_2_records_the_share_that_tau_removes_for_each_modality(
 ):
     run = pipeline(tmp_path, dataset, model, arm)
 
-    manifest = run.refine(False, scored).manifest()
+    manifest = run.refine(False, scored).ensure().manifest
 
-    parts, shares = run.task.parts, manifest["removed_share"]
-    curves = thresholds.read_threshold_curves(run.refine_stage(False, scored).location)
+    parts, shares = run.task.parts, manifest.removed_share
+    curves = run.refine(False, scored).threshold_curves()
     num_columns = run.task.targets(run.videos, run.usable("train")).shape[1] // len(parts)
     assert list(shares) == list(parts)
     for number, part in enumerate(parts):
         start = number * num_columns
         columns = range(start, start + num_columns - run.task.background)
-        tau = manifest["threshold"][part] if len(parts) > 1 else manifest["threshold"]
+        tau = manifest.threshold[part] if len(parts) > 1 else manifest.threshold
         assert shares[part]["achieved"] == pytest.approx(share_by_a_loop(run, scored, columns, tau))
         assert shares[part]["requested"] == curves[part].absent_share
 
@@ -77,32 +72,19 @@ def test_a_tau_that_misses_its_share_is_told_in_one_line(tmp_path, capsys, monke
     monkeypatch.setattr(thresholds, "threshold_grid", lambda: np.array([1e-6, 2e-6]))
     run = pipeline(tmp_path)
 
-    run.retrain(False)
+    run.retrain(False).ensure()
 
-    share = run.refine(False).manifest()["removed_share"]["event"]
+    share = run.refine(False).manifest.removed_share["event"]
     assert share["achieved"] == 0.0
     (line,) = [row for row in capsys.readouterr().err.splitlines() if "WARNING: event" in row]
     assert f"tau should remove {share['requested']:.1%} of the labels" in line
     assert "removes 0.0%" in line
     assert "set refine.threshold" in line
     warning = line.partition("WARNING: ")[2]
-    assert run.share_warnings(False, "refined") == [warning]
-    assert warning in (report(run).location / REPORT).read_bytes().decode()
+    assert run.retrain(False).share_warnings() == [warning]
+    assert warning in (run.report().ensure().location / REPORT).read_bytes().decode()
     for other in ({"threshold": 0.5}, {"threshold": "screened"}, {"labels": "soft"}):
-        assert pipeline(tmp_path, **other).share_warnings(False, "refined") == []
-
-
-def test_a_step_2_of_an_earlier_version_has_no_shares_and_is_used(tmp_path):
-    run = pipeline(tmp_path)
-    stage = run.refine(False)
-    file = stage.location / "manifest.json"
-    manifest = file.read_json()
-    del manifest["removed_share"], manifest["sha256"]
-    file.write_json(sealed(manifest))
-
-    run.retrain(False)
-
-    assert run.share_warnings(False, "refined") == []
+        assert pipeline(tmp_path, **other).retrain(False).share_warnings() == []
 
 
 def test_the_metrics_name_the_modality_where_there_are_several():

@@ -8,13 +8,13 @@ import pytest
 
 from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.errors import DatasetError
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.thresholds import best_by_step_3, read_threshold_curves
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import CURVES_FILE, WEIGHTS
+from distributed_avel.stages.screen import best_by_step_3
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import CURVES_FILE, WEIGHTS, kept_validation
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -39,13 +39,13 @@ def pipeline(root, dataset="synthetic_easy", model="ave", arms=("A+LR",), num_va
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Pipeline:
     run = pipeline(tmp_path_factory.mktemp("screened"))
-    run.evaluate()
+    run.evaluate().ensure()
     return run
 
 
 def worth_a_step_3(run: Pipeline, keep: float) -> list[float]:
     """Of the curve of Step 2, every tau whose Youden index is a part of the best, by a loop."""
-    curve = read_threshold_curves(run.refine(True).location)["event"]
+    curve = run.refine(True).threshold_curves()["event"]
     youden = [
         sensitivity + specificity - 1
         for sensitivity, specificity in zip(curve.sensitivity_G, curve.specificity_G, strict=True)
@@ -60,37 +60,37 @@ def worth_a_step_3(run: Pipeline, keep: float) -> list[float]:
 def last_validation(run: Pipeline, tau: float) -> float:
     """The criterion of the last epoch of Step 3 with a tau, from its learning curve."""
     fixed = pipeline(run.config.run_dir, threshold=tau)
-    rows = (fixed.retrain_stage(True).location / CURVES_FILE).read_table().to_pylist()
+    rows = (fixed.retrain(True).location / CURVES_FILE).read_table().to_pylist()
     last = {row["metric"]: row["value"] for row in rows if row["epoch"] == 3}
     return fmean([last["val/accuracy"], last["val/non_ave_f1"]])
 
 
 def test_the_best_step_3_of_the_candidates_decides_on_validation_and_all_is_recorded(run):
-    manifest = run.screen_stage(True).manifest()
+    manifest = run.screen(True).manifest
 
-    candidates = [candidate["threshold"] for candidate in manifest["candidates"]]
+    candidates = [candidate.threshold for candidate in manifest.candidates]
     worth = worth_a_step_3(run, run.config.refine.screen_keep)
     assert len(candidates) == 3
     assert candidates[0] == pytest.approx(worth[0], abs=1e-6)
     assert candidates[-1] == pytest.approx(worth[-1], abs=1e-6)
     values = [last_validation(run, tau) for tau in candidates]
-    assert [candidate["criterion"] for candidate in manifest["candidates"]] == values
-    assert manifest["threshold"] == candidates[int(np.argmax(values))]
-    assert manifest["criterion"] == ["accuracy", "non_ave_f1"]
+    assert [candidate.criterion for candidate in manifest.candidates] == values
+    assert manifest.threshold == candidates[int(np.argmax(values))]
+    assert manifest.criterion == ("accuracy", "non_ave_f1")
 
 
 def test_the_arm_is_the_step_3_of_the_chosen_tau_and_nothing_is_trained_twice(run):
-    tau = run.screen_stage(True).manifest()["threshold"]
+    tau = run.screen(True).manifest.threshold
     root = run.run_dir
     trained = {path.name for path in (root / "retrain").children()}
 
-    arm = run.arm("A+LR")
+    arm = run.arm("A+LR").ensure()
 
-    assert arm.manifest()["threshold"] == tau
+    assert arm.manifest.threshold == tau
     fixed = pipeline(run.config.run_dir, threshold=tau)
     assert fixed.arm("A+LR").location == arm.location
     again = pipeline(run.config.run_dir)
-    assert again.screen(True).location == run.screen_stage(True).location
+    assert again.screen(True).ensure().location == run.screen(True).location
     assert {path.name for path in (root / "retrain").children()} == trained
     assert len(trained) == 3
 
@@ -98,23 +98,23 @@ def test_the_arm_is_the_step_3_of_the_chosen_tau_and_nothing_is_trained_twice(ru
 def test_other_candidates_are_another_choice_with_a_key_of_its_own(run):
     other = pipeline(run.config.run_dir, num_candidates=2)
 
-    assert other.screen_stage(True).fingerprint != run.screen_stage(True).fingerprint
+    assert other.screen(True).fingerprint != run.screen(True).fingerprint
     assert other.refine(True).fingerprint == run.refine(True).fingerprint
 
 
 def test_arms_without_tau_need_no_choice(run):
     for arm in ("PL", "LR_dummy"):
         assert ARMS[arm].has_threshold is False
-        assert (run.arm(arm).location / WEIGHTS).exists()
+        assert (run.arm(arm).ensure().location / WEIGHTS).exists()
     assert len((run.run_dir / "screen").children()) == 1
 
 
 def test_parsing_has_one_tau_for_both_modalities(tmp_path):
     run = pipeline(tmp_path, "synthetic_llp", "han", ("MA",), partners="disjoint")
 
-    chosen = run.arm("MA").manifest()["threshold"]
+    chosen = run.arm("MA").ensure().manifest.threshold
 
-    assert chosen == run.screen_stage(False, "exchanged").manifest()["threshold"]
+    assert chosen == run.screen(False, "exchanged").manifest.threshold
 
 
 def test_where_the_criterion_is_undefined_for_every_tau_it_says_so(run, tmp_path):
@@ -123,5 +123,10 @@ def test_where_the_criterion_is_undefined_for_every_tau_it_says_so(run, tmp_path
     defined = table.filter(pc.field("metric") != "val/non_ave_f1")
     (Location.at(tmp_path) / CURVES_FILE).write_table(defined)
 
+    curves = list(run.refine(True).threshold_curves().values())
+
+    def retrain(tau: float) -> dict[str, float | None]:
+        return kept_validation(Location.at(tmp_path), run.task, "last")
+
     with pytest.raises(DatasetError, match="accuracy and non_ave_f1 is undefined on the valid"):
-        best_by_step_3(run.refine(True), run.config, run.task, lambda tau: Location.at(tmp_path))
+        best_by_step_3(curves, run.config, run.task, retrain)

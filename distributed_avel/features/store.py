@@ -48,11 +48,15 @@ class FeatureStore:
         if missing or not video_ids:
             subject = f"{missing[0]!r} ({len(missing)} videos)" if missing else "an empty list"
             raise ArtifactError(f"{self._location}: no features of {subject}")
-        wanted = sorted(set(video_ids))
+        # A part that was copied from an earlier extraction may also hold features of media files
+        # that were replaced since. The index names the part of each video.
+        ids_of: dict[str, list[str]] = {}
+        for video_id in sorted(set(video_ids)):
+            ids_of.setdefault(self._part_of[video_id], []).append(video_id)
         tables = []
-        for part in sorted({self._part_of[video_id] for video_id in video_ids}):
+        for part, ids in sorted(ids_of.items()):
             table = (self._location / PARTS / part).read_table()
-            tables.append(table.filter(pc.field("video_id").isin(wanted)))
+            tables.append(table.filter(pc.field("video_id").isin(ids)))
         table = pa.concat_tables(tables)
         row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
         rows = [row_of[video_id] for video_id in video_ids]

@@ -8,7 +8,7 @@ def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     """Warn if Step 2 removed (nearly) all events from the windows, or (nearly) none.
 
     Args:
-        windows: The counts of `runtime.refine.labels_of_windows`.
+        windows: The counts of `stages.retrain.pseudo_labels_of`.
 
     Returns:
         At most one warning.

@@ -7,7 +7,7 @@ Shape suffixes used in this file:
     B = videos of a batch
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distributed_avel.train.batches import Batch
+
+_NUM_VIDEOS = "num_videos"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,16 @@ class EpochSums:
             },
             num_videos=self.num_videos + other.num_videos,
         )
+
+    def to_values(self) -> dict[str, float]:
+        """All sums and the count by name, to be added up over workers; see `from_values`."""
+        return {**self.loss_sums, _NUM_VIDEOS: float(self.num_videos)}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, float]) -> "EpochSums":
+        """The inverse of `to_values`."""
+        loss_sums = {name: value for name, value in values.items() if name != _NUM_VIDEOS}
+        return cls(loss_sums=loss_sums, num_videos=round(values[_NUM_VIDEOS]))
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss over the videos, and the sum of these means as "total".

@@ -18,7 +18,7 @@ from distributed_avel.datasets import (
 from distributed_avel.datasets.base import FeatureChunk
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.runtime.imported import import_features
+from distributed_avel.stages.import_features import import_features
 
 FACTS = Path(__file__).parents[1] / "data" / "ave"
 CONFIG = DataConfig(dataset="ave_features")

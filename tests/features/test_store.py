@@ -64,3 +64,25 @@ def test_a_missing_video_is_named_with_how_many_more(location):
 def test_nothing_asked_for_is_refused(location):
     with pytest.raises(ArtifactError, match="no features of an empty list"):
         FeatureStore(location).read([])
+
+
+def test_rows_that_the_index_does_not_name_are_never_read(tmp_path):
+    """As in a part that was copied from an extraction before a media file was replaced."""
+    folder = Location.at(tmp_path)
+    schema = features_schema((1, 1), (1, 1, 1))
+    for part, values in (("old", {"a": 1.0, "b": 2.0}), ("new", {"b": 3.0}), ("z", {"b": 4.0})):
+        arrays = [np.full((1, 1), value, np.float32) for value in values.values()]
+        columns = [
+            pa.array(values, pa.string()),
+            tensor_column(arrays, schema.field("audio").type),
+            tensor_column(
+                [a[None].astype(np.float16) for a in arrays], schema.field("visual").type
+            ),
+        ]
+        (folder / PARTS / part).write_table(pa.Table.from_arrays(columns, schema=schema))
+    (folder / INDEX).write_table(pa.table({"video_id": ["a", "b"], "part": ["old", "new"]}))
+
+    audio_VTD, visual_VTRD = FeatureStore(folder).read(["b", "a", "b"])
+
+    assert audio_VTD.ravel().tolist() == [3.0, 1.0, 3.0]
+    assert visual_VTRD.ravel().tolist() == [3.0, 1.0, 3.0]

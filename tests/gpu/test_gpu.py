@@ -13,13 +13,13 @@ from distributed_avel.config import ExtractConfig, ModelConfig, TrainConfig
 from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.models import model_names
 from distributed_avel.run import run_pipeline
-from distributed_avel.runtime.refine import RefineWorker
-from distributed_avel.runtime.train import WEIGHTS, train_in_process
+from distributed_avel.stages.refine import RefineWorker
+from distributed_avel.stages.training import WEIGHTS, train_in_process
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 from tests.ray.conftest import ray_cluster as ray_cluster
 from tests.ray.test_pipeline import settings
-from tests.runtime.test_determinism import (
+from tests.stages.test_determinism import (
     ARMS,
     MASK_WT,
     WIDTHS,
@@ -28,7 +28,7 @@ from tests.runtime.test_determinism import (
     trained,
     training,
 )
-from tests.runtime.test_determinism import features as features
+from tests.stages.test_determinism import features as features
 
 pytestmark = [
     pytest.mark.gpu,

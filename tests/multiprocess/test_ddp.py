@@ -15,9 +15,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed_avel.runtime.reduce import all_reduce_sums
+from distributed_avel.cluster.reduce import all_reduce_sums
 from distributed_avel.train.batches import Batch, EpochPlan, worker_batches
-from distributed_avel.train.loop import train_epoch
+from distributed_avel.train.loop import EpochSums, train_epoch
 from tests.train.examples import objective, training_set
 
 NUM_VIDEOS, BATCH_SIZE, NUM_EPOCHS = 7, 3, 17  # 51 optimizer steps
@@ -61,7 +61,8 @@ def train(way: str, rank: int = 0, num_workers: int = 1) -> tuple[torch.Tensor, 
     reported = []
     for epoch in range(NUM_EPOCHS):
         local = train_epoch(wrapped, batches_of(way, epoch, rank, num_workers), optimizer, CPU)
-        reported.append(all_reduce_sums(local, CPU).means())
+        total = EpochSums.from_values(all_reduce_sums(local.to_values(), CPU))
+        reported.append(total.means())
     return torch.cat([p.detach().flatten() for p in step.parameters()]), reported
 
 

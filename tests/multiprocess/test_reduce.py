@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from distributed_avel.runtime.reduce import all_reduce_sums
+from distributed_avel.cluster.reduce import all_reduce_sums
 from distributed_avel.train.loop import EpochSums
 
 CPU = torch.device("cpu")
@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 def reduce_on_rank(rank: int, store: Path, shards: list[EpochSums], whole: EpochSums) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        assert all_reduce_sums(shards[rank], CPU) == whole
+        total = all_reduce_sums(shards[rank].to_values(), CPU)
+        assert EpochSums.from_values(total) == whole
         dist.barrier()
     finally:
         dist.destroy_process_group()
@@ -39,4 +40,4 @@ def test_uneven_shards_give_the_sums_of_the_whole(tmp_path):
 def test_a_worker_alone_keeps_its_own():
     own = EpochSums(loss_sums={"mil": 6.0}, num_videos=3)
 
-    assert all_reduce_sums(own, CPU) == own
+    assert EpochSums.from_values(all_reduce_sums(own.to_values(), CPU)) == own

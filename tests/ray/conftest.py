@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from distributed_avel.cluster.session import ray_session
 from distributed_avel.config import ClusterConfig
-from distributed_avel.runtime.session import ray_session
 
 HERE = Path(__file__).parent
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,21 @@ from troubled import (
     write_order,
 )
 
-from distributed_avel.artifacts import Location, Stage
-from distributed_avel.config import DemoConfig, ExtractConfig
+from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.cluster.tracking import untracked
+from distributed_avel.config import DemoConfig, ExtractConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.datasets.demo import render_demo
 from distributed_avel.errors import ArtifactError, DatasetError, MediaError
 from distributed_avel.features.decoder_pool import NO_FILE
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.runtime.extract import (
+from distributed_avel.stages.extract import (
     FAILURES_FILE,
     RETRY_S,
     extract,
     refuse_too_many_failures,
 )
-from distributed_avel.runtime.stages import Execution, StageMaker
-from distributed_avel.runtime.tracking import untracked
+from distributed_avel.stages.stage import Context
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -162,7 +163,7 @@ def test_each_damaged_file_is_listed_once_and_the_others_are_as_if_alone(tmp_pat
     )
 
     failures, features = failures_in(out), features_in(out)
-    assert counts["num_failed"] == len(failures)
+    assert counts.num_failed == len(failures)
     assert failures.keys() | features.keys() == set(names + whole)
     assert not failures.keys() & features.keys()
     assert {name for name in names if name[4:] in MUST_FAIL} <= failures.keys()
@@ -232,7 +233,7 @@ class Storage:
 
     def __init__(self, root: Path) -> None:
         self.media, self.notes = root / "media", root / "notes"
-        self.stage = Stage(Location.at(root), "extract", {})
+        self.stage = Artifact(Location.at(root), "extract", {})
         self.out = Path(self.stage.location.path)
         self.media.mkdir()
         self.notes.mkdir()
@@ -248,7 +249,7 @@ class Storage:
         """Run the stage."""
 
         def compute(_: object) -> dict[str, Any]:
-            return extract(
+            manifest = extract(
                 videos_of(self.names),
                 Location.at(self.media),
                 ExtractConfig(num_actors=2, unit_size=4),
@@ -256,8 +257,10 @@ class Storage:
                 make_troubled,
                 retry_s=retry_s,
             )
+            return asdict(manifest)
 
-        StageMaker(untracked(), ("extract",), Execution()).ensure(self.stage, compute)
+        context = Context(config=RunConfig(), tracker=untracked())
+        context.run_or_reuse(self.stage, compute, "avel extract")
 
     def refused(self) -> list[str]:
         """Run the stage, which fails and is not done; return the lines of its message."""

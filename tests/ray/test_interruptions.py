@@ -83,7 +83,13 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
     indirect=["num_workers"],
 )
 def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
-    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    driver = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's `&` ignores SIGINT
+    )
     wait_for(lambda: checkpoints(tmp_path / "run"), 240, "a checkpoint")
 
     driver.send_signal(number)
@@ -107,7 +113,7 @@ def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(
     victims = [
         process
         for process in psutil.Process(driver.pid).children(recursive=True)
-        if process.cmdline()[0].startswith(("ray::_train_in_task", "ray::RayTrainWorker"))
+        if process.cmdline()[0].startswith(("ray::_run_in_task", "ray::RayTrainWorker"))
     ]
     assert len(victims) == num_workers
     victims[0].kill()

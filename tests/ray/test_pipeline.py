@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from distributed_avel.artifacts import Location, Stage
+from distributed_avel.artifacts import Artifact, Location
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.metrics.segment import METRICS, segment_metrics
@@ -171,7 +171,7 @@ def test_wrong_names_are_refused_together_before_anything_starts(tmp_path):
 def test_pseudo_labels_do_not_depend_on_the_number_of_actors(finished, tmp_path):
     def window_scores(config: RunConfig) -> dict[str, tuple[tuple[str, ...], bytes]]:
         with open_pipeline(config, STAGES) as pipeline:
-            stage = pipeline.refine(auxiliary=True)
+            stage = pipeline.refine(auxiliary=True).ensure()
         tables = [part.read_table() for part in (stage.location / "scores").children()]
         return {
             row["video_id"]: (tuple(row["partners"]), np.float32(row["scores"]).tobytes())
@@ -181,17 +181,16 @@ def test_pseudo_labels_do_not_depend_on_the_number_of_actors(finished, tmp_path)
 
     one = settings(finished, refine={"num_actors": 1})
     with open_pipeline(one, STAGES) as pipeline:
-        base = pipeline.base(auxiliary=True)
-        extracted = pipeline.extract
-        data = pipeline.data
+        base = pipeline.base(auxiliary=True).ensure()
+        features, data = pipeline.features, pipeline.data
     copied = settings(tmp_path, refine={"num_actors": 3, "unit_size": 5})
-    for stage in (base, extracted, data):
-        copy_stage(stage, Location.at(copied.resolved_run_dir))
+    for stage in (base, features, data):
+        copy_stage(stage.artifact, Location.at(copied.resolved_run_dir))
 
     assert window_scores(one) == window_scores(copied)
 
 
-def copy_stage(stage: Stage, run_dir: Location) -> None:
+def copy_stage(stage: Artifact, run_dir: Location) -> None:
     """The finished result of a stage, also in another run directory."""
     target = run_dir / stage.name / stage.fingerprint
     shutil.copytree(stage.location.path, target.path)

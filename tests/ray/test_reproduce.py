@@ -13,7 +13,7 @@ from distributed_avel.config import ReproduceConfig, validate
 from distributed_avel.errors import ConfigError
 from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
 from distributed_avel.metrics.segment import METRICS
-from distributed_avel.reproduce import run_reproduce
+from distributed_avel.studies.tables import run_reproduce
 from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]

@@ -10,11 +10,11 @@ import psutil
 import pytest
 import ray
 
+from distributed_avel.cluster.preflight import check_cluster
+from distributed_avel.cluster.session import require
 from distributed_avel.commands import main
 from distributed_avel.config import ClusterConfig, validate
 from distributed_avel.errors import ResourceError
-from distributed_avel.runtime.preflight import check_cluster
-from distributed_avel.runtime.session import require
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 

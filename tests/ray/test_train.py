@@ -6,11 +6,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from distributed_avel.cluster import training_workers
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime import train
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import WEIGHTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]
 
@@ -29,7 +30,7 @@ def pipeline(root: Path, execution: Execution | None = None, *, num_workers: int
 
 
 def weights_of(stage) -> bytes:
-    return (stage.location / train.WEIGHTS).read_bytes()
+    return (stage.ensure().location / WEIGHTS).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,10 @@ def test_a_training_in_this_process_gives_the_same_weights(in_a_task, tmp_path):
 
 
 def test_one_worker_of_ray_train_gives_the_same_weights(in_a_task, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_train_in_task", train.train_with_ray_train)
+    def in_ray_train(loop, stage, out, resources, progress_actor):
+        training_workers.run_with_ray_train(loop, out, resources, progress_actor)
+
+    monkeypatch.setattr(training_workers, "_run_in_task", in_ray_train)
     alone = pipeline(tmp_path)
 
     assert weights_of(alone.base(auxiliary=True)) == weights_of(in_a_task.base(auxiliary=True))

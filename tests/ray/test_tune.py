@@ -16,14 +16,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from distributed_avel.artifacts import Location, Stage
+from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.cluster.leases import LeaseActor, LeaseHolder
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError, ResourceError
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.runtime.leases import LeaseActor, LeaseHolder
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.sweep import run_sweep
+from distributed_avel.stages.stage import Execution
+from distributed_avel.studies.sweep import run_sweep
 from tests.ray.stores import store_in
 from tests.troubled import wait_until
 
@@ -414,7 +414,7 @@ def test_two_that_want_the_same_stage_at_the_same_moment_compute_it_once(tmp_pat
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def die_holding(stage: Stage, leases) -> None:
+def die_holding(stage: Artifact, leases) -> None:
     with LeaseHolder(leases)(stage) as is_mine:
         assert is_mine
         import os
@@ -423,7 +423,7 @@ def die_holding(stage: Stage, leases) -> None:
 
 
 def test_the_lease_of_a_dead_holder_passes_on(tmp_path):
-    stage = Stage(Location.at(tmp_path), "base", {})
+    stage = Artifact(Location.at(tmp_path), "base", {})
     leases = LeaseActor.remote(3.0)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
         ray.get(die_holding.remote(stage, leases))

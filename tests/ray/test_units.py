@@ -14,8 +14,8 @@ from ray.exceptions import RayTaskError
 from troubled import wait_until
 
 from distributed_avel.artifacts import Location
+from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
 from distributed_avel.errors import DatasetError, WeightsError
-from distributed_avel.runtime.units import Pool, cut_into_units, run_units
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 
@@ -157,7 +157,7 @@ import ray
 from functools import partial
 from pathlib import Path
 from distributed_avel.artifacts import Location
-from distributed_avel.runtime.units import Pool, run_units
+from distributed_avel.cluster.actor_pool import Pool, run_units
 from test_units import Squares, units_of
 ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
 pool = Pool(num_actors=2, gpus_per_actor=0.5)

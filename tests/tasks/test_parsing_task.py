@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distributed_avel.arms import ARMS, arm_label
+from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import ModelConfig, TrainConfig, validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.errors import DatasetError
@@ -18,11 +19,9 @@ from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import ParsingModel
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.refine.windows import exchange_modality
-from distributed_avel.runtime.evaluate import METRICS, PREDICTIONS
-from distributed_avel.runtime.refine import labels_of_windows, read_window_scores
-from distributed_avel.runtime.stages import Execution
-from distributed_avel.runtime.tracking import untracked
-from distributed_avel.runtime.train import (
+from distributed_avel.stages.retrain import pseudo_labels_of
+from distributed_avel.stages.stage import Execution
+from distributed_avel.stages.training import (
     CURVES_FILE,
     WEIGHTS,
     Watch,
@@ -283,7 +282,8 @@ def small_run(root: Path, watch: Watch | None = None, **changes) -> Pipeline:
 def finished(tmp_path_factory) -> Pipeline:
     """A run with both arms."""
     run = small_run(tmp_path_factory.mktemp("han"))
-    run.arms()
+    for stage in run.arms().values():
+        stage.ensure()
     return run
 
 
@@ -291,15 +291,15 @@ def test_another_model_is_trained_refined_and_evaluated_by_its_own_pooling(tmp_p
     """The prediction of its base model is found again by a loop that pools by hand."""
     arms = ["base", "A", "LR_alone", "LR_dummy", "PL", "A+LR", "MA"]
     run = small_run(tmp_path, arms=arms, model={"name": SECOND, "hidden_size": 4})
-    metrics = (run.evaluate().location / METRICS).read_json()
+    metrics = run.evaluate().ensure().metrics()
     assert {arm_label(SECOND, arm) for arm in arms} <= metrics.keys()
     assert all(np.isfinite([*row.values()]).all() for row in metrics.values())
 
     videos = run.usable("test")
-    arrays = FeatureStore(run.extract.location).read([video.video_id for video in videos])
-    model = run.recipe().trained(run.base(False).location / WEIGHTS)().eval()
+    arrays = FeatureStore(run.features.location).read([video.video_id for video in videos])
+    model = run.base(False).trained()().eval()
     audio_VTD, visual_VTRD = (torch.from_numpy(array).float() for array in arrays)
-    table = (run.evaluate().location / PREDICTIONS).read_table().to_pylist()
+    table = run.evaluate().predictions().to_pylist()
     rows = [row for row in table if row["arm"] == arm_label(SECOND, "base")]
     num_absent = 0
     for number, video in enumerate(videos):
@@ -321,16 +321,17 @@ def test_another_model_is_trained_refined_and_evaluated_by_its_own_pooling(tmp_p
 
 @pytest.mark.parametrize("arm", ["LR", "MA"])
 def test_tau_is_chosen_for_each_modality(finished, arm):
-    manifest, scored = finished.arm(arm).manifest(), ARMS[arm].scored
+    manifest, scored = finished.arm(arm).manifest, ARMS[arm].scored
 
-    assert manifest["threshold"] == finished.refine(False, scored).manifest()["threshold"]
-    assert set(manifest["threshold"]) == {"heard", "seen"}
-    assert all(0 < tau < 1 for tau in manifest["threshold"].values())
+    assert manifest.threshold == finished.refine(False, scored).manifest.threshold
+    assert set(manifest.threshold) == {"heard", "seen"}
+    assert all(0 < tau < 1 for tau in manifest.threshold.values())
 
 
 def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finished):
-    training, out = finished.usable("train"), finished.refine(False, "exchanged").location
-    scores_VK = read_window_scores(out, [v.video_id for v in training])[:, 0]
+    training = finished.usable("train")
+    scores_V1K = finished.refine(False, "exchanged").scores(training)
+    scores_VK = scores_V1K[:, 0]
     num_classes = scores_VK.shape[1] // 2
     halves = np.split(scores_VK, 2, axis=1)
     tau = {
@@ -338,8 +339,8 @@ def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finish
         for part, half in zip(("heard", "seen"), halves, strict=True)
     }
 
-    labels_V1K, facts = labels_of_windows(
-        finished.task, finished.videos, training, out, tau, "exchanged"
+    labels_V1K, facts = pseudo_labels_of(
+        finished.task, finished.videos, training, scores_V1K, tau, "exchanged"
     )
 
     restored = 0
@@ -354,7 +355,7 @@ def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finish
             else:
                 expected, restored = (True, True), restored + 2
             assert (labels_K[class_], labels_K[num_classes + class_]) == expected
-    assert facts["windows"]["restored"] == restored
+    assert (facts.windows or {})["restored"] == restored
     assert 0 < labels_V1K.sum() < sum(2 * len(v.labels) for v in training)
 
 
@@ -362,7 +363,7 @@ def test_what_exchange_removed_is_what_step_3_learns(finished, tmp_path):
     """At a tau that keeps every label Step 3 learns the weak ones: another model."""
     everything = small_run(tmp_path, refine={"partners": "disjoint", "threshold": 1e-6})
 
-    chosen, weak = (run.arm("MA").location / WEIGHTS for run in (finished, everything))
+    chosen, weak = (run.arm("MA").ensure().location / WEIGHTS for run in (finished, everything))
 
     assert chosen.read_bytes() != weak.read_bytes()
 
@@ -383,10 +384,12 @@ def test_a_training_that_was_killed_keeps_its_best_epoch(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        small_run(tmp_path / "killed", kill, train=train, seed=2).base(False)
+        small_run(tmp_path / "killed", kill, train=train, seed=2).base(False).ensure()
     resumed = small_run(tmp_path / "killed", train=train, seed=2)
     whole = small_run(tmp_path / "whole", train=train, seed=2)
-    weights = [(run.base(False).location / WEIGHTS).read_bytes() for run in (resumed, whole)]
+    weights = [
+        (run.base(False).ensure().location / WEIGHTS).read_bytes() for run in (resumed, whole)
+    ]
 
     assert weights[0] == weights[1]
     kept = kept_validation(whole.base(False).location, whole.task, "best")
@@ -395,8 +398,8 @@ def test_a_training_that_was_killed_keeps_its_best_epoch(tmp_path):
     assert kept["segment_type"] == max(values) > values[-1]
     assert max(values) in values[:7]  # so the best one was found before the kill
     validation = whole.usable("val")
-    features = FeatureStore(whole.extract.location).read([v.video_id for v in validation])
-    model = whole.recipe().trained(whole.base(False).location / WEIGHTS)()
+    features = FeatureStore(whole.features.location).read([v.video_id for v in validation])
+    model = whole.base(False).trained()()
     codes = segment_codes(model, *features, device=torch.device("cpu"))
     with torch.no_grad():
         prob_VTK = whole.task.segment_prob(model, codes).numpy()
@@ -429,7 +432,7 @@ def test_videos_without_annotated_modalities_are_refused_before_features_are_mad
     run = small_run(tmp_path, data={"dataset": "synthetic", "synthetic": sizes})
 
     with pytest.raises(DatasetError, match=r"val_0000 \(val\): nobody annotated what is heard"):
-        run.base(False)
+        run.base(False).ensure()
 
     assert not (tmp_path / "extract").exists()
 
@@ -437,7 +440,7 @@ def test_videos_without_annotated_modalities_are_refused_before_features_are_mad
 def test_the_best_epoch_needs_validation_videos(tmp_path):
     run = small_run(tmp_path, train={"base_epochs": 1, "keep": "best"})
     left = [v for v in run.videos.videos if v.split != "val"]
-    vars(run)["videos"] = replace(run.videos, videos=tuple(left))
+    vars(run.data)["videos"] = replace(run.videos, videos=tuple(left))
 
     with pytest.raises(DatasetError, match="no validation video has features"):
-        run.base(False)
+        run.base(False).ensure()

@@ -1,0 +1,75 @@
+"""Step 1: the base model, with or without the auxiliary loss on synthetic videos."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import RunConfig
+from distributed_avel.refine.windows import window_mask
+from distributed_avel.stages.cache_keys import STEP_3, refine_section, training_settings
+from distributed_avel.stages.features import FeatureStage
+from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.stages.training import TrainingStage
+from distributed_avel.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class BaseManifest:
+    """The number of training videos."""
+
+    num_videos: int
+
+
+class BaseTraining(TrainingStage[BaseManifest]):
+    """Step 1.
+
+    Args:
+        auxiliary: Train with the auxiliary loss L_A (eqs. 15 to 18).
+    """
+
+    name = "base"
+    revision = 4
+    command = "avel train-base"
+    manifest_type = BaseManifest
+
+    def __init__(self, context: Context, features: FeatureStage, *, auxiliary: bool) -> None:
+        super().__init__(context, features)
+        self.auxiliary = auxiliary
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """The features."""
+        return (self.features,)
+
+    def depends(self) -> Mapping[str, Any]:
+        """Settings, and the training and validation videos."""
+        task = self.context.task
+        return {
+            "settings": settings(self.config, task, auxiliary=self.auxiliary),
+            **self.videos_identity(),
+        }
+
+    def compute(self, out: Location, run: Run) -> BaseManifest:
+        """Train from scratch."""
+        config = self.config
+        num_videos = self.train(
+            out,
+            run,
+            name="base+A" if self.auxiliary else "base",
+            num_epochs=config.train.base_epochs,
+            mask_WT=window_mask(
+                config.data.num_segments, config.refine.window, config.refine.stride
+            ),
+            partners=config.refine.partners if self.auxiliary else None,
+        )
+        return BaseManifest(num_videos)
+
+
+def settings(config: RunConfig, task: Task, *, auxiliary: bool) -> dict[str, Any]:
+    """Settings of Step 1. Only its auxiliary loss reads windows and partners."""
+    read = training_settings(config, task, config.train.base_epochs)
+    if auxiliary:
+        unread = STEP_3 | {"num_partners", "unit_size", "use_gpu"}
+        read["auxiliary"] = refine_section(config, unread)
+    return read

@@ -1,0 +1,170 @@
+"""The data stage: the videos of the data set and their labels. The demo is rendered here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import pyarrow as pa
+
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import DataConfig, DemoConfig, RunConfig
+from distributed_avel.datasets import (
+    VideoSet,
+    load_dataset,
+    needs_root,
+    unread_sections,
+)
+from distributed_avel.datasets.demo import (
+    demo_identity,
+    demo_specs,
+    is_rendered,
+    render_into,
+    write_layout,
+)
+from distributed_avel.errors import ConfigError
+from distributed_avel.stages.cache_keys import short_hash, without_neutral
+from distributed_avel.stages.stage import Stage
+from distributed_avel.timeline import Timeline
+
+VIDEOS_FILE = "videos.parquet"
+_DEMO = "demo"
+_RENDER_UNIT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DataManifest:
+    """What the table of videos does not say.
+
+    Args:
+        num_videos: Videos of each split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    synthetic: bool
+    num_segments: int
+    segment_s: float
+    num_videos: dict[str, int]
+
+
+class Data(Stage[DataManifest]):
+    """The videos and their labels."""
+
+    name = "data"
+    revision = 1
+    command = "avel extract"
+    manifest_type = DataManifest
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """None."""
+        return ()
+
+    def depends(self) -> Mapping[str, Any]:
+        """The settings of this data set, and its annotations as they are now."""
+        config = self.config.data
+        return {"settings": settings(self.config), "annotations": annotations(config, self.root)}
+
+    def compute(self, out: Location, run: Run) -> DataManifest:
+        """Write the table of videos; render the demo if it is not there."""
+        config = self.config.data
+        if config.dataset == _DEMO and not is_rendered(config.demo, self.root):
+            _render(config.demo, self.root, self.config.extract.num_actors, out)
+        videos = load_dataset(config, self.root)
+        (out / VIDEOS_FILE).write_table(videos.to_table())
+        run.file(out / VIDEOS_FILE)
+        return DataManifest(
+            name=videos.name,
+            classes=videos.classes,
+            synthetic=videos.synthetic,
+            num_segments=videos.timeline.num_segments,
+            segment_s=videos.timeline.segment_s,
+            num_videos={split: len(videos.split(split)) for split in ("train", "val", "test")},
+        )
+
+    def ensure(self) -> Self:
+        """Write the table of videos, or reuse it; tag the MLflow run with its fingerprint."""
+        super().ensure()
+        self.context.tracker.parent.tags({"data_fingerprint": self.fingerprint})
+        return self
+
+    @cached_property
+    def root(self) -> Location:
+        """The folder of the media files."""
+        return root_of(self.config.data, self.context.run_dir)
+
+    @cached_property
+    def videos(self) -> VideoSet:
+        """The data set.
+
+        Raises:
+            ArtifactError: The stage is not finished.
+            DatasetError: The annotations are not sufficient for the task.
+        """
+        manifest = self.manifest
+        timeline = Timeline(num_segments=manifest.num_segments, segment_s=manifest.segment_s)
+        videos = VideoSet.from_table(
+            (self.location / VIDEOS_FILE).read_table(),
+            name=manifest.name,
+            classes=manifest.classes,
+            timeline=timeline,
+            synthetic=manifest.synthetic,
+        )
+        self.context.task.refuse(videos)
+        return videos
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """The settings of the data set, without the sections of others."""
+    return without_neutral(config.data, "data", unread_sections(config.data.dataset))
+
+
+def root_of(config: DataConfig, run_dir: Location) -> Location:
+    """The folder of the media files of a data set.
+
+    Raises:
+        ConfigError: A data set of files has no `data.root`.
+    """
+    if config.root is not None:
+        return Location.at(config.root)
+    if config.dataset == _DEMO:
+        return run_dir / "videos" / short_hash(demo_identity(config.demo))
+    if not needs_root(config.dataset):
+        return run_dir / "videos"
+    raise ConfigError(f"data.root: name the folder with the files of {config.dataset!r}")
+
+
+def annotations(config: DataConfig, root: Location) -> str:
+    """A fingerprint of the annotations as they are now, or of what will be rendered."""
+    if config.dataset == _DEMO:
+        return short_hash(demo_identity(config.demo))
+    videos = load_dataset(config, root)
+    return short_hash([videos.classes, videos.to_table().to_pylist()])
+
+
+@dataclass(frozen=True, slots=True)
+class _RenderWorker:
+    """Renders units of the demo's videos."""
+
+    config: DemoConfig
+    root: Location
+
+    def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
+        """Write the videos of one unit; there is no table to keep."""
+        for number in rows["number"].to_pylist():
+            render_into(demo_specs(self.config)[number], self.root)
+        return {}
+
+
+def _render(config: DemoConfig, root: Location, num_actors: int, scratch: Location) -> None:
+    rows = pa.table({"number": list(range(len(demo_specs(config))))})
+    run_units(
+        "render",
+        cut_into_units(rows, _RENDER_UNIT),
+        lambda: _RenderWorker(config, root),
+        scratch,
+        Pool(num_actors=num_actors),
+    )
+    write_layout(config, root)

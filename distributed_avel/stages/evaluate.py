@@ -1,0 +1,211 @@
+"""Evaluation: every arm and the naive strategies on the test split. No other stage reads it.
+
+Shape suffixes: V = videos, T = segments, C = event classes, K = columns of labels, D = code size.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from distributed_avel.arms import arm_label
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.progress import say
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import DatasetError
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.metrics.naive import repeat
+from distributed_avel.report.alarms import prediction_warnings
+from distributed_avel.schema import parsing_predictions_schema, predictions_schema
+from distributed_avel.stages.features import FeatureStage
+from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.stages.training import ModelRecipe, TrainingStage, labels_identity
+from distributed_avel.tasks import Parsing, Task
+from distributed_avel.train.arithmetic import reproducible_arithmetic
+from distributed_avel.train.predict import segment_codes
+
+PREDICTIONS = "predictions.parquet"
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationManifest:
+    """The share of the test segments without a predicted event, by arm."""
+
+    background: dict[str, float]
+
+
+class Evaluate(Stage[EvaluationManifest]):
+    """Metrics and predictions of all arms on the test split.
+
+    Args:
+        arms: The stage that trains each arm, by the name of the arm in tables.
+    """
+
+    name = "evaluate"
+    revision = 4
+    command = "avel evaluate"
+    manifest_type = EvaluationManifest
+
+    def __init__(
+        self,
+        context: Context,
+        features: FeatureStage,
+        arms: Mapping[str, TrainingStage[Any]],
+    ) -> None:
+        super().__init__(context)
+        self.features, self.arms = features, arms
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """The trained models."""
+        return (self.features, *self.arms.values())
+
+    def depends(self) -> Mapping[str, Any]:
+        """The trained models, and the labels and features of the test videos."""
+        test = self.features.usable("test")
+        return {
+            "arms": {name: arm.fingerprint for name, arm in self.arms.items()},
+            "videos": labels_identity(self.features.data.videos, [], test),
+            "features": self.features.identity(test),
+        }
+
+    def compute(self, out: Location, run: Run) -> EvaluationManifest:
+        """Evaluate all arms."""
+        background = evaluate(
+            self.context.task,
+            self.features.data.videos,
+            self.features.location,
+            {name: arm.trained() for name, arm in self.arms.items()},
+            repeated=[arm_label(self.config.model.name, "base")],
+            out=out,
+        )
+        run.file(out / METRICS)
+        for warning in prediction_warnings(background):
+            say(f"WARNING: {warning}")
+        return EvaluationManifest(background)
+
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Metrics in percent, by arm; None where undefined."""
+        return (self.location / METRICS).read_json()
+
+    def predictions(self) -> pa.Table:
+        """Prediction and ground truth of every segment."""
+        return (self.location / PREDICTIONS).read_table()
+
+
+def evaluate(
+    task: Task,
+    videos: VideoSet,
+    features: Location,
+    arms: Mapping[str, ModelRecipe],
+    repeated: Sequence[str],
+    out: Location,
+) -> dict[str, float]:
+    """Write metrics, in percent, and predictions of every arm to `out`.
+
+    Args:
+        arms: Trained models by name.
+        repeated: Those whose video-level prediction is also repeated over all segments.
+
+    Returns:
+        The share of the segments that each arm calls background.
+    """
+    store = FeatureStore(features)
+    chosen = [v for v in videos.split("test") if v.video_id in store]
+    if not chosen:
+        raise DatasetError(f"{videos.name}: no video of the test split has features")
+    truth_VTK = task.truth(videos, chosen)
+    table = _parsing_table if isinstance(task, Parsing) else _localization_table
+    metrics, background, tables = {}, {}, []
+    for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated):
+        metrics[arm] = task.judge(truth_VTK, prob_VTK)
+        background[arm] = task.background_share(prob_VTK)
+        tables.append(table(arm, chosen, truth_VTK, prob_VTK, task.predicted(prob_VTK)))
+    (out / PREDICTIONS).write_table(pa.concat_tables(tables))
+    (out / METRICS).write_json(metrics)
+    return background
+
+
+@torch.no_grad()
+def _predictions(
+    task: Task,
+    videos: VideoSet,
+    chosen: Sequence[Video],
+    store: FeatureStore,
+    arms: Mapping[str, ModelRecipe],
+    repeated: Sequence[str],
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    num_segments = videos.timeline.num_segments
+    yield "GT-repeat", repeat(task.targets(videos, chosen), num_segments)
+    device = torch.device("cpu")  # on every machine, so that all find the same cached figures
+    audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
+    for arm, recipe in arms.items():
+        model = recipe()
+        with reproducible_arithmetic(device):
+            codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
+            prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
+        yield arm, prob_VTK
+        if arm in repeated:
+            with reproducible_arithmetic(device):
+                prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
+            yield f"{arm}-repeat", repeat(prediction_VK, num_segments)
+
+
+def _localization_table(
+    arm: str,
+    chosen: Sequence[Video],
+    truth_VTK: NDArray[np.bool_],
+    prob_VTK: NDArray[np.float32],
+    predicted_VTK: NDArray[np.bool_],
+) -> pa.Table:
+    columns = [
+        *_segments(arm, chosen, truth_VTK.shape[1]),
+        pa.array(truth_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        pa.array(predicted_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        _scores(prob_VTK),
+    ]
+    return pa.Table.from_arrays(columns, schema=predictions_schema(truth_VTK.shape[-1] - 1))
+
+
+def _parsing_table(
+    arm: str,
+    chosen: Sequence[Video],
+    truth_VTK: NDArray[np.bool_],
+    prob_VTK: NDArray[np.float32],
+    predicted_VTK: NDArray[np.bool_],
+) -> pa.Table:
+    scores = np.split(prob_VTK, 2, axis=-1)
+    columns = [
+        *_segments(arm, chosen, truth_VTK.shape[1]),
+        *(_classes(truth_VTC) for truth_VTC in np.split(truth_VTK, 2, axis=-1)),
+        *(_classes(predicted_VTC) for predicted_VTC in np.split(predicted_VTK, 2, axis=-1)),
+        *(_scores(prob_VTC) for prob_VTC in scores),
+    ]
+    return pa.Table.from_arrays(columns, schema=parsing_predictions_schema(scores[0].shape[-1]))
+
+
+def _segments(arm: str, chosen: Sequence[Video], num_segments: int) -> list[pa.Array]:
+    """The arm, the video and the number of each segment."""
+    return [
+        pa.array([arm] * (len(chosen) * num_segments)),
+        pa.array(np.repeat([v.video_id for v in chosen], num_segments), pa.string()),
+        pa.array(np.tile(np.arange(num_segments, dtype=np.int32), len(chosen))),
+    ]
+
+
+def _scores(prob_VTK: NDArray[np.float32]) -> pa.Array:
+    values = pa.array(prob_VTK.reshape(-1).astype(np.float32))
+    return pa.FixedSizeListArray.from_arrays(values, prob_VTK.shape[-1])
+
+
+def _classes(events_VTC: NDArray[np.bool_]) -> pa.Array:
+    """The classes of each segment, as a list."""
+    rows_NC = events_VTC.reshape(-1, events_VTC.shape[-1])
+    ends_N = np.concatenate([[0], rows_NC.sum(axis=1).cumsum()]).astype(np.int32)
+    classes = np.nonzero(rows_NC)[1].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends_N), pa.array(classes))

@@ -1,0 +1,374 @@
+"""The features stage: manifest -> decoding processes -> feature actors -> Parquet.
+
+A feature actor keeps one decoding process per CPU that it claims. The actor itself runs the
+network, which may be on a GPU. It works on two units at a time, so that one is decoded while the
+other is embedded and written.
+
+Videos whose features exist already are not extracted again: their Parquet files are copied from
+earlier results of the same extractor in the same run directory, if the media file has the same
+name, size and time of change.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+
+from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
+from distributed_avel.cluster.progress import say
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import ExtractConfig, RunConfig
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import ArtifactError, StorageError
+from distributed_avel.features.base import Extractor, ExtractorRecipe, Features
+from distributed_avel.features.decoder_pool import NO_FILE, DecodingProcesses, Failed, MakeExtractor
+from distributed_avel.features.store import INDEX, PARTS
+from distributed_avel.schema import FAILURES, features_schema, tensor_column
+from distributed_avel.stages.cache_keys import short_hash, without_neutral
+from distributed_avel.stages.features import (
+    FAILURES_FILE,
+    FeaturesManifest,
+    FeatureStage,
+    MediaFiles,
+    find_media,
+    refuse_too_many_failures,
+)
+
+RETRY_S = (1.0, 2.0, 4.0, 8.0)
+"""Waits before files that cannot be read are tried again, in seconds."""
+
+SOURCES_FILE = "sources.parquet"
+_FAILED_PARTS = "failed"
+_MISSING = Failed(NO_FILE, 0.0)
+_UNREAD = Failed("not read yet", 0.0, is_unreadable=True)
+_MAX_LISTED = 10
+
+_INDEX = pa.schema([("video_id", pa.string()), ("part", pa.string())])
+
+
+class Extract(FeatureStage):
+    """Features that an extractor computes from media files."""
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The extractor, without its weights in memory."""
+        return ExtractorRecipe(self.data.videos.timeline, self.config.extract)()
+
+    @cached_property
+    def media(self) -> MediaFiles:
+        """The media files; waits a few seconds for files that are missing for a moment."""
+        media = find_media(self.data.videos, self.data.root)
+        for wait_s in RETRY_S:
+            if not media.missing or self._artifact_of(media).is_done():
+                break
+            say(f"extract: {len(media.missing)} media files are missing; looking again")
+            time.sleep(wait_s)
+            media = find_media(self.data.videos, self.data.root)
+        return media
+
+    @cached_property
+    def extractor_key(self) -> dict[str, Any]:
+        """What the features of a video depend on besides its media file, as JSON."""
+        timeline = self.data.videos.timeline
+        return {
+            "settings": settings(self.config, self.extractor),
+            "extractor": self.extractor.provenance(),
+            "timeline": [timeline.num_segments, timeline.segment_s],
+        }
+
+    def depends(self) -> Mapping[str, Any]:
+        """The extractor, the videos and their media files; no labels."""
+        return self._depends_on(self.media)
+
+    def _depends_on(self, media: MediaFiles) -> dict[str, Any]:
+        ids = sorted((v.video_id, v.uri) for v in self.data.videos.videos)
+        return {**self.extractor_key, "videos": short_hash(ids), "media": media.fingerprint}
+
+    def _artifact_of(self, media: MediaFiles) -> Artifact:
+        depends = {"revision": self.revision, **self._depends_on(media)}
+        return Artifact(self.context.run_dir, self.name, depends)
+
+    def compute(self, out: Location, run: Run) -> FeaturesManifest:
+        """Extract the videos whose features are not there yet, and list what failed."""
+        config, videos = self.config.extract, self.data.videos
+        manifest = extract(
+            videos,
+            self.data.root,
+            config,
+            out,
+            missing=self.media.missing,
+            reusable=self._reusable(),
+            weights_note=self.extractor.weights_note,
+        )
+        (out / SOURCES_FILE).write_table(self.media.sources)
+        refuse_too_many_failures(out, len(videos.videos), config)
+        run.metrics({"num_videos": manifest.num_videos, "num_failed": manifest.num_failed})
+        run.file(out / FAILURES_FILE)
+        return manifest
+
+    def identity(self, videos: Sequence[Video]) -> str:
+        """A fingerprint of the extractor and of the media files of these videos alone."""
+        sources = _by_uri((self.location / SOURCES_FILE).read_table())
+        files = [[v.video_id, v.uri, sources.get(v.uri)] for v in videos]
+        generated = None if sources else self.data.fingerprint
+        depends = self.artifact.depends  # not `extractor_key`, which looks for weights again
+        key = {name: depends[name] for name in ("revision", "settings", "extractor", "timeline")}
+        return short_hash([key, files, generated])
+
+    def _reusable(self) -> Iterator[tuple[Location, list[str]]]:
+        """Finished Parquet files of earlier extractions, and the videos in them that are valid."""
+        current = _by_uri(self.media.sources)
+        uri_of = {v.video_id: v.uri for v in self.data.videos.videos}
+        expected = {"revision": self.revision, **self.extractor_key}
+        for earlier in self.artifact.siblings():
+            if any(earlier.depends.get(key) != value for key, value in expected.items()):
+                continue
+            if not current or not earlier.is_done():
+                continue
+            sources = _by_uri((earlier.location / SOURCES_FILE).read_table())
+            index = (earlier.location / INDEX).read_table().to_pylist()
+            by_part: dict[str, list[str]] = {}
+            for row in index:
+                uri = uri_of.get(row["video_id"])
+                if uri in current and sources.get(uri) == current[uri]:
+                    by_part.setdefault(row["part"], []).append(row["video_id"])
+            for part, video_ids in sorted(by_part.items()):
+                yield earlier.location / PARTS / part, video_ids
+
+
+def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
+    """The settings of extraction that the extractor reads."""
+    unread = extractor.unread | {"gpus_per_actor", "frames_per_segment"}
+    read = without_neutral(config.extract, "extract", unread)
+    if "gpus_per_actor" not in extractor.unread:
+        read["use_gpu"] = config.extract.gpus_per_actor > 0
+    return {**read, "frames_per_segment": extractor.frames_per_segment}
+
+
+def _by_uri(sources: pa.Table) -> dict[str, list[int]]:
+    return {row["uri"]: [row["size"], row["mtime_ns"]] for row in sources.to_pylist()}
+
+
+class ExtractWorker:
+    """Turns units of (video_id, uri) rows into features, and a row for each failure.
+
+    Several threads may call it; the network takes one unit at a time.
+
+    Args:
+        missing: Files that are known to be missing. Others that cannot be read are tried again,
+            and a unit with one of them is not finished.
+        retry_s: Waits before they are tried again, in seconds.
+    """
+
+    def __init__(
+        self,
+        make_extractor: MakeExtractor,
+        root: Location,
+        *,
+        num_processes: int,
+        timeout_s: float,
+        missing: AbstractSet[str] = frozenset(),
+        retry_s: Sequence[float] = RETRY_S,
+    ) -> None:
+        self._processes = DecodingProcesses(
+            make_extractor, num_processes=num_processes, timeout_s=timeout_s
+        )
+        self._extractor = make_extractor()
+        self._extractor.load()
+        shapes = self._extractor.shapes
+        self._schema = features_schema(shapes.audio, shapes.visual)
+        self._root, self._missing = root, missing
+        self._retry_s, self._timeout_s = retry_s, timeout_s
+        self._lock = Lock()
+
+    def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
+        """The tables of one unit."""
+        videos = rows.to_pylist()
+        prepared: dict[str, Any] = {}
+        failures = []
+        for video, result in zip(videos, self._prepare_all(videos), strict=True):
+            if isinstance(result, Failed):
+                how = {"stage": "extract", "error": result.reason, "seconds": result.seconds}
+                failures.append({**video, **how})
+            else:
+                prepared[video["video_id"]] = result
+        with self._lock:
+            features = self._extractor.embed(list(prepared.values())) if prepared else []
+        return {
+            PARTS: self._table(list(prepared), features),
+            _FAILED_PARTS: pa.Table.from_pylist(failures, schema=FAILURES),
+        }
+
+    def _prepare_all(self, videos: Sequence[Mapping[str, str]]) -> list[Any]:
+        """Prepare the videos of a unit; retry files that cannot be read.
+
+        Retries end early when reading has taken long, as it does from a storage that hangs.
+
+        Raises:
+            StorageError: Some files cannot be read; a line for each.
+        """
+        results = [_MISSING if v["uri"] in self._missing else _UNREAD for v in videos]
+        waits, end = iter(self._retry_s), time.monotonic() + sum(self._retry_s) + self._timeout_s
+        while unread := [n for n, result in enumerate(results) if _is_unreadable(result)]:
+            if results[unread[0]] is not _UNREAD:  # not the first round
+                wait_s = next(waits, None)
+                if wait_s is None or time.monotonic() > end:
+                    raise StorageError(
+                        "\n".join(
+                            f"{self._root / videos[n]['uri']}: {results[n].reason}" for n in unread
+                        )
+                    )
+                time.sleep(wait_s)
+            futures = [self._processes.prepare(self._root / videos[n]["uri"]) for n in unread]
+            for number, future in zip(unread, futures, strict=True):
+                results[number] = future.result()
+        return results
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._processes.close()
+
+    def _table(self, video_ids: list[str], features: list[Features]) -> pa.Table:
+        columns = [
+            pa.array(video_ids, pa.string()),
+            tensor_column([f.audio_TD for f in features], self._schema.field("audio").type),
+            tensor_column([f.visual_TRD for f in features], self._schema.field("visual").type),
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+
+def _is_unreadable(result: Any) -> bool:
+    return isinstance(result, Failed) and result.is_unreadable
+
+
+def extract(
+    videos: VideoSet,
+    root: Location,
+    config: ExtractConfig,
+    out: Location,
+    make_extractor: MakeExtractor | None = None,
+    missing: AbstractSet[str] = frozenset(),
+    retry_s: Sequence[float] = RETRY_S,
+    reusable: Iterable[tuple[Location, list[str]]] = (),
+    weights_note: str | None = None,
+) -> FeaturesManifest:
+    """Extract the features of all videos into `out`, and list what failed.
+
+    Args:
+        make_extractor: Makes the extractor in each process, if not as `config` says.
+        missing: Files that are known to be missing; they are failures.
+        retry_s: Waits before files that cannot be read are tried again, in seconds.
+        reusable: Parquet files with features of the same extractor, and the videos in each whose
+            features are still those of the media file.
+        weights_note: For the manifest.
+
+    Raises:
+        ArtifactError: Some files cannot be read, though they are not missing. What is
+            extracted is kept, and the same call does the rest.
+    """
+    make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
+    rows = videos.to_table().select(["video_id", "uri"])
+    reused = _reuse(reusable, out)
+    is_new = [video_id not in reused for video_id in rows["video_id"].to_pylist()]
+    units = cut_into_units(rows.filter(pa.array(is_new, pa.bool_())), config.unit_size)
+    make_worker = partial(
+        ExtractWorker,
+        make_extractor,
+        root,
+        num_processes=config.cpus_per_actor,
+        timeout_s=config.timeout_s,
+        missing=missing,
+        retry_s=retry_s,
+    )
+    pool = Pool(
+        num_actors=config.num_actors,
+        cpus_per_actor=config.cpus_per_actor,
+        gpus_per_actor=config.gpus_per_actor,
+        units_in_hand=2,
+    )
+    try:
+        run_units("extract", units, make_worker, out, pool)
+    except StorageError as error:
+        lines = str(error).splitlines()
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more"]
+        raise ArtifactError(
+            f"{root}: these files cannot be read, after {len(retry_s)} retries:\n  "
+            + "\n  ".join(lines)
+            + "\nbring them back unchanged and run the same command again, which goes on with what "
+            "is extracted; or take them out of the annotations, to extract all others anew"
+        ) from None
+    names = {f"{unit[UNIT][0].as_py()}.parquet" for unit in units}
+    failed, parts = (
+        [part for part in (out / folder).children() if part.name in names]
+        for folder in (_FAILED_PARTS, PARTS)
+    )
+    failures = pa.concat_tables([FAILURES.empty_table(), *_map(_read_failures, failed)])
+    (out / FAILURES_FILE).write_table(failures)
+    copied = pa.table({"video_id": list(reused), "part": list(reused.values())}, schema=_INDEX)
+    index = pa.concat_tables([copied, *_map(_index, parts)])
+    _refuse_lost_rows(rows, index, failures, out)
+    (out / INDEX).write_table(index)
+    if failures.num_rows:
+        say(
+            f"extract: {failures.num_rows} of {rows.num_rows} videos failed, see "
+            f"{out / FAILURES_FILE}"
+        )
+    shapes = make_extractor().shapes
+    return FeaturesManifest(
+        num_videos=index.num_rows,
+        num_failed=failures.num_rows,
+        num_reused=len(reused),
+        audio_shape=shapes.audio,
+        visual_shape=shapes.visual,
+        weights_note=weights_note,
+    )
+
+
+def _reuse(reusable: Iterable[tuple[Location, list[str]]], out: Location) -> dict[str, str]:
+    """Copy Parquet files that have features of videos; return the name of the copy by video."""
+    part_of: dict[str, str] = {}
+    for part, video_ids in reusable:
+        new = [video_id for video_id in video_ids if video_id not in part_of]
+        if not new:
+            continue
+        content = part.read_bytes()
+        name = f"reused-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+        if not (out / PARTS / name).exists():
+            (out / PARTS / name).write_bytes(content)
+        part_of |= dict.fromkeys(new, name)
+    if part_of:
+        say(f"extract: features of {len(part_of)} videos are copied from earlier results")
+    return part_of
+
+
+def _map(read: Callable[[Location], pa.Table], parts: Sequence[Location]) -> list[pa.Table]:
+    """Tables of many small files, several at once: each takes a while on object storage."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(read, parts))
+
+
+def _read_failures(part: Location) -> pa.Table:
+    return part.read_table().cast(FAILURES)
+
+
+def _index(part: Location) -> pa.Table:
+    ids = part.read_table(columns=["video_id"])["video_id"]
+    return pa.Table.from_arrays([ids, pa.array([part.name] * len(ids))], schema=_INDEX)
+
+
+def _refuse_lost_rows(rows: pa.Table, index: pa.Table, failures: pa.Table, out: Location) -> None:
+    found = {*index["video_id"].to_pylist(), *failures["video_id"].to_pylist()}
+    lost = [video_id for video_id in rows["video_id"].to_pylist() if video_id not in found]
+    if lost:
+        raise ArtifactError(
+            f"{out}: {len(lost)} videos are neither extracted nor failed, such as {lost[0]!r}; "
+            "all machines must see the same run_dir: use a shared folder, s3:// or gs://"
+        )

@@ -1,0 +1,321 @@
+"""Step 2: actors that hold the base model score the windows of all videos, and tau is chosen.
+
+Every video is encoded once, and every synthetic video is a mix of codes. The codes of partner
+videos, which many videos share, are kept in memory.
+
+Shape suffixes: V, B = videos, P = partner videos, W = windows, T = segments, R = regions,
+D = feature or code size, K = columns of labels.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distributed_avel.arms import Scored
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import RefineConfig, RunConfig
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import ArtifactError
+from distributed_avel.features.store import FeatureStore
+from distributed_avel.models import BaseModel, ParsingModel
+from distributed_avel.randomness import derive
+from distributed_avel.refine.partners import PartnerPool
+from distributed_avel.refine.pseudo_labels import ThresholdCurve, filter_scores
+from distributed_avel.refine.windows import score_synthetic, window_mask
+from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
+from distributed_avel.stages.base import BaseTraining
+from distributed_avel.stages.cache_keys import PARTNERS, STEP_3, WINDOWS, refine_section
+from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.stages.thresholds import (
+    THRESHOLDS_FILE,
+    ChosenThreshold,
+    choose_threshold,
+    read_threshold_curves,
+    share_metrics,
+    threshold_metrics,
+)
+from distributed_avel.tasks import Parsing, Task
+from distributed_avel.train.arithmetic import reproducible_arithmetic
+from distributed_avel.train.predict import segment_codes
+
+SCORES = "scores"
+_KEPT_PARTNERS = 4096
+
+
+class Refine(Stage[ChosenThreshold]):
+    """Step 2.
+
+    Args:
+        base: Step 1, whose model scores the windows.
+        scored: What is scored.
+    """
+
+    name = "refine"
+    revision = 5
+    command = "avel refine"
+    manifest_type = ChosenThreshold
+
+    def __init__(self, context: Context, base: BaseTraining, scored: Scored) -> None:
+        super().__init__(context)
+        self.base = base
+        self.scored: Scored = scored
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """The base model."""
+        return (self.base,)
+
+    def depends(self) -> Mapping[str, Any]:
+        """Settings, and the base model, which depends on the same videos."""
+        return {"settings": settings(self.config, self.scored), "base": self.base.fingerprint}
+
+    def compute(self, out: Location, run: Run) -> ChosenThreshold:
+        """Write window probabilities of the training and validation videos, and choose tau."""
+        features, task = self.base.features, self.context.task
+        videos = features.data.videos
+        training, validation = features.usable("train"), features.usable("val")
+        score_windows(
+            videos,
+            training if self.scored == "segments" else training + validation,
+            training,
+            make_model=self.base.trained(),
+            features=features.location,
+            task=task,
+            mask_WT=self.mask,
+            config=self.config.refine,
+            seed=self.config.seed,
+            out=out,
+            scored=self.scored,
+            in_process=self.context.execution.in_process,
+        )
+        if self.scored == "segments":
+            return ChosenThreshold()
+        chosen = choose_threshold(
+            task,
+            videos,
+            training,
+            validation,
+            self.mask,
+            out,
+            lambda chosen: read_window_scores(out, [v.video_id for v in chosen]),
+        )
+        if chosen.threshold is not None:
+            run.metrics(threshold_metrics(chosen.threshold))
+            run.metrics(share_metrics(chosen.removed_share))
+            run.file(out / THRESHOLDS_FILE)
+        return chosen
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """The windows that are scored, (W, T)."""
+        return windows_of(self.scored, self.config)
+
+    def scores(self, videos: Sequence[Video]) -> NDArray[np.float32]:
+        """Z-hat of these videos, in this order, shape (V, W, K), in [0, 1]."""
+        return read_window_scores(self.location, [v.video_id for v in videos])
+
+    def threshold_curves(self) -> dict[str, ThresholdCurve]:
+        """The curves that tau was chosen by, by modality; empty if it could not be chosen."""
+        return read_threshold_curves(self.location)
+
+
+def settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
+    """Settings of Step 2, whose probabilities serve every tau."""
+    unread: AbstractSet[str] = {
+        "refined": frozenset(),
+        "alone": PARTNERS,
+        "exchanged": WINDOWS,
+        "segments": PARTNERS | WINDOWS,
+    }[scored]
+    seed = {} if unread >= PARTNERS else {"seed": config.seed}
+    return {**seed, "scored": scored, "refine": refine_section(config, STEP_3 | unread)}
+
+
+class RefineWorker:
+    """Scores the windows of units of videos with one base model."""
+
+    def __init__(
+        self,
+        make_model: Callable[[], BaseModel],
+        features: Location,
+        mask_WT: NDArray[np.bool_],
+        task: Task,
+        scored: Scored,
+        *,
+        use_gpu: bool = False,
+    ) -> None:
+        torch.set_num_threads(1)
+        self._device = torch.device("cuda" if use_gpu else "cpu")
+        self._model = make_model().to(self._device).eval()
+        self._features = FeatureStore(features)
+        self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
+        self._task, self._scored = task, scored
+        self._partner_codes: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
+        """Window scores of rows of (video_id, targets_K, partners)."""
+        video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
+        targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
+        rounds = list(zip(*partners, strict=True))
+        with reproducible_arithmetic(self._device):
+            codes_BTD = self._encode(video_ids)
+            probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
+            scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
+        if self._scored != "segments":  # whose labels are the prediction, whatever the video has
+            scores_BWK = filter_scores(scores_BWK, targets_BK)
+        schema = window_scores_schema(*scores_BWK.shape[1:])
+        columns = [
+            pa.array(video_ids, pa.string()),
+            pa.array(partners, schema.field("partners").type),
+            tensor_column(scores_BWK, schema.field("scores").type),
+        ]
+        return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
+
+    def _mixed(self, codes_BTD: Tensor, partners: Sequence[str]) -> Tensor:
+        """Probabilities beside one partner each, (B, W, K)."""
+        partner_codes_BTD = self._encode_partners(partners)
+        if self._scored == "exchanged":
+            assert isinstance(self._task, Parsing)
+            assert isinstance(self._model, ParsingModel)
+            return self._task.exchanged_prob(self._model, codes_BTD, partner_codes_BTD)
+        scores = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
+        return self._task.video_prob(self._model, scores)
+
+    def _alone(self, codes_BTD: Tensor) -> Tensor:
+        """Probabilities of the windows, or segments, of the original videos, (B, W, K)."""
+        if self._scored == "segments":
+            return self._task.segment_prob(self._model, codes_BTD)
+        scores = self._model.score(codes_BTD)
+        return self._task.window_prob(self._model, scores, self._mask_WT)
+
+    def _encode(self, video_ids: Sequence[str], batch_size: int = 16) -> Tensor:
+        audio_BTD, visual_BTRD = self._features.read(video_ids)
+        return segment_codes(
+            self._model, audio_BTD, visual_BTRD, device=self._device, batch_size=batch_size
+        )
+
+    def _encode_partners(self, partners: Sequence[str]) -> Tensor:
+        new = sorted(set(partners) - self._partner_codes.keys())
+        if new:
+            # One at a time: how codes are rounded depends on the size of the batch, and which
+            # partners are new depends on the units that this actor happened to get before.
+            codes_PTD = self._encode(new, batch_size=1)
+            self._partner_codes.update(zip(new, codes_PTD, strict=True))
+        codes = torch.stack([self._partner_codes[partner] for partner in partners])
+        while len(self._partner_codes) > _KEPT_PARTNERS:
+            self._partner_codes.popitem(last=False)
+        return codes
+
+
+@dataclass(frozen=True, slots=True)
+class _MakeWorker:
+    make_model: Callable[[], BaseModel]
+    features: Location
+    mask_WT: NDArray[np.bool_]
+    task: Task
+    scored: Scored
+    use_gpu: bool
+
+    def __call__(self) -> RefineWorker:
+        return RefineWorker(
+            self.make_model,
+            self.features,
+            self.mask_WT,
+            self.task,
+            self.scored,
+            use_gpu=self.use_gpu,
+        )
+
+
+def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
+    """Which segments each window has: all of them for an exchanged modality, or one, (W, T)."""
+    num_segments, refine = config.data.num_segments, config.refine
+    if scored == "exchanged":
+        return np.ones((1, num_segments), dtype=bool)
+    if scored == "segments":
+        return np.eye(num_segments, dtype=bool)
+    return window_mask(num_segments, refine.window, refine.stride)
+
+
+def score_windows(
+    videos: VideoSet,
+    chosen: Sequence[Video],
+    training: Sequence[Video],
+    *,
+    make_model: Callable[[], BaseModel],
+    features: Location,
+    task: Task,
+    mask_WT: NDArray[np.bool_],
+    config: RefineConfig,
+    seed: int,
+    out: Location,
+    scored: Scored = "refined",
+    in_process: bool = False,
+) -> None:
+    """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
+
+    Args:
+        chosen: Videos to score.
+        training: Videos that may be partners.
+        seed: The seed of the run; the partner of a video depends on it and on the id alone.
+        scored: Windows "alone" and "segments" have no partners.
+        in_process: Score in the current process instead of in actors; same results.
+    """
+    candidates = PartnerPool(
+        videos.video_labels(training), [v.uri for v in training], config.partners
+    )
+    num_partners = 0 if scored in ("alone", "segments") else config.num_partners
+    partners = [
+        [
+            training[candidates.draw(label_K, v.uri, number)].video_id
+            for number in _numbers(seed, v.video_id, num_partners)
+        ]
+        for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
+    ]
+    rows = pa.table(
+        {
+            "video_id": [v.video_id for v in chosen],
+            "partners": pa.array(partners, pa.list_(pa.string())),
+            "targets": task.targets(videos, chosen).tolist(),
+        }
+    )
+    pool = Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor)
+    run_units(
+        "refine",
+        cut_into_units(rows, config.unit_size),
+        _MakeWorker(make_model, features, mask_WT, task, scored, config.gpus_per_actor > 0),
+        out,
+        None if in_process else pool,
+    )
+
+
+def _numbers(seed: int, video_id: str, count: int) -> list[int]:
+    return [derive(seed, "refine", "partner", video_id, k) for k in range(count)]
+
+
+def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.float32]:
+    """Z-hat of these videos, in this order, shape (V, W, K).
+
+    Raises:
+        ArtifactError: A video has none.
+    """
+    table = pa.concat_tables([part.read_table() for part in (out / SCORES).children()])
+    row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+    missing = [video_id for video_id in video_ids if video_id not in row_of]
+    if missing:
+        raise ArtifactError(
+            f"{out / SCORES}: no window scores of {missing[0]!r} ({len(missing)} videos); "
+            "is this folder shared by all machines?"
+        )
+    return tensor_array(table["scores"])[[row_of[video_id] for video_id in video_ids]]

@@ -1,0 +1,326 @@
+"""The report page, made of the results of the stages."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from distributed_avel.arms import arm_label
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.progress import say
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import Arm, RunConfig
+from distributed_avel.datasets import Video, VideoSet, feature_source
+from distributed_avel.errors import MediaError
+from distributed_avel.media.video import sample_frames
+from distributed_avel.models import UNVERIFIED, is_verified
+from distributed_avel.refine import pseudo_labels
+from distributed_avel.refine.pseudo_labels import threshold_rule
+from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
+from distributed_avel.report.page import render_page
+from distributed_avel.report.page_data import (
+    Failure,
+    LearningCurve,
+    Report,
+    ThresholdCurve,
+    WindowSummary,
+)
+from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
+from distributed_avel.report.tables import results_table, to_csv
+from distributed_avel.report.task_views import view_of
+from distributed_avel.report.templates import flatten
+from distributed_avel.stages.cache_keys import (
+    model_settings,
+    refine_section,
+    unread_by_training,
+    without_neutral,
+)
+from distributed_avel.stages.data import settings as data_settings
+from distributed_avel.stages.evaluate import Evaluate
+from distributed_avel.stages.retrain import LabelFacts, Retrain
+from distributed_avel.stages.stage import Context, NoManifest, Stage
+from distributed_avel.tasks import Parsing, Task
+
+REPORT = "report.html"
+RESULTS = "results.json"
+_FRAME_HEIGHT = 84
+_MAX_FAILURES = 50
+
+
+class ReportPage(Stage[NoManifest]):
+    """The report page of an evaluation.
+
+    Args:
+        evaluation: All arms on the test split.
+        refined: Step 3 of the arm whose tau and windows the page shows, if there is one.
+    """
+
+    name = "report"
+    revision = 3
+    command = "avel evaluate"
+    manifest_type = NoManifest
+
+    def __init__(
+        self, context: Context, evaluation: Evaluate, arm: Arm | None, refined: Retrain | None
+    ) -> None:
+        super().__init__(context)
+        self.evaluation, self.refined = evaluation, refined
+        self.arm: Arm | None = arm
+        self.features = evaluation.features
+        self.data = self.features.data
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """The evaluation."""
+        return (self.evaluation,)
+
+    def depends(self) -> Mapping[str, Any]:
+        """The settings that the page shows, the evaluation, and the failures of extraction."""
+        return {
+            "settings": self._settings(),
+            "evaluate": self.evaluation.fingerprint,
+            "data": self.data.fingerprint,
+            "extract": self.features.fingerprint,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        return settings(self.config, self.context.task, self.features.artifact.depends["settings"])
+
+    def compute(self, out: Location, run: Run) -> NoManifest:
+        """Write the page, its table and its figures."""
+        for file in write_report(self._sources(), out):
+            run.file(file)
+        return NoManifest()
+
+    def results(self) -> dict[str, Any]:
+        """The content of `results.json`."""
+        config, task = self.config, self.context.task
+        facts = self.refined.manifest if self.refined else LabelFacts()
+        num_usable = len(self.features.usable("test"))
+        conditions = {
+            "g": task.loss_name,
+            "tau": threshold_rule(config.refine.threshold, config.refine.labels),
+        }
+        if not is_verified(config.model.name):
+            conditions[config.model.name] = UNVERIFIED
+        return {
+            "arms": self.evaluation.metrics(),
+            "dataset": self.data.videos.name,
+            "synthetic": self.data.videos.synthetic,
+            "seed": config.seed,
+            "threshold": facts.threshold,
+            "windows": facts.windows,
+            "window": config.refine.window,
+            "stride": config.refine.stride,
+            "loss": task.loss_name,
+            "conditions": conditions,
+            "num_test_videos": num_usable,
+            "num_test_videos_lost": len(self.data.videos.split("test")) - num_usable,
+        }
+
+    def _sources(self) -> "ReportSources":
+        config, results, model = self.config, self.results(), self.config.model.name
+        base = arm_label(model, "base")
+        refined = arm_label(model, self.arm) if self.arm else ""
+        step_2 = self.refined and self.refined.refined
+        arms = self.evaluation.arms
+        return ReportSources(
+            task=self.context.task,
+            videos=self.data.videos,
+            root=None if feature_source(config.data.dataset) else self.data.root,
+            predictions=self.evaluation.predictions(),
+            results=results,
+            shown=sorted(arms, key=lambda name: (name == refined) - (name == base)),
+            refined=refined,
+            exchanged=self.refined is not None and self.refined.windows == "exchanged",
+            curves={name: arm.curves() for name, arm in arms.items()},
+            failures=self.features.failures(),
+            threshold_curves=step_2.threshold_curves() if step_2 else {},
+            settings=self._settings(),
+            provenance=self.evaluation.artifact.manifest()["provenance"],
+            warnings=self._warnings(results["windows"]),
+            num_timelines=config.report.num_timelines,
+        )
+
+    def _warnings(self, windows: Mapping[str, Any] | None) -> list[str]:
+        note = self.features.manifest.weights_note
+        return [
+            *([note] if note else []),
+            *(window_warnings(windows) if windows else []),
+            *(self.refined.share_warnings() if self.refined else []),
+            *prediction_warnings(self.evaluation.manifest.background),
+        ]
+
+
+def settings(config: RunConfig, task: Task, extract: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the page shows.
+
+    Settings that a stage does not hash are left out: the stage may come from a run in which they
+    had other values.
+
+    Args:
+        extract: Settings of the features, from their fingerprint.
+    """
+    return {
+        **without_neutral(config),
+        "data": data_settings(config),
+        "extract": dict(extract),
+        "model": model_settings(config),
+        "train": without_neutral(config.train, "train", unread_by_training(config, task)),
+        "refine": refine_section(config, frozenset()),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSources:
+    """What the page is made of.
+
+    Args:
+        root: Where the media files lie, or None if there are none.
+        predictions: Of every segment of the test split, by arm.
+        results: What `results.json` holds.
+        shown: The arms to compare, the base model first and the refined one last.
+        refined: The arm that `threshold_curves` belong to.
+        exchanged: Step 2 of that arm labelled whole modalities, not windows.
+        curves: Learning curves by arm.
+    """
+
+    task: Task
+    videos: VideoSet
+    root: Location | None
+    predictions: pa.Table
+    results: Mapping[str, Any]
+    shown: Sequence[str]
+    refined: str
+    exchanged: bool
+    curves: Mapping[str, pa.Table]
+    failures: pa.Table
+    threshold_curves: Mapping[str, pseudo_labels.ThresholdCurve]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    warnings: Sequence[str]
+    num_timelines: int
+
+
+def write_report(sources: ReportSources, out: Location) -> list[Location]:
+    """Write the page to `out`, and the table and the figures on their own.
+
+    Returns:
+        The files.
+    """
+    table = sources.predictions
+    if isinstance(sources.task, Parsing):
+        predictions = ParsingPredictions(table, sources.videos, exchanged=sources.exchanged)
+    else:
+        predictions = LocalizationPredictions(table, sources.videos)
+    failures = sources.failures.slice(0, _MAX_FAILURES).to_pylist()
+    report = predictions.report(
+        sources.shown,
+        sources.num_timelines,
+        partial(_frames, sources),
+        results=sources.results["arms"],
+        conditions=sources.results["conditions"],
+        settings=sources.settings,
+        provenance=dict(flatten(sources.provenance)),
+        warnings=tuple(sources.warnings),
+        threshold_curves=_threshold_curves(sources),
+        learning_curves=tuple(_learning_curves(sources)),
+        windows=_windows(sources.results),
+        failures=tuple(
+            Failure(video_id=f["video_id"], stage=f["stage"], error=f["error"]) for f in failures
+        ),
+        num_failures=sources.failures.num_rows,
+    )
+    files = {REPORT: render_page(report), **dict(_alone(report))}
+    for name, text in files.items():
+        (out / name).write_bytes(text.encode())
+    return [out / name for name in files]
+
+
+def _alone(report: Report) -> Iterator[tuple[str, str]]:
+    """The table and the figures of the page as files of their own."""
+    yield "results.csv", to_csv(results_table(report.results, conditions=report.conditions))
+    view = view_of(report)
+    for name, figure in view.files():
+        yield name, standalone(figure)
+    for part, curve in report.threshold_curves.items():
+        suffix = f"_{part}" if len(report.threshold_curves) > 1 else ""
+        yield f"thresholds{suffix}.svg", standalone(threshold_figure(curve))
+    if report.windows:
+        yield "windows.svg", standalone(windows_figure(report.windows, report.classes, view.unit))
+
+
+def _threshold_curves(sources: ReportSources) -> dict[str, ThresholdCurve]:
+    chosen = sources.results["threshold"]
+    if chosen is None:
+        return {}
+    return {
+        part: ThresholdCurve(
+            thresholds=tuple(curve.thresholds_G.tolist()),
+            sensitivity=tuple(curve.sensitivity_G.tolist()),
+            specificity=tuple(curve.specificity_G.tolist()),
+            chosen=chosen[part] if isinstance(chosen, Mapping) else chosen,
+            arm=sources.refined,
+        )
+        for part, curve in sources.threshold_curves.items()
+    }
+
+
+def _windows(results: Mapping[str, Any]) -> WindowSummary | None:
+    windows = results["windows"]
+    if not windows:
+        return None
+    return WindowSummary(
+        num_videos=windows["videos"],
+        num_windows=windows["of_events"],
+        num_background=windows["background"],
+        of_video_C=tuple(windows["of_class"]),
+        kept_C=tuple(windows["kept_of_class"]),
+    )
+
+
+def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
+    metrics = ("train/total", *(f"val/{metric}" for metric in sources.task.criterion))
+    found = []
+    for arm, table in sources.curves.items():
+        for metric in metrics:
+            rows = table.filter(pc.field("metric") == metric)
+            if rows.num_rows:
+                found.append(
+                    LearningCurve(
+                        arm=arm,
+                        metric=metric,
+                        epochs=tuple(rows["epoch"].to_pylist()),
+                        values=tuple(rows["value"].to_pylist()),
+                    )
+                )
+    return found
+
+
+def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:
+    """One JPEG a segment, from its middle; none where the file is gone since extraction."""
+    if sources.root is None:
+        return ()
+    timeline = sources.videos.timeline
+    try:
+        media = (sources.root / video.uri).read_bytes()
+        sampled = sample_frames(media, timeline, per_segment=2)
+    except (MediaError, OSError) as error:
+        say(f"report: no frames of {video.video_id}: {error}")
+        return ()
+    return tuple(_jpeg(sampled.segment(t)[1]) for t in range(timeline.num_segments))
+
+
+def _jpeg(frame_HW3: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(frame_HW3)
+    picture.thumbnail((2 * _FRAME_HEIGHT, _FRAME_HEIGHT))
+    picture.save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()

@@ -1,0 +1,67 @@
+"""Resources that the stages of a configuration need; `cluster.resources` compares them."""
+
+from distributed_avel.cluster.resources import Requirement, TrialResources
+from distributed_avel.config import RunConfig
+
+TRIAL_CPUS = 0.01
+"""CPUs that a trial claims for itself where its workers do the work."""
+
+
+def requirements(config: RunConfig) -> list[Requirement]:
+    """Return what each stage that runs on workers or actors needs at the same time."""
+    train, extract, refine = config.train, config.extract, config.refine
+    return [
+        Requirement(
+            stage="extract",
+            count=extract.num_actors,
+            cpus=extract.cpus_per_actor,
+            gpus=extract.gpus_per_actor,
+            reserved_cpus=1,
+            why=f"extract.num_actors {extract.num_actors} x extract.cpus_per_actor "
+            f"{extract.cpus_per_actor} + 1 for Ray Data",
+        ),
+        Requirement(
+            stage="train",
+            count=train.num_workers,
+            cpus=train.cpus_per_worker,
+            gpus=int(train.use_gpu),
+            why=f"train.num_workers {train.num_workers} x train.cpus_per_worker "
+            f"{train.cpus_per_worker}",
+        ),
+        Requirement(
+            stage="refine",
+            count=refine.num_actors,
+            cpus=1,
+            gpus=refine.gpus_per_actor,
+            reserved_cpus=1,
+            why=f"refine.num_actors {refine.num_actors} + 1 for Ray Data",
+        ),
+    ]
+
+
+def trial_resources(config: RunConfig, gpus_per_trial: float = 0.0) -> TrialResources:
+    """Return what a trial, or one experiment of a table, claims."""
+    train, refine = config.train, config.refine
+    if train.num_workers == 1:
+        return TrialResources(
+            in_process=True,
+            cpus=train.cpus_per_worker,
+            gpus=gpus_per_trial or max(float(train.use_gpu), refine.gpus_per_actor),
+            why=f"train.cpus_per_worker {train.cpus_per_worker}",
+        )
+    training = train.num_workers * train.cpus_per_worker
+    scoring = refine.num_actors + 1
+    return TrialResources(
+        in_process=False,
+        cpus=TRIAL_CPUS,
+        gpus=0.0,
+        worker_cpus=max(training, scoring),
+        worker_gpus=max(
+            train.num_workers * float(train.use_gpu), refine.num_actors * refine.gpus_per_actor
+        ),
+        why=(
+            f"{TRIAL_CPUS} for the trial + the larger of train.num_workers {train.num_workers} x "
+            f"train.cpus_per_worker {train.cpus_per_worker} = {training} and refine.num_actors "
+            f"{refine.num_actors} + 1 for Ray Data = {scoring}"
+        ),
+    )

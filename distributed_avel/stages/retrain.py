@@ -1,0 +1,242 @@
+"""Step 3: a model trained from scratch on pseudo-labels of videos, windows or segments.
+
+Shape suffixes: V = videos, T = segments, W = windows, K = columns of labels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.arms import WindowLabels
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.progress import say
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import RunConfig
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.refine.pseudo_labels import (
+    Threshold,
+    pseudo_labels,
+    repeated_labels,
+    soft_labels,
+    threshold_text,
+)
+from distributed_avel.report.alarms import segments_text, share_warnings, window_warnings
+from distributed_avel.stages.cache_keys import (
+    PARTNERS,
+    STEP_3,
+    THRESHOLD_CHOICE,
+    WINDOWS,
+    refine_section,
+    training_settings,
+)
+from distributed_avel.stages.features import FeatureStage
+from distributed_avel.stages.refine import Refine, windows_of
+from distributed_avel.stages.screen import Screen
+from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.stages.training import Step3Targets, TrainingStage
+from distributed_avel.tasks import Task
+from distributed_avel.tasks.parsing import modality_targets
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """What the labels of Step 3 are.
+
+    Args:
+        threshold: tau, if there is one.
+        windows: How many labels of the videos the windows keep, `Task.count_windows`, and
+            "restored": labels that no modality shows alone, so that both have them again. None
+            where the labels are soft.
+        segments: What the base model predicts for the segments, `Task.count_segments`; only for
+            labels of segments.
+    """
+
+    threshold: float | dict[str, float] | None = None
+    windows: dict[str, Any] | None = None
+    segments: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainManifest(LabelFacts):
+    """What the labels of Step 3 are, and the number of training videos."""
+
+    num_videos: int = 0
+
+
+class Retrain(TrainingStage[RetrainManifest]):
+    """Step 3.
+
+    Args:
+        windows: The source of the labels, see `arms.ArmPlan`.
+        refined: Step 2, unless the labels are those of the videos ("dummy").
+        screen: Makes the stage that chooses tau by Step 3, if `refine.threshold` asks for it.
+        threshold: tau, in place of the one that the configuration says.
+    """
+
+    name = "retrain"
+    revision = 4
+    command = "avel retrain"
+    manifest_type = RetrainManifest
+
+    def __init__(
+        self,
+        context: Context,
+        features: FeatureStage,
+        windows: WindowLabels,
+        *,
+        refined: Refine | None = None,
+        screen: Callable[[], Screen] | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        super().__init__(context, features)
+        self.windows: WindowLabels = windows
+        self.refined = refined
+        refine = context.config.refine
+        self._has_threshold = windows not in ("dummy", "segments") and refine.labels != "soft"
+        if threshold is None and not isinstance(refine.threshold, str):
+            threshold = refine.threshold
+        self._given = threshold
+        is_screened = self._has_threshold and threshold is None and refine.is_screened
+        self._screen = screen() if screen and is_screened else None
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """Step 2 and the choice of tau, or the features if the labels are those of the videos."""
+        if self._screen:
+            return (self._screen,)
+        return (self.refined,) if self.refined else (self.features,)
+
+    @cached_property
+    def threshold(self) -> Threshold | None:
+        """tau; None where the labels are soft, or those of videos or segments.
+
+        Raises:
+            ArtifactError: It is chosen by a stage that is not finished.
+            DatasetError: It could not be chosen.
+        """
+        if not self._has_threshold:
+            return None
+        if self._given is not None:
+            return self._given
+        if self._screen:
+            return self._screen.manifest.threshold
+        assert self.refined
+        return self.refined.manifest.value()
+
+    def depends(self) -> Mapping[str, Any]:
+        """Settings, tau itself, and Step 2, which depends on the same videos."""
+        read = settings(self.config, self.context.task, self.windows, self.threshold)
+        if self.refined is None:
+            return {"settings": read, **self.videos_identity()}
+        return {"settings": read, "refine": self.refined.fingerprint}
+
+    def compute(self, out: Location, run: Run) -> RetrainManifest:
+        """Derive the labels and train from scratch."""
+        targets, facts = self._targets()
+        _print_facts(facts)
+        for warning in self.share_warnings():
+            say(f"WARNING: {warning}")
+        if facts.windows:
+            run.metrics({"background_windows": facts.windows["background"]})
+        num_epochs = self.config.train.retrain_epochs
+        mask_WT = windows_of("segments" if self.windows == "segments" else "refined", self.config)
+        num_videos = self.train(out, run, num_epochs=num_epochs, mask_WT=mask_WT, targets=targets)
+        return RetrainManifest(facts.threshold, facts.windows, facts.segments, num_videos)
+
+    def _targets(self) -> tuple[Step3Targets, LabelFacts]:
+        task, videos = self.context.task, self.data.videos
+        training = self.features.usable("train")
+        if self.refined is None:  # LR_dummy: everything but what refinement adds
+            targets_VK = task.targets(videos, training)
+            num_windows = len(windows_of("refined", self.config))
+            return Step3Targets(windows_VWK=repeated_labels(targets_VK, num_windows)), LabelFacts()
+        scores_VWK = self.refined.scores(training)
+        labels_VWK, facts = pseudo_labels_of(
+            task, videos, training, scores_VWK, self.threshold, self.windows
+        )
+        if self.windows == "exchanged":
+            return Step3Targets(video_VK=labels_VWK[:, 0].astype(bool, copy=False)), facts
+        is_supervised = self.windows == "segments"
+        return Step3Targets(windows_VWK=labels_VWK, fully_supervised=is_supervised), facts
+
+    def share_warnings(self) -> list[str]:
+        """Warn if the tau of Step 2 misses its share, where Step 3 uses that tau."""
+        if not self._has_threshold or self._given is not None or self._screen:
+            return []
+        assert self.refined
+        return share_warnings(self.refined.manifest.removed_share)
+
+
+def settings(
+    config: RunConfig, task: Task, windows: WindowLabels, threshold: Threshold | None
+) -> dict[str, Any]:
+    """Settings of Step 3; its Step 2, if it has one, has a fingerprint of its own.
+
+    Args:
+        threshold: tau itself, however it was chosen.
+    """
+    unread = {
+        "refined": THRESHOLD_CHOICE,
+        "alone": THRESHOLD_CHOICE | PARTNERS,
+        "exchanged": THRESHOLD_CHOICE | WINDOWS,
+        "segments": STEP_3 | PARTNERS | WINDOWS,
+        "dummy": STEP_3 | PARTNERS | {"unit_size", "use_gpu"},
+    }[windows]
+    return {
+        **training_settings(config, task, config.train.retrain_epochs),
+        "windows": windows,
+        "threshold": threshold,
+        "refine": refine_section(config, unread),
+    }
+
+
+def pseudo_labels_of(
+    task: Task,
+    videos: VideoSet,
+    training: Sequence[Video],
+    scores_VWK: NDArray[np.float32],
+    threshold: Threshold | None,
+    scored: WindowLabels,
+) -> tuple[NDArray[np.bool_] | NDArray[np.float32], LabelFacts]:
+    """Labels of the windows of the training videos, shape (V, W, K), and facts about them.
+
+    Args:
+        scores_VWK: Window probabilities of Step 2.
+        threshold: tau; None for soft labels, and for segments, which have none.
+        scored: What Step 2 scored. An exchanged modality is one window, the whole video; a
+            segment is a window too.
+    """
+    targets_VK = task.targets(videos, training)
+    if scored == "segments":
+        labels_VTK = task.predicted(scores_VWK)
+        return labels_VTK, LabelFacts(segments=task.count_segments(targets_VK, labels_VTK))
+    if threshold is None:
+        return soft_labels(scores_VWK, targets_VK, background=task.background), LabelFacts()
+    threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
+    labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
+    num_shown = labels_VWK.sum()
+    if scored == "exchanged":
+        labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
+    counts = task.count_windows(targets_VK, labels_VWK)
+    counts["restored"] = int(labels_VWK.sum() - num_shown)
+    plain = dict(threshold) if isinstance(threshold, Mapping) else threshold
+    return labels_VWK, LabelFacts(threshold=plain, windows=counts)
+
+
+def _print_facts(facts: LabelFacts) -> None:
+    """Print what the labels of Step 3 are, and warnings about them."""
+    if facts.segments:
+        say(f"retrain: {segments_text(facts.segments)}")
+    if not facts.windows or facts.threshold is None:
+        return
+    windows = facts.windows
+    say(
+        f"retrain: tau {threshold_text(facts.threshold)} keeps {sum(windows['kept_of_class'])} "
+        f"of {sum(windows['of_class'])} labels, and leaves {windows['background']} of "
+        f"{windows['of_events']} windows without an event"
+    )
+    for warning in window_warnings(windows):
+        say(f"WARNING: {warning}")

@@ -1,0 +1,131 @@
+"""Choice of tau by Step 3: the paper's rule (Sec. 5.3)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.tracking import Run
+from distributed_avel.config import RunConfig
+from distributed_avel.errors import DatasetError
+from distributed_avel.refine.pseudo_labels import ThresholdCurve
+from distributed_avel.search.screen import screened_thresholds
+from distributed_avel.search.selection import Trial, choose, criterion
+from distributed_avel.search.space import THRESHOLD
+from distributed_avel.stages.cache_keys import refine_section, training_settings
+from distributed_avel.stages.refine import Refine
+from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.stages.thresholds import threshold_metrics
+from distributed_avel.tasks import Task
+
+Metrics = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A tau that was tried, with its validation metrics in percent."""
+
+    threshold: float
+    criterion: float | None
+    metrics: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenManifest:
+    """The tau that was chosen.
+
+    Args:
+        criterion: The metrics whose mean decides.
+    """
+
+    threshold: float
+    criterion: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+
+
+class Screen(Stage[ScreenManifest]):
+    """tau whose Step 3 is best on the validation split.
+
+    Args:
+        refined: Step 2. Its window probabilities of validation videos pre-select candidates.
+        retrain: Returns the validation metrics of Step 3 with a tau, in percent.
+    """
+
+    name = "screen"
+    revision = 2
+    command = "avel retrain"
+    manifest_type = ScreenManifest
+
+    def __init__(
+        self, context: Context, refined: Refine, retrain: Callable[[float], Metrics]
+    ) -> None:
+        super().__init__(context)
+        self.refined, self._retrain = refined, retrain
+
+    def inputs(self) -> Sequence[Stage[Any]]:
+        """Step 2."""
+        return (self.refined,)
+
+    def depends(self) -> Mapping[str, Any]:
+        """Settings of Step 3 and of the choice, and Step 2."""
+        return {
+            "settings": settings(self.config, self.context.task),
+            "refine": self.refined.fingerprint,
+        }
+
+    def compute(self, out: Location, run: Run) -> ScreenManifest:
+        """Train Step 3 with each candidate."""
+        self.refined.manifest.value()  # explains why there are no curves, if there are none
+        curves = list(self.refined.threshold_curves().values())
+        chosen = best_by_step_3(curves, self.config, self.context.task, self._retrain)
+        run.metrics(threshold_metrics(chosen.threshold))
+        return chosen
+
+
+def settings(config: RunConfig, task: Task) -> dict[str, Any]:
+    """Settings of the choice of tau; Step 2 has a fingerprint of its own."""
+    return {
+        **training_settings(config, task, config.train.retrain_epochs),
+        "refine": refine_section(config, {"threshold", "labels"}),
+    }
+
+
+def best_by_step_3(
+    curves: Sequence[ThresholdCurve],
+    config: RunConfig,
+    task: Task,
+    retrain: Callable[[float], Metrics],
+) -> ScreenManifest:
+    """Choose the tau whose Step 3 is best on the validation split.
+
+    Args:
+        curves: Of the window pseudo-labels of the validation split; they pre-select candidates.
+        retrain: Returns the validation metrics of Step 3 with a tau, in percent.
+
+    Raises:
+        DatasetError: The validation split cannot distinguish the candidates.
+    """
+    refine, names = config.refine, task.criterion
+    trials = [
+        Trial(point={THRESHOLD: tau}, seed=config.seed, metrics=dict(retrain(tau)))
+        for tau in screened_thresholds(curves, refine.screen_keep, refine.num_candidates)
+    ]
+    best = choose(trials, names, num_seeds=1)
+    if not best:
+        raise DatasetError(
+            f"the mean of {' and '.join(names)} is undefined on the validation split for every "
+            "tau; annotate validation videos with and without events, or set refine.threshold to "
+            "a number"
+        )
+    return ScreenManifest(
+        threshold=best[0].point[THRESHOLD],
+        criterion=tuple(names),
+        candidates=tuple(
+            Candidate(
+                threshold=trial.point[THRESHOLD],
+                criterion=criterion(trial.metrics or {}, names),
+                metrics=dict(trial.metrics or {}),
+            )
+            for trial in trials
+        ),
+    )

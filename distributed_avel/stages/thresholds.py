@@ -1,0 +1,167 @@
+"""Choice of tau on the validation split, and the curves that it is chosen by.
+
+Shape suffixes: V = videos, T = segments, W = windows, K = columns of labels, G = thresholds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from distributed_avel.artifacts import Location
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.errors import DatasetError
+from distributed_avel.refine.pseudo_labels import (
+    Threshold,
+    ThresholdCurve,
+    removed_shares,
+    threshold_curve,
+    threshold_for_share,
+    threshold_grid,
+    window_truth,
+)
+from distributed_avel.schema import THRESHOLDS
+from distributed_avel.tasks import Task
+
+THRESHOLDS_FILE = "thresholds.parquet"
+
+ReadScores = Callable[[Sequence[Video]], NDArray[np.float32]]
+"""Z-hat of videos, shape (V, W, K)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenThreshold:
+    """tau, if it can be chosen.
+
+    Args:
+        threshold: tau, or a tau for each modality; None if it cannot be chosen.
+        no_threshold: Why it cannot be chosen.
+        removed_share: By modality, the share of the labels of training windows that was to be
+            removed, "requested", and the share that tau removes, "achieved".
+    """
+
+    threshold: float | dict[str, float] | None = None
+    no_threshold: str | None = None
+    removed_share: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def value(self) -> Threshold:
+        """tau.
+
+        Raises:
+            DatasetError: It could not be chosen; the message says why.
+        """
+        if self.threshold is None:
+            raise DatasetError(f"{self.no_threshold}; or set refine.threshold to a number")
+        return self.threshold
+
+
+def choose_threshold(
+    task: Task,
+    videos: VideoSet,
+    training: Sequence[Video],
+    validation: Sequence[Video],
+    mask_WT: NDArray[np.bool_],
+    out: Location,
+    scores_of: ReadScores,
+) -> ChosenThreshold:
+    """Choose tau so that the pseudo-labels of training windows have the right prevalence.
+
+    The segment labels of the validation split give the share of window labels that is wrong; tau
+    removes this share from the windows of the training videos. The window pseudo-labels of the
+    validation split are also compared with its segment labels over a grid of tau (Sec. 5.3).
+
+    Step 2 itself does not need tau, so a validation split that cannot give one is not an error.
+
+    Args:
+        mask_WT: The windows.
+        out: Folder of Step 2; the curves are written into it.
+        scores_of: Returns the window probabilities of videos.
+    """
+    with_event = [v for v in validation if v.labels]
+    if not with_event:
+        return ChosenThreshold(no_threshold="no validation video with an event is usable")
+    scores_VWK = scores_of(with_event)
+    truth_VTK = task.truth(videos, with_event)
+    truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
+    targets_VK = task.targets(videos, with_event)
+    training_VWK = scores_of(training)
+    training_VK = task.targets(videos, training)
+    size = targets_VK.shape[-1] // len(task.parts)
+    curves, best, shares = {}, {}, {}
+    for number, part in enumerate(task.parts):
+        columns = slice(number * size, (number + 1) * size)
+        try:
+            curves[part] = threshold_curve(
+                scores_VWK[..., columns],
+                targets_VK[:, columns],
+                truth_VWK[..., columns],
+                threshold_grid(),
+                background=task.background,
+            )
+        except DatasetError as error:
+            return ChosenThreshold(no_threshold=f"{part}: {error}")
+        requested = curves[part].absent_share
+        part_VWK, part_VK = training_VWK[..., columns], training_VK[:, columns]
+        best[part] = threshold_for_share(
+            part_VWK, part_VK, requested, threshold_grid(), background=task.background
+        )
+        tau_G = np.array([best[part]])
+        removed_G = removed_shares(part_VWK, part_VK, tau_G, background=task.background)
+        shares[part] = {"requested": requested, "achieved": float(removed_G[0])}
+    (out / THRESHOLDS_FILE).write_table(_to_table(curves))
+    threshold = best if len(best) > 1 else next(iter(best.values()))
+    return ChosenThreshold(threshold=threshold, removed_share=shares)
+
+
+def threshold_metrics(threshold: Threshold) -> dict[str, float]:
+    """tau under the names of metrics."""
+    if isinstance(threshold, Mapping):
+        return {f"threshold_{part}": value for part, value in threshold.items()}
+    return {"threshold": threshold}
+
+
+def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the manifest's "removed_share" under the names of metrics."""
+    return {
+        f"removed_share_{kind}" + (f"_{part}" if len(shares) > 1 else ""): value
+        for part, share in shares.items()
+        for kind, value in share.items()
+    }
+
+
+def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:
+    """The curves that `choose_threshold` wrote, by the part of the columns, if it could."""
+    location = out / THRESHOLDS_FILE
+    if not location.exists():
+        return {}
+    whole = location.read_table()
+    curves = {}
+    for part in dict.fromkeys(whole["part"].to_pylist()):
+        table = whole.filter(pc.field("part") == part)
+        curves[part] = ThresholdCurve(
+            thresholds_G=table["threshold"].to_numpy(),
+            sensitivity_G=table["sensitivity"].to_numpy(),
+            specificity_G=table["specificity"].to_numpy(),
+            num_present=table["num_present"][0].as_py(),
+            num_absent=table["num_absent"][0].as_py(),
+        )
+    return curves
+
+
+def _to_table(curves: Mapping[str, ThresholdCurve]) -> pa.Table:
+    tables = []
+    for part, curve in curves.items():
+        count = len(curve.thresholds_G)
+        columns = {
+            "part": [part] * count,
+            "threshold": curve.thresholds_G,
+            "sensitivity": curve.sensitivity_G,
+            "specificity": curve.specificity_G,
+            "num_present": np.full(count, curve.num_present),
+            "num_absent": np.full(count, curve.num_absent),
+        }
+        tables.append(pa.table(columns, schema=THRESHOLDS))
+    return pa.concat_tables(tables)

@@ -1,0 +1,117 @@
+"""Checks before a job starts, then its Ray session and its MLflow run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from distributed_avel.arms import PARSING_ARMS
+from distributed_avel.artifacts import Location
+from distributed_avel.cluster.preflight import check_cluster, check_exists, check_writable
+from distributed_avel.cluster.session import is_copy_of_ray, ray_session, require
+from distributed_avel.cluster.tracking import Tracker, connect, local_folder, tracked
+from distributed_avel.config import RunConfig
+from distributed_avel.datasets import dataset_reader, needs_root
+from distributed_avel.errors import ConfigError
+from distributed_avel.features.base import extractor_class
+from distributed_avel.models import model_class, model_options
+from distributed_avel.registry import import_plugins
+from distributed_avel.stages.resources import requirements
+
+_RENDERED = "demo"
+"""The data set that is written to `data.root` where it is missing."""
+
+
+@contextmanager
+def started(config: RunConfig, name: str) -> Iterator[Tracker]:
+    """A Ray session and an MLflow run, after all checks that need neither."""
+    check_before_start(config)
+    with ray_session(config.cluster), tracked(config, name) as tracker:
+        require(requirements(config))
+        yield tracker
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse unknown names, and unknown options of the model, all at once.
+
+    Raises:
+        ConfigError: The message has every wrong name and those that exist.
+    """
+    checks: list[Callable[[], object]] = [
+        lambda: dataset_reader(config.data.dataset),
+        lambda: extractor_class(config.extract.extractor),
+        lambda: model_options(config.model.name, config.model.options),
+    ]
+    import_plugins(config.plugins)
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    if not problems:
+        problems += _mismatches(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _mismatches(config: RunConfig) -> list[str]:
+    """Settings that this model has no use for."""
+    if model_class(config.model.name).task != "parsing":
+        return [
+            f"arms: arm {arm} needs an audio-visual parsing model such as han; "
+            f"{config.model.name} is a localization model"
+            for arm in config.arms
+            if arm in PARSING_ARMS
+        ]
+    problems = []
+    if config.model.pooling != "model":
+        problems.append(
+            f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
+        )
+    if config.refine.labels == "soft" and "MA" in config.arms:
+        problems.append(
+            "refine.labels: MA removes a label from a modality or leaves it, so it has no soft "
+            "labels; set them to hard, or leave MA out"
+        )
+    return problems
+
+
+def check_before_start(config: RunConfig) -> None:
+    """Refuse what would fail later, before anything starts.
+
+    Raises:
+        AvelError: It names the setting, the reason and the remedy.
+    """
+    check_results_last(config)
+    check_cluster(config.cluster)
+    check_writable("run_dir", Location.at(config.resolved_run_dir))
+    for key, uri in (("data.root", config.data.root), ("data.split", config.data.split)):
+        if uri is not None and needs_root(config.data.dataset) and config.data.dataset != _RENDERED:
+            check_exists(key, Location.at(uri))
+    if config.tracking.enabled:
+        connect(config.tracking)
+
+
+def check_results_last(config: RunConfig) -> None:
+    """Refuse results in Ray's copy of a job's working directory, which goes away with the job.
+
+    Raises:
+        ConfigError: It says which settings to give.
+    """
+    problems = []
+    folder = Location.at(config.resolved_run_dir)
+    may_be_local = folder.root.startswith(("/", "file:"))  # others may ask the network first
+    if may_be_local and is_copy_of_ray(folder.path):
+        problems.append(_lost("run_dir", "--run-dir", folder.path, "/shared/run"))
+    store = local_folder(config.tracking) if config.tracking.enabled else None
+    if store and is_copy_of_ray(store):
+        example = "sqlite:////shared/mlflow.db"
+        problems.append(_lost("tracking.uri", "--tracking.uri", str(store), example))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _lost(key: str, option: str, path: str, example: str) -> str:
+    return (
+        f"{key}: {path} lies in Ray's copy of the job's working directory, which is removed after "
+        f"the job; give an absolute path or a URI that lasts, such as {option} {example}"
+    )

@@ -1,0 +1,1 @@
+"""Studies: many pipelines that share stages."""

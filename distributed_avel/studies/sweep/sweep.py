@@ -1,0 +1,268 @@
+"""A sweep: the best tau, window and stride, and what else is varied, found on validation alone.
+
+The stages that trials share are computed first, each once: Step 1 for each setting that it
+depends on, then Step 2. Window pseudo-labels of the validation split then say which tau are
+worth a Step 3. The trials train Step 3 and look at the validation split; the best few are tried
+with more seeds. The test split is read once, for the configuration that was chosen, by the
+ordinary evaluation.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from distributed_avel.artifacts import Artifact
+from distributed_avel.cluster.leases import LeaseActor, computed_stages
+from distributed_avel.cluster.progress import ProgressActor, messages, progress, say
+from distributed_avel.cluster.session import beside_the_driver
+from distributed_avel.cluster.tracking import Tracker, store_uri
+from distributed_avel.cluster.trials import (
+    FINISHED,
+    Outcome,
+    Search,
+    run_trials,
+)
+from distributed_avel.config import TuneConfig
+from distributed_avel.errors import ConfigError, DatasetError
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.publish import publish
+from distributed_avel.refine.pseudo_labels import ThresholdCurve
+from distributed_avel.search.screen import screened_range, whole_range
+from distributed_avel.search.selection import check_criterion
+from distributed_avel.search.space import (
+    Choice,
+    Point,
+    Space,
+    chosen_windows,
+    describe,
+    parse_dimension,
+    refuse_options_of_others,
+    spread_thresholds,
+    with_values,
+)
+from distributed_avel.stages.cache_keys import sweep_settings
+from distributed_avel.stages.report import REPORT, RESULTS
+from distributed_avel.stages.resources import trial_resources
+from distributed_avel.startup import check_names, started
+from distributed_avel.studies.campaign import Campaign
+from distributed_avel.studies.sweep.results import BEST, PAGE, SEED, TRIALS, Record
+from distributed_avel.studies.sweep.trial import SweepTrial
+from distributed_avel.tasks import task_class
+
+
+def run_sweep(config: TuneConfig) -> None:
+    """The whole sweep, then what was chosen, what it cost, and where everything lies."""
+    check_names(config)
+    config = _with_criterion(config)
+    dimensions = tuple(parse_dimension(text, config.run) for text in config.sweep.vary)
+    for dimension in dimensions:
+        for value in dimension.values if isinstance(dimension, Choice) else ():
+            tried = with_values(config.run, {dimension.key: value})
+            check_names(tried)
+            if task_class(tried.model.name) is not task_class(config.model.name):
+                raise ConfigError(
+                    f"sweep.vary: {tried.model.name} and {config.model.name} have other metrics, "
+                    "localization and parsing, so no sweep can choose between them"
+                )
+    refuse_options_of_others(dimensions, config.run)
+    windows = tuple(chosen_windows(config.sweep, config.data.num_segments))
+    space = Space(windows=windows, dimensions=dimensions)
+    if config.sweep.search == "grid":
+        space.grid()  # refuses ranges before anything starts
+    with started(config, f"sweep {config.data.dataset}") as tracker:
+        Sweep(config, space, tracker).run()
+
+
+def _with_criterion(config: TuneConfig) -> TuneConfig:
+    """The configuration with the criterion of the task, if it names none of its own."""
+    task = task_class(config.model.name)
+    check_criterion(config.sweep.criterion, task.metrics)
+    criterion = config.sweep.criterion or task.criterion
+    sweep = config.sweep.model_copy(update={"criterion": criterion})
+    return config.model_copy(update={"sweep": sweep})
+
+
+@dataclass
+class Sweep:
+    """One sweep, phase by phase."""
+
+    config: TuneConfig
+    space: Space
+    tracker: Tracker
+
+    def run(self) -> None:
+        """All phases; each reuses what an earlier run of it left."""
+        if not self._driver.usable("val"):
+            raise DatasetError(
+                f"{self._driver.videos.name}: no validation video has features, so a sweep "
+                "cannot choose; name some in the validation split"
+            )
+        self._share_stages()
+        self._screen()
+        self._search()
+        self._more_seeds()
+        chosen = self._record.choose()
+        self._record.write(chosen, self._driver.videos, self.space.windows)
+        evaluated = Pipeline(self._record.chosen_config(chosen), self.tracker)
+        publish(evaluated)
+        computed = computed_stages(self._trial.leases)
+        self._record.say(chosen, list(computed.values()))
+        for name in (BEST, PAGE, TRIALS, RESULTS, REPORT):
+            say(f"{name}: {evaluated.run_dir / name}")
+        if self.config.tracking.enabled:
+            say(f"MLflow: {store_uri(self.config.tracking)}")
+
+    # Phases ------------------------------------------------------------------------------
+
+    def _share_stages(self) -> None:
+        """Steps 1 and 2 of every pair of windows, each once, before anything needs them."""
+        pipelines = [self._trial.pipeline(point) for point in self._shared]
+        for name, stages in (
+            ("base", [pipeline.base(self._auxiliary) for pipeline in pipelines]),
+            ("refine", [pipeline.refine(self._auxiliary) for pipeline in pipelines]),
+        ):
+            for number, error in self._campaign.compute(name, stages).items():
+                say(f"{name} with {describe(self._shared[number])} failed: {error}")
+
+    def _screen(self) -> None:
+        """Narrow tau to what the validation split finds worth a Step 3."""
+        everything = whole_range()
+        low, high = screened_range(self._curves, self.config.sweep.screen_keep, everything)
+        thresholds = self.config.sweep.thresholds or spread_thresholds(
+            low, high, self.config.sweep.num_thresholds
+        )
+        say(
+            f"screen: tau from {low:.4g} to {high:.4g} is worth trying, of "
+            f"{everything[0]:.4g} to {everything[1]:.4g}"
+        )
+        self.space = replace(self.space, thresholds=thresholds, threshold_range=(low, high))
+
+    def _search(self) -> None:
+        """One trial a point, with the seed of the run."""
+        sweep, train = self.config.sweep, self.config.train
+        if sweep.search == "optuna":
+            search = Search(space=self.space, num_trials=sweep.num_trials, seed=self.config.seed)
+        else:
+            points = (
+                self.space.grid()
+                if sweep.search == "grid"
+                else self.space.sample(sweep.num_trials, self.config.seed)
+            )
+            is_asha = sweep.search == "asha"
+            search = Search(
+                points=points,
+                max_epochs=train.retrain_epochs if is_asha else None,
+                grace_epochs=train.report_every,
+            )
+        self._run("search", search)
+
+    def _more_seeds(self) -> None:
+        """The best few points again, with other seeds: Steps 1 to 3 anew for each."""
+        sweep, seed = self.config.sweep, self.config.seed
+        best = self._record.ranked()[: sweep.num_best]
+        points = [
+            {**candidate.point, SEED: seed + number}
+            for candidate in best
+            for number in range(1, sweep.num_seeds)
+        ]
+        if points:
+            self._run("seeds", Search(points=points))
+
+    def _run(self, name: str, search: Search) -> None:
+        """Run trials, with progress, and take note of how each ended."""
+        progress_actor, ended = self._trial.progress, self._ended(search)
+        done = {self._record.note(outcome) for outcome in ended}
+        with progress(name, len(search), "trials", already=len(done)) as report:
+
+            def watch() -> None:
+                for message in messages(progress_actor):
+                    outcome = Outcome(point=message["point"], report=message["report"], error=None)
+                    done.add(self._record.note(outcome))
+                    report(len(done), self._record.best_so_far())
+
+            outcomes = run_trials(
+                search,
+                self._trial,
+                ended=ended,
+                keep=self._record.keep,
+                resources=self._campaign.resources,
+                concurrency=self._campaign.concurrency,
+                max_retries=self.config.sweep.max_retries,
+                watch=watch,
+            )
+            for outcome in outcomes:
+                done.add(self._record.note(outcome))
+            report(len(done), self._record.best_so_far())
+        for outcome in outcomes:
+            if outcome.error:
+                say(f"trial {describe(outcome.point)} failed: {outcome.error}")
+
+    def _ended(self, search: Search) -> list[Outcome]:
+        """The trials of a search that ended in earlier runs, and whose Step 3 is intact."""
+        return [
+            outcome
+            for outcome in self._record.ended()
+            if (outcome.point in search.points if search.points else SEED not in outcome.point)
+            and (not (outcome.report or {})[FINISHED] or self._is_done(outcome.point))
+        ][: len(search)]
+
+    def _is_done(self, point: Point) -> bool:
+        """Whether Step 3 of a point is there."""
+        return self._trial.pipeline(point).retrain(self._auxiliary).is_done()
+
+    # What follows from them --------------------------------------------------------------
+
+    @cached_property
+    def _driver(self) -> Pipeline:
+        """The run that all trials start from: it makes data and features."""
+        return Pipeline(self.config.run, self.tracker)
+
+    @property
+    def _auxiliary(self) -> bool:
+        return self.config.sweep.auxiliary
+
+    @cached_property
+    def _campaign(self) -> Campaign:
+        sweep = self.config.sweep
+        resources = trial_resources(self.config, sweep.gpus_per_trial)
+        return Campaign.plan(resources, sweep.max_concurrent)
+
+    @cached_property
+    def _trial(self) -> SweepTrial:
+        return SweepTrial(
+            config=self.config.run,
+            auxiliary=self._auxiliary,
+            criterion=self.config.sweep.criterion,
+            in_process=self._campaign.resources.in_process,
+            known=self._driver.shared_artifacts(),
+            leases=LeaseActor.options(**beside_the_driver()).remote(),
+            progress=ProgressActor.options(**beside_the_driver()).remote(),
+        )
+
+    @cached_property
+    def _shared(self) -> list[Point]:
+        """The settings whose Steps 1 and 2 are computed before any trial: all of a grid's."""
+        return self.space.shared(all_dimensions=self.config.sweep.search == "grid")
+
+    @cached_property
+    def _curves(self) -> list[ThresholdCurve]:
+        curves = []
+        for point in self._shared:
+            stage = self._trial.pipeline(point).refine(self._auxiliary)
+            if stage.is_done():
+                curves += stage.threshold_curves().values()
+        return curves
+
+    @cached_property
+    def _stage(self) -> Artifact:
+        """Where the sweep keeps its own files; it has no marker, because a rerun is cheap."""
+        depends = {
+            "revision": 2,
+            "settings": sweep_settings(self.config),
+            "extract": self._driver.features.fingerprint,
+        }
+        return Artifact(self._driver.run_dir, "sweep", depends)
+
+    @cached_property
+    def _record(self) -> Record:
+        run_dir = self._driver.run_dir
+        return Record(self.config, self.tracker, run_dir, self._stage.location)

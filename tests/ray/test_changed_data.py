@@ -1,0 +1,124 @@
+"""A data set that changes: only what depends on the change is computed again."""
+
+import os
+from pathlib import Path
+
+import pytest
+from media.clips import clip
+
+from distributed_avel.cluster.tracking import untracked
+from distributed_avel.config import validate
+from distributed_avel.pipeline import Pipeline
+from distributed_avel.stages.extract import Extract
+from distributed_avel.stages.stage import Execution
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]
+
+HEADER = "uri,split,labels,spans"
+ROWS = [
+    "t0.mp4,train,dog,",
+    "t1.mp4,train,dog,",
+    "t2.mp4,train,bell,",
+    "t3.mp4,train,bell,",
+    "v0.mp4,val,dog,dog:0-2",
+    "v1.mp4,val,bell,bell:1-3",
+    "e0.mp4,test,dog,dog:0-1",
+    "e1.mp4,test,bell,bell:0-4",
+]
+TRAINED = {"base", "refine", "retrain"}
+
+
+class Study:
+    """A folder of clips with a table, and pipelines on it that share a run directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rows = list(ROWS)
+        for number, row in enumerate(ROWS):
+            self.write_clip(row.partition(",")[0], fps=8 + number)
+
+    def write_clip(self, name: str, fps: int) -> None:
+        (self.root / name).write_bytes(clip(4, fps=fps))
+
+    def run(self) -> tuple[Extract, set[str]]:
+        """Run everything; return the features, and the names of the stages that were computed."""
+        (self.root / "videos.csv").write_text("\n".join([HEADER, *self.rows]) + "\n")
+        before = self.finished()
+        config = validate(
+            {
+                "run_dir": str(self.root / "run"),
+                "arms": ["LR"],
+                "data": {"dataset": "folder", "root": str(self.root), "num_segments": 4},
+                "extract": {"num_actors": 1, "unit_size": 3},
+                "model": {"hidden_size": 2},
+                "train": {"base_epochs": 1, "retrain_epochs": 1},
+                "refine": {"threshold": 0.5, "window": 2, "stride": 2, "partners": "disjoint"},
+            },
+            "test",
+        )
+        pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
+        pipeline.evaluate().ensure()
+        assert isinstance(pipeline.features, Extract)
+        new = self.finished() - before
+        return pipeline.features, {path.split("/")[0] for path in new}
+
+    def finished(self) -> set[str]:
+        run = self.root / "run"
+        return {str(path.parent.relative_to(run)) for path in run.glob("*/*/DONE")}
+
+
+def content(features: Extract) -> dict[str, tuple[bytes, bytes]]:
+    """The features of each video, bit for bit."""
+    ids = [video.video_id for video in features.data.videos.videos]
+    rows = zip(ids, *features.store.read(ids), strict=True)
+    return {video_id: (audio.tobytes(), visual.tobytes()) for video_id, audio, visual in rows}
+
+
+def test_only_what_depends_on_a_change_of_the_data_is_computed_again(tmp_path):
+    study = Study(tmp_path)
+    features, computed = study.run()
+    assert computed == {"data", "extract", *TRAINED, "evaluate"}
+    assert features.manifest.num_reused == 0
+    first = content(features)
+
+    # Another test video is extracted alone, and trains nothing.
+    study.write_clip("e2.mp4", fps=20)
+    study.rows.insert(0, "e2.mp4,test,dog,dog:2-3")
+    features, computed = study.run()
+    assert computed == {"data", "extract", "evaluate"}
+    assert (features.manifest.num_videos, features.manifest.num_reused) == (9, 8)
+
+    # A changed label extracts nothing; only labels of training and validation videos train again.
+    study.rows[7] = "e0.mp4,test,dog,dog:1-2"
+    assert study.run()[1] == {"data", "evaluate"}
+    study.rows[5] = "v0.mp4,val,dog,dog:1-2"
+    assert study.run()[1] == {"data", "evaluate", *TRAINED}
+
+    # Another training video is extracted alone, and trains again.
+    study.write_clip("t4.mp4", fps=20)
+    study.rows.append("t4.mp4,train,dog,")
+    features, computed = study.run()
+    assert computed == {"data", "extract", "evaluate", *TRAINED}
+    assert features.manifest.num_reused == 9
+
+    # The features of a file that was replaced are those of the new file.
+    study.write_clip("t1.mp4", fps=25)
+    features, computed = study.run()
+    assert computed == {"extract", "evaluate", *TRAINED}
+    assert features.manifest.num_reused == 9
+    replaced = content(features)
+    assert {name for name in first if first[name] != replaced[name]} == {"t1.mp4"}
+
+    # A file with another time of change is extracted again, with the same bits.
+    os.utime(tmp_path / "e1.mp4", ns=(1, 1))
+    touched, computed = study.run()
+    assert computed == {"extract", "evaluate"}
+    assert touched.manifest.num_reused == 9
+    assert content(touched) == replaced
+
+    # A video that was removed is in no result.
+    study.rows = [row for row in study.rows if not row.startswith("e2.mp4")]
+    features, computed = study.run()
+    assert computed == {"data", "extract", "evaluate"}
+    assert "e2.mp4" not in features.store
+    assert features.manifest.num_videos == features.manifest.num_reused == 9
