@@ -285,7 +285,7 @@ class Storage:
     def finished_units(self) -> set[str]:
         """Names of the videos whose units are finished."""
         units = [path.name for path in (self.out / "units").iterdir()]
-        return {self.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:]))}
+        return {self.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:15]))}
 
     def times(self) -> Counter[str]:
         """How often each file was begun."""

@@ -15,6 +15,7 @@ from distributed_avel.cluster.session import require
 from distributed_avel.commands import main
 from distributed_avel.config import ClusterConfig, validate
 from distributed_avel.errors import ResourceError
+from distributed_avel.stages.resources import requirements
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 
@@ -87,7 +88,7 @@ def test_what_can_never_be_scheduled_is_refused_with_the_arithmetic():
     )
 
     with pytest.raises(ResourceError) as caught:
-        require(config)
+        require(requirements(config))
 
     said = str(caught.value)
     assert "train: 6 CPUs and 0 GPUs (train.num_workers 3 x train.cpus_per_worker 2)" in said

@@ -392,7 +392,7 @@ def compute_base(config: RunConfig, leases) -> int:
         watch=lambda stage, epoch, metrics: epochs.append(epoch),
         lease=LeaseHolder(leases),
     )
-    Pipeline(config, untracked(), execution=execution).base(auxiliary=True)
+    Pipeline(config, untracked(), execution=execution).base(auxiliary=True).ensure()
     return len(epochs)
 
 

@@ -41,6 +41,15 @@ class Squares:
         return {"small": squares.filter(pc.invert(large)), "large": squares.filter(large)}
 
 
+class AllSmall(Squares):
+    """Calls all numbers small."""
+
+    def __call__(self, rows: pa.Table) -> dict[str, pa.Table]:
+        tables = super().__call__(rows)
+        whole = pa.concat_tables(tables.values())
+        return {"small": whole, "large": whole.slice(0, 0)}
+
+
 class Meeting:
     """Returns from a unit when another unit has begun too."""
 
@@ -83,13 +92,14 @@ def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tm
     assert noted(notes) == sorted([*range(20)] * 3)
     files = files_in(tmp_path / "a")
     assert files == files_in(tmp_path / "b") == files_in(tmp_path / "c")
-    assert sorted(name for name in files if name.startswith("large")) == [
-        "large/0000009-0000012.parquet",
-        "large/0000012-0000015.parquet",
-        "large/0000015-0000018.parquet",
-        "large/0000018-0000020.parquet",
+    large = sorted(name for name in files if name.startswith("large"))
+    assert [name[:21] for name in large] == [
+        "large/0000009-0000012",
+        "large/0000012-0000015",
+        "large/0000015-0000018",
+        "large/0000018-0000020",
     ]
-    table = Location.at(tmp_path / "a" / "large" / "0000009-0000012.parquet").read_table()
+    table = Location.at(tmp_path / "a" / large[0]).read_table()
     assert table.to_pylist() == [{"number": 11, "square": 121}]
 
 
@@ -113,28 +123,40 @@ def test_a_mistake_of_the_user_arrives_as_it_is_and_what_was_done_is_kept(tmp_pa
 
 def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path):
     out = tmp_path / "out"
-    work, one = partial(Squares, tmp_path / "notes"), Pool(num_actors=1)
-    run_units("a", units_of([11, 12]), work, Location.at(out), one)
-    assert list(files_in(out / "large")) == ["0000000-0000002.parquet"]
-    (out / "units" / "0000000-0000002").unlink()  # as if killed before it was marked
+    units, notes, one = units_of([11, 12]), tmp_path / "notes", Pool(num_actors=1)
+    run_units("a", units, partial(Squares, notes), Location.at(out), one)
+    assert len(files_in(out / "large")) == 1
+    (marker,) = (out / "units").iterdir()
+    marker.unlink()  # as if killed before it was marked
 
-    run_units("a", units_of([1, 2]), work, Location.at(out), one)
+    run_units("a", units, partial(AllSmall, notes), Location.at(out), one)
 
     assert files_in(out / "large") == {}
-    assert list(files_in(out / "small")) == ["0000000-0000002.parquet"]
+    assert list(files_in(out / "small")) == [f"{marker.name}.parquet"]
 
 
-@pytest.mark.parametrize("damaged", ["small/0000002-0000004.parquet", "units/0000002-0000004"])
+def test_a_unit_of_other_rows_is_never_taken_for_a_finished_one(tmp_path):
+    notes, out = tmp_path / "notes", Location.at(tmp_path / "out")
+    run_units("a", units_of([1, 2, 3, 4]), partial(Squares, notes), out, None)
+    notes.write_text("")
+
+    run_units("a", units_of([1, 2, 5, 4]), partial(Squares, notes), out, None)
+
+    assert noted(notes) == [4, 5]
+
+
+@pytest.mark.parametrize("damaged", ["small/0000002-0000004*", "units/0000002-0000004*"])
 @pytest.mark.parametrize("content", [b"", None, b"other"])
 def test_a_unit_whose_files_are_damaged_is_done_again_and_no_other(tmp_path, damaged, content):
     out, notes, units = tmp_path / "out", tmp_path / "notes", units_of(range(8))
     run_units("a", units, partial(Squares, notes), Location.at(out), None)
     before = files_in(out)
     notes.write_text("")
+    (file,) = out.glob(damaged)
     if content is None:
-        (out / damaged).unlink()
+        file.unlink()
     else:
-        (out / damaged).write_bytes(content)
+        file.write_bytes(content)
 
     run_units("a", units, partial(Squares, notes), Location.at(out), None)
 

@@ -45,9 +45,17 @@ def test_a_parsing_run_has_its_page_with_lanes_of_what_is_heard_and_what_is_seen
     text = (parsing_run.run_dir / REPORT).read_bytes().decode()
     assert "<h1>Audio-visual video parsing on synthetic_llp</h1>" in text
     names = re.findall(r'<span class="name">([^<]*?) ?<', text)
-    each = ["truth heard", "truth seen", "HAN heard", "HAN seen", "HAN+MA heard", "HAN+MA seen", ""]
+    each = [
+        "ground truth heard",
+        "ground truth seen",
+        "HAN heard",
+        "HAN seen",
+        "HAN+MA heard",
+        "HAN+MA seen",
+        "",
+    ]
     assert names == each * 20
-    assert "Pseudo-labels of whole modalities for HAN+MA" in text
+    assert "Pseudo-labels of whole modalities of HAN+MA" in text
     for metric in ("Loss (training)", "Segment Type@AV (validation)", "Event Type@AV (validation)"):
         assert f">{metric}</text>" in text
     files = {path.name for path in parsing_run.report().location.children()}
