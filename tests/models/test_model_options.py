@@ -6,7 +6,7 @@ from typing import Any
 import pydantic
 import pytest
 import torch
-from distributed_avel.runtime.train import ModelRecipe
+from distributed_avel.stages.training import ModelRecipe
 from pydantic import PositiveFloat
 
 from distributed_avel import models
