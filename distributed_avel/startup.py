@@ -11,7 +11,7 @@ from distributed_avel.cluster.tracking import Tracker, connect, local_folder, tr
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_reader, needs_root
 from distributed_avel.errors import ConfigError
-from distributed_avel.features.base import extractor_class
+from distributed_avel.features.base import extractor_options
 from distributed_avel.models import model_class, model_options
 from distributed_avel.registry import import_plugins
 from distributed_avel.stages.resources import requirements
@@ -37,7 +37,7 @@ def check_names(config: RunConfig) -> None:
     """
     checks: list[Callable[[], object]] = [
         lambda: dataset_reader(config.data.dataset),
-        lambda: extractor_class(config.extract.extractor),
+        lambda: extractor_options(config.extract.extractor, config.extract.options),
         lambda: model_options(config.model.name, config.model.options),
     ]
     import_plugins(config.plugins)

@@ -14,6 +14,7 @@ from typing import Any
 
 from distributed_avel.config import Config, RunConfig, TuneConfig
 from distributed_avel.datasets import unread_sections
+from distributed_avel.features.base import extractor_options
 from distributed_avel.models import model_options
 from distributed_avel.tasks import Localization, Parsing, Task
 
@@ -89,12 +90,15 @@ def training_settings(config: RunConfig, task: Task, num_epochs: int) -> dict[st
 
 
 def model_settings(config: RunConfig) -> dict[str, Any]:
-    """Settings of the base model, with the defaults of the options that are left out."""
+    """Settings of the base model."""
     options = model_options(config.model.name, config.model.options)
-    return {
-        **without_neutral(config.model, "model", {"options"}),
-        "options": options.model_dump(mode="json"),
-    }
+    return {**without_neutral(config.model, "model", {"options"}), **option_settings(options)}
+
+
+def option_settings(options: Config) -> dict[str, Any]:
+    """Options of a model or an extractor with their defaults, if it has any."""
+    values = options.model_dump(mode="json")
+    return {"options": values} if values else {}
 
 
 def unread_by_training(config: RunConfig, task: Task) -> set[str]:
@@ -122,6 +126,10 @@ def sweep_settings(config: TuneConfig) -> dict[str, Any]:
     return {
         **without_neutral(config, unread={"report"}),
         "data": without_neutral(config.data, "data", others),
+        "extract": {
+            **without_neutral(config.extract, "extract", {"options"}),
+            **option_settings(extractor_options(config.extract.extractor, config.extract.options)),
+        },
         "model": model_settings(config),
     }
 

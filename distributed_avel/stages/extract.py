@@ -31,7 +31,7 @@ from distributed_avel.features.base import Extractor, ExtractorRecipe, Features
 from distributed_avel.features.decoder_pool import NO_FILE, DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
 from distributed_avel.schema import FAILURES, features_schema, tensor_column
-from distributed_avel.stages.cache_keys import short_hash, without_neutral
+from distributed_avel.stages.cache_keys import option_settings, short_hash, without_neutral
 from distributed_avel.stages.features import (
     FAILURES_FILE,
     FeaturesManifest,
@@ -145,11 +145,12 @@ class Extract(FeatureStage):
 
 def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
     """The settings of extraction that the extractor reads."""
-    unread = extractor.unread | {"gpus_per_actor", "frames_per_segment"}
+    unread = extractor.unread | {"gpus_per_actor", "frames_per_segment", "options"}
     read = without_neutral(config.extract, "extract", unread)
     if "gpus_per_actor" not in extractor.unread:
         read["use_gpu"] = config.extract.gpus_per_actor > 0
-    return {**read, "frames_per_segment": extractor.frames_per_segment}
+    read["frames_per_segment"] = extractor.frames_per_segment
+    return {**read, **option_settings(extractor.options)}
 
 
 def _by_uri(sources: pa.Table) -> dict[str, list[int]]:

@@ -6,7 +6,6 @@ from typing import Any
 import pydantic
 import pytest
 import torch
-from distributed_avel.stages.training import ModelRecipe
 from pydantic import PositiveFloat
 
 from distributed_avel import models
@@ -14,6 +13,7 @@ from distributed_avel.config import ModelConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.models import BaseModel, base
 from distributed_avel.models.ave import Ave
+from distributed_avel.stages.training import ModelRecipe
 from tests.models.examples import SIZES, features, small_model
 
 NAMES = models.model_names()

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from distributed_avel.arms import ARMS
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import Config, RunConfig, TuneConfig, validate
-from distributed_avel.features import base
+from distributed_avel.features import base as extractors
 from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.models.psp import Psp
@@ -34,8 +34,8 @@ class WithOptions(Descriptors):
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base._EXTRACTORS, "_items", dict(base._EXTRACTORS._items))
-        base.register_extractor(WITH_OPTIONS)(WithOptions)
+        patch.setattr(extractors._EXTRACTORS, "_items", dict(extractors._EXTRACTORS._items))
+        extractors.register_extractor(WITH_OPTIONS)(WithOptions)
         yield
 
 
