@@ -1,12 +1,13 @@
-"""The sound of a media file: the default track, mono, on the presentation timeline.
+"""Decode the audio of a media file: the default track, mono, on the presentation timeline.
 
-PyAV decodes (decord's audio reader loses memory and lags behind). Channels are averaged
-here: FFmpeg's own downmix weighs each by 0.707 and so may exceed full scale. soxr, through
-librosa, changes the sample rate: FFmpeg's default filter folds more of what lies above half
-the rate back into the bands that a spectrogram looks at.
+PyAV decodes, because decord's audio reader leaks memory and has an offset. Channels are averaged
+here, because FFmpeg's downmix weights each by 0.707 and may exceed full scale. soxr (in librosa)
+changes the sample rate, because FFmpeg's default filter causes more aliasing in the bands of the
+spectrogram.
 
 Shape suffixes used in this file:
     T = segments    N = samples    C = channels    F = spectrogram frames    M = mel bands
+    B = frequency bins
 """
 
 from collections.abc import Iterator
@@ -22,32 +23,39 @@ from distributed_avel.errors import MediaError
 from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS, Media, open_media
 from distributed_avel.timeline import Timeline
 
-# Time stamps of real tracks jitter by some samples; a difference above this is a gap.
+# Time stamps of real tracks jitter by a few samples; a larger difference is a gap.
 _GAP_S = 0.05
 
-# Half a step of 16-bit sound: a track below it is digital silence.
+# Half a quantization step of 16-bit audio: a track below it is digital silence.
 _SILENCE = 2.0**-16
 
 
 def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray[np.float32]:
-    """Decode the waveform of the timeline, shape (N,), float32 in [-1, 1], mono.
+    """Decode the waveform of the timeline, mono.
 
-    N is exactly `duration_s * sample_rate_hz`; up to half a segment that is missing from the
-    track is filled with silence. A track of digital silence is refused: nothing in it can be
-    heard, so its labels are a mistake, and it would train the network to ignore sound. A video
-    that is silent in parts is accepted.
+    If up to half a segment is missing from the track, it is filled with silence. A track that is
+    digital silence throughout is refused: its audio-visual labels must be wrong, and it would train
+    the network to ignore audio. A video that is silent in parts is accepted.
+
+    Args:
+        media: Content of the file.
+        timeline: Segments.
+        sample_rate_hz: Sample rate of the result.
+
+    Returns:
+        Shape (N,), float32 in [-1, 1], with N = `duration_s * sample_rate_hz`.
 
     Raises:
-        MediaError: The track is missing, damaged, too short, or silent throughout; says which.
+        MediaError: The track is missing, damaged, too short, or silent; the message says which.
     """
     with open_media(media) as opened:
         wave_N, rate_hz = _decode(opened, timeline)
     if not np.isfinite(wave_N).all():
-        raise MediaError("damaged: the sound holds values that are not numbers")
+        raise MediaError("damaged: the audio contains values that are not finite")
     if np.abs(wave_N).max(initial=0.0) < _SILENCE:
         raise MediaError(
-            f"silent: the audio stream holds nothing but silence in the first "
-            f"{timeline.duration_s:g} s; an event must be both seen and heard"
+            f"silent: the audio stream is digital silence in the first {timeline.duration_s:g} s; "
+            "an event must be both visible and audible"
         )
     if rate_hz != sample_rate_hz:
         wave_N = resampled(wave_N, rate_hz, sample_rate_hz)
@@ -65,10 +73,10 @@ def resampled(
 def segments_of_audio(
     wave_N: NDArray[np.float32], timeline: Timeline, sample_rate_hz: int
 ) -> NDArray[np.float32]:
-    """The waveform cut into segments, shape (T, N).
+    """Split a waveform into segments, shape (T, N).
 
-    All segments are as long as the shortest: they differ by one sample where a segment is
-    not a whole number of samples.
+    All segments have the length of the shortest; they differ by one sample if the length of a
+    segment is not an integer number of samples.
     """
     spans = [timeline.audio_span(t, sample_rate_hz) for t in range(timeline.num_segments)]
     num_samples = min(span.stop - span.start for span in spans)
@@ -77,11 +85,10 @@ def segments_of_audio(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogMel:
-    """A log-mel spectrogram; the defaults are VGGish's.
+    """A log-mel spectrogram; the defaults are those of VGGish.
 
-    Magnitudes (not powers) of periodic Hann windows without centring or padding; triangular
-    bands that are straight lines in HTK mel (librosa's own are straight in hertz); then
-    log(x + offset).
+    It uses magnitudes (not powers) of periodic Hann windows without centring or padding, bands that
+    are triangular in HTK mel (librosa's are triangular in Hz), and log(x + offset).
     """
 
     sample_rate_hz: int = 16_000
@@ -93,9 +100,13 @@ class LogMel:
     offset: float = 0.01
 
     def __call__(self, wave_TN: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The spectrograms of waveforms, each row on its own, shape (T, F, M).
+        """Compute the spectrogram of each row independently.
 
-        F counts the windows that lie wholly within a row: 98 in a second.
+        Args:
+            wave_TN: Waveforms in [-1, 1].
+
+        Returns:
+            Shape (T, F, M). F is the number of windows that fit into a row: 98 for one second.
 
         Raises:
             ValueError: The rows are shorter than one window.
@@ -104,10 +115,12 @@ class LogMel:
             round(seconds * self.sample_rate_hz) for seconds in (self.window_s, self.hop_s)
         )
         if wave_TN.shape[-1] < window:
-            raise ValueError(f"{wave_TN.shape[-1]} samples are less than a window of {window}")
+            raise ValueError(
+                f"{wave_TN.shape[-1]} samples are fewer than the {window} samples of a window"
+            )
         n_fft = 2 ** (window - 1).bit_length()
-        # librosa puts the window in the middle of n_fft samples; the margin moves the first
-        # window onto the first sample, and the last one onto the end.
+        # librosa centres the window in n_fft samples; the padding moves the first window to the
+        # first sample and the last window to the end.
         left = (n_fft - window) // 2
         margin = (left, n_fft - window - left)
         spectrum_TBF = librosa.stft(
@@ -124,7 +137,7 @@ class LogMel:
 
 @cache
 def _mel_bands(log_mel: LogMel, n_fft: int) -> NDArray[np.float32]:
-    """Weights from spectrum bins to mel bands, shape (n_fft / 2 + 1, M)."""
+    """Return the weights from frequency bins to mel bands, shape (n_fft / 2 + 1, M)."""
     bins = librosa.hz_to_mel(np.linspace(0.0, log_mel.sample_rate_hz / 2, n_fft // 2 + 1), htk=True)
     low, high = librosa.hz_to_mel(np.array([log_mel.low_hz, log_mel.high_hz]), htk=True)
     edges = np.linspace(low, high, log_mel.num_bands + 2)
@@ -135,10 +148,10 @@ def _mel_bands(log_mel: LogMel, n_fft: int) -> NDArray[np.float32]:
 
 
 def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]:
-    """Decode `duration_s` of the audio track at its own rate, and return that rate too.
+    """Decode `duration_s` of the audio track; return the waveform and its sample rate.
 
-    A block goes where its time stamp says when that is more than `_GAP_S` from the end of the
-    block before it: a later start leaves silence, an earlier one replaces what overlaps.
+    Blocks are concatenated unless the time stamp of a block differs by more than `_GAP_S` from the
+    end of the previous block: a later start leaves silence, an earlier one overwrites the overlap.
     """
     wave_N, present_N = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=bool)
     rate_hz, position = 0, 0
@@ -170,22 +183,22 @@ def _refuse_missing(present_N: NDArray[np.bool_], rate_hz: int, timeline: Timeli
     """Refuse a track that lacks more than half a segment of the timeline.
 
     Raises:
-        MediaError: The message has the longest part that is missing, in seconds.
+        MediaError: Too much is missing; the message names the longest gap, in seconds.
     """
-    heard_s = float(present_N.sum()) / rate_hz if rate_hz else 0.0
-    if timeline.duration_s - heard_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
+    present_s = float(present_N.sum()) / rate_hz if rate_hz else 0.0
+    if timeline.duration_s - present_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
         return
     edges = np.flatnonzero(np.diff(present_N, prepend=True, append=True)) / max(rate_hz, 1)
     gaps = edges.reshape(-1, 2)
     longest = gaps[np.diff(gaps, axis=1).argmax()] if len(gaps) else (0.0, timeline.duration_s)
     raise MediaError(
-        f"too short: {heard_s:.2f} s of sound, but {timeline.duration_s:g} s are needed; there is "
-        f"none from {longest[0]:.2f} s to {longest[1]:.2f} s"
+        f"too short: {present_s:.2f} s of audio, but {timeline.duration_s:g} s are needed; there "
+        f"is none from {longest[0]:.2f} s to {longest[1]:.2f} s"
     )
 
 
 def _blocks(media: Media) -> Iterator[tuple[float | None, NDArray[np.float32], int]]:
-    """Yield blocks of sound: start on the presentation timeline, mono samples, rate in Hz."""
+    """Yield blocks of audio: start on the presentation timeline (s), mono samples, rate (Hz)."""
     for frame in media.container.decode(media.audio):
         if frame.sample_rate > 0:
             start_s = None if frame.time is None else frame.time - media.start_s
@@ -193,7 +206,7 @@ def _blocks(media: Media) -> Iterator[tuple[float | None, NDArray[np.float32], i
 
 
 def _one_channel(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """The mean of the channels, shape (N,), whole numbers scaled to [-1, 1]."""
+    """Average the channels, shape (N,); integers are scaled to [-1, 1]."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

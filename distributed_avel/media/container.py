@@ -1,8 +1,7 @@
-"""Opening a media file: which streams are used, where its time starts, and why it is refused.
+"""Open media files: choice of the streams, start of the timeline, and reasons to refuse a file.
 
-The presentation timeline is FFmpeg's: edit lists and codec delays applied, time 0 at the
-container's own start (`start_time`), which pictures and sound share. Both are read against it,
-so they can never drift apart.
+The presentation timeline is that of FFmpeg: edit lists and codec delays are applied, and time 0 is
+the start of the container (`start_time`). Video and audio share it, so they cannot drift apart.
 """
 
 import io
@@ -21,11 +20,11 @@ from av.video.stream import VideoStream
 from distributed_avel.errors import MediaError
 
 CONVERT = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p -c:a aac OUT.mp4"
-"""A command that turns any file which FFmpeg reads into one that every reader here decodes."""
+"""Command that converts any file FFmpeg can read to one that all readers here can decode."""
 
 MAX_MISSING_SEGMENTS = 0.5
-"""Part of a stream that may be missing, in segments. Containers round durations, and a cut at a
-packet loses a little; more than that would leave a segment without evidence."""
+"""Part of a stream that may be missing, in segments. Containers round durations, and cutting at a
+packet loses a little; if more is missing, a segment has no evidence."""
 
 _MICROSECOND = 1e-6
 _AnyStream = TypeVar("_AnyStream", VideoStream, AudioStream)
@@ -33,10 +32,10 @@ _AnyStream = TypeVar("_AnyStream", VideoStream, AudioStream)
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An open media file and the two streams that are used.
+    """An open media file with its video and audio stream.
 
-    `start_s` is where its presentation timeline starts, in seconds of its own time stamps:
-    1.4 s in most MPEG transport streams, 0 in most other files.
+    `start_s` is the start of the presentation timeline, in seconds of the file's own time stamps:
+    1.4 s for most MPEG transport streams, 0 for most other files.
     """
 
     container: InputContainer
@@ -47,16 +46,16 @@ class Media:
 
 @contextmanager
 def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
-    """Open a media file that has both pictures and sound.
+    """Open a media file that has both a video and an audio stream.
 
-    FFmpeg's errors inside the `with` block become `MediaError` too.
+    FFmpeg's errors inside the `with` block are raised as `MediaError`, too.
 
     Args:
-        media: The whole file, or a seekable binary file.
+        media: Content of the file, or a seekable binary file.
 
     Raises:
-        MediaError: The file is empty, not a media file, lacks one of the streams, or has one in
-            a codec without a decoder.
+        MediaError: The file is empty, not a media file, lacks a stream, or has a codec without a
+            decoder.
     """
     with open_container(media) as container:
         video, audio = video_stream(container), audio_stream(container)
@@ -65,7 +64,9 @@ def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
                 cover = (
                     " but a cover picture" if kind == "video" and container.streams.video else ""
                 )
-                raise MediaError(f"no {kind} stream{cover}; an event must be both seen and heard")
+                raise MediaError(
+                    f"no {kind} stream{cover}; an event must be both visible and audible"
+                )
             if stream.codec_context is None:
                 raise no_decoder(kind, "an unknown codec")
         assert video is not None
@@ -77,14 +78,14 @@ def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
             raise no_decoder("media", f"{codecs} ({_reason(error)})") from None
         except av.error.FFmpegError as error:
             raise MediaError(
-                f"damaged: decoding failed ({_reason(error)}); fetch it again, or keep what can be "
-                f"decoded: {CONVERT}"
+                f"damaged: decoding failed ({_reason(error)}); fetch it again, or keep the part "
+                f"that can be decoded: {CONVERT}"
             ) from None
 
 
 @contextmanager
 def open_container(media: bytes | IO[bytes]) -> Iterator[InputContainer]:
-    """Open a file that FFmpeg recognizes, whatever streams it has.
+    """Open a file that FFmpeg recognizes, with any streams.
 
     Raises:
         MediaError: The file is empty or not a media file.
@@ -97,34 +98,31 @@ def open_container(media: bytes | IO[bytes]) -> Iterator[InputContainer]:
         container = av.open(media, "r", metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise MediaError(
-            f"not a media file, or cut off before its index ({_reason(error)}); fetch it again"
+            f"not a media file, or truncated before its index ({_reason(error)}); fetch it again"
         ) from None
     with container:
         yield container
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The video track that a player shows: the default one, then the first; never a cover."""
-    pictures = [
+    """Return the video track as a player does: the default track, else the first; no covers."""
+    tracks = [
         stream
         for stream in container.streams.video
         if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
     ]
-    return _default(pictures)
+    return _default(tracks)
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The audio track that a player plays: the default one, then the one with most channels.
-
-    That is what the `ffmpeg` command chooses too.
-    """
+    """Return the audio track as `ffmpeg` does: the default track, else that with most channels."""
     tracks = list(container.streams.audio)
     tracks.sort(key=lambda track: -(track.codec_context.channels if track.codec_context else 0))
     return _default(tracks)
 
 
 def start_s(container: InputContainer) -> float:
-    """Where the presentation timeline starts, in seconds of the file's own time stamps."""
+    """Return the start of the presentation timeline, in seconds of the file's time stamps."""
     if container.start_time is not None:
         return container.start_time * _MICROSECOND
     starts = [
@@ -136,7 +134,7 @@ def start_s(container: InputContainer) -> float:
 
 
 def no_decoder(kind: Literal["video", "audio", "media"] | str, codec: str) -> MediaError:
-    """The error for a codec that cannot be decoded."""
+    """Return the error for a codec without a decoder."""
     return MediaError(f"no decoder for the {kind} codec: {codec}; convert the file: {CONVERT}")
 
 
@@ -146,5 +144,5 @@ def _default(streams: Sequence[_AnyStream]) -> _AnyStream | None:
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's message, without the number and the name that a file in memory does not have."""
+    """Return FFmpeg's message, without its number and file name, which are meaningless here."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,9 +1,12 @@
-"""The decord reader: frames in order, for files of which decord gives the right ones.
+"""Read frames in order with decord, for files of which decord returns the correct frames.
 
-decord numbers the packets of a file and ignores edit lists, time stamps and hidden frames; asked
-for a frame by number, it returns another one after an open group of pictures or an intra
-refresh. Read in order, its k-th frame is the k-th presented one wherever `why_not` finds nothing
-against it. The times come from the container, never from decord.
+decord numbers the packets of a file and ignores edit lists, time stamps and hidden frames. Access
+by index returns wrong frames after an open group of pictures or an intra refresh. Read in order,
+its k-th frame is the k-th presented frame unless `why_not` returns a reason. Times come from the
+container, never from decord.
+
+Shape suffixes used in this file:
+    H, W = height and width of a frame    3 = red, green, blue
 """
 
 import io
@@ -27,10 +30,11 @@ _PIXEL_FORMATS = {"yuv420p", "yuvj420p"}
 
 
 def why_not(facts: PictureFacts, size_hw: tuple[int, int]) -> str | None:
-    """Why decord may give other pictures than the container presents; None where it cannot.
+    """Return why decord may return other frames than the container presents, or None.
 
     Args:
-        size_hw: Height and width to which they are scaled.
+        facts: Properties of the file.
+        size_hw: Height and width to which frames are scaled.
     """
     if find_spec("decord") is None:
         return "decord is not installed (there is no wheel for this platform)"
@@ -38,25 +42,25 @@ def why_not(facts: PictureFacts, size_hw: tuple[int, int]) -> str | None:
     reasons = (
         (
             height == facts.size_hw[0] and width != facts.size_hw[1],
-            "it scales colours in another way where only the width changes",
+            "it scales chroma differently if only the width changes",
         ),
         (facts.container not in _CONTAINERS, f"the container is {facts.container}"),
         (facts.codec not in _CODECS, f"the codec is {facts.codec}"),
         (facts.num_tracks != 1, f"there are {facts.num_tracks} video tracks"),
         (facts.num_hidden > 0, f"an edit list hides {facts.num_hidden} frames"),
         (facts.num_without_time > 0, f"{facts.num_without_time} packets have no time"),
-        (not facts.starts_plainly, "the first picture does not start a group of pictures"),
-        (len({*facts.times_s}) < len(facts.times_s), "two pictures have the same time"),
-        (facts.orientation != UPRIGHT, "pictures are rotated or mirrored"),
-        (facts.interlaced, "pictures are interlaced"),
+        (not facts.starts_plainly, "the first frame does not start a group of pictures"),
+        (len({*facts.times_s}) < len(facts.times_s), "two frames have the same time"),
+        (facts.orientation != UPRIGHT, "frames are rotated or mirrored"),
+        (facts.interlaced, "frames are interlaced"),
         (facts.pixel_format not in _PIXEL_FORMATS, f"the pixel format is {facts.pixel_format}"),
-        (not facts.is_whole, "the file is much longer than the timeline, and decord reads it all"),
+        (not facts.is_whole, "the file is much longer than the timeline, and decord reads all"),
     )
     return next((reason for applies, reason in reasons if applies), None)
 
 
 class FramesDifferError(Exception):
-    """decord counts other frames than the container has."""
+    """decord counts a different number of frames than the container has."""
 
 
 class DecordReader(FrameReader):
@@ -64,7 +68,7 @@ class DecordReader(FrameReader):
 
     Raises:
         MediaError: decord cannot open the file.
-        FramesDifferError: decord counts other frames than the container has.
+        FramesDifferError: decord counts a different number of frames than the container has.
     """
 
     name = "decord"
@@ -72,7 +76,7 @@ class DecordReader(FrameReader):
     def __init__(self, media: bytes, size_hw: tuple[int, int], facts: PictureFacts) -> None:
         super().__init__(media, size_hw)
         self._facts = facts
-        self._unread = self._open()  # of this reader, nothing has been read yet
+        self._unread = self._open()  # the first iteration can use this reader
         if len(self._unread) != len(facts.times_s):
             raise FramesDifferError(
                 f"decord counts {len(self._unread)} frames and the container {len(facts.times_s)}"
@@ -97,10 +101,10 @@ class DecordReader(FrameReader):
             yield Frame(start_s, end_s - start_s, partial(picture, index))
 
     def _without_padding(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture, (H, W, 3).
+        """Remove the padding of rows, shape (H, W, 3).
 
-        FFmpeg pads the rows of a picture. Where the length of a row is a multiple of the width,
-        decord takes the padding for further colours: (16, 16, 6) at 16 x 16 pixels.
+        FFmpeg pads the rows of a frame. If the padded length is a multiple of the width, decord
+        returns the padding as additional channels, such as (16, 16, 6) for 16 x 16 pixels.
         """
         height, width = self._size_hw
         rows = picture.reshape(height, -1)[:, : 3 * width]
@@ -109,7 +113,7 @@ class DecordReader(FrameReader):
     def _open(self) -> Any:
         import decord
 
-        decord.logging.set_level(decord.logging.FATAL)  # what matters is in the exception
+        decord.logging.set_level(decord.logging.FATAL)  # exceptions have the same information
         height, width = self._size_hw
         with _decord_errors():
             file = io.BytesIO(self._media)
@@ -118,7 +122,7 @@ class DecordReader(FrameReader):
 
 @contextmanager
 def _decord_errors() -> Iterator[None]:
-    """Turn decord's errors into `MediaError`, without their time, source line and stack."""
+    """Raise decord's errors as `MediaError`, without time, source line and stack."""
     import decord
 
     try:
@@ -127,4 +131,4 @@ def _decord_errors() -> Iterator[None]:
         text = str(error).split("Stack trace")[0]
         words = " ".join(re.sub(r"\[[\d:]+\] \S+?:\d+: ", "", text).split())
         reason = words[:200] or type(error).__name__
-        raise MediaError(f"damaged: pictures cannot be decoded ({reason})") from None
+        raise MediaError(f"damaged: frames cannot be decoded ({reason})") from None

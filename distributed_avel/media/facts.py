@@ -1,4 +1,4 @@
-"""What a media file is like before it is decoded: tracks, times, and what is unusual about it."""
+"""Properties of a media file from its header and packets: tracks, times, unusual features."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from distributed_avel.media.container import (
 )
 
 UPRIGHT = (1, 0, 0, 1)
-"""The display matrix of pictures that are shown as they are stored."""
+"""Display matrix of frames that are displayed as stored."""
 
 _PAST_THE_END_S = 10.0
 
@@ -31,9 +31,9 @@ class TrackFacts:
     """A track as the header describes it.
 
     Args:
-        codec: Name of its decoder; None where there is none.
-        start_s: Start on the presentation timeline; None where the header does not say.
-        duration_s: Length; None where the header does not say.
+        codec: Name of the decoder; None if there is none.
+        start_s: Start on the presentation timeline; None if the header lacks it.
+        duration_s: Length; None if the header lacks it.
     """
 
     codec: str | None
@@ -46,10 +46,10 @@ class HeaderFacts:
     """A media file as its header describes it.
 
     Args:
-        container: FFmpeg's names of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
-        duration_s: Length of the file; None where the header does not say.
-        video: The track that is used; None where there is none.
-        audio: The track that is used; None where there is none.
+        container: FFmpeg's name of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
+        duration_s: Length of the file; None if the header lacks it.
+        video: The track that is used; None if there is none.
+        audio: The track that is used; None if there is none.
     """
 
     container: str
@@ -60,19 +60,19 @@ class HeaderFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureFacts:
-    """The pictures of a file, from its packets and its first frame.
+    """Properties of the video stream of a file, from its packets and its first frame.
 
     Args:
-        container: FFmpeg's names of the format.
+        container: FFmpeg's name of the format.
         codec: FFmpeg's name of the codec.
         times_s: Presentation times of the visible packets that have one, ascending.
-        end_s: When the last of them ends.
+        end_s: End of the last of them.
         num_hidden: Packets that an edit list hides.
         num_without_time: Packets without a presentation time.
-        starts_plainly: The first packet is a key frame, and no picture is shown before it.
-        is_whole: All packets were looked at, not only those of the timeline.
-        num_tracks: Video tracks; cover pictures do not count.
-        size_hw: Height and width of a picture as it is displayed, rotation applied.
+        starts_plainly: Whether the first packet is a key frame and no frame is presented before.
+        is_whole: Whether all packets were read, not only those of the timeline.
+        num_tracks: Video tracks, without cover pictures.
+        size_hw: Height and width of a frame as displayed, with rotation applied.
         pixel_format: FFmpeg's name, such as `yuv420p`.
         orientation: Display matrix (a, b, c, d), see `display_matrix`.
         interlaced: Whether the first frame consists of two fields.
@@ -94,10 +94,10 @@ class PictureFacts:
 
 
 def read_header(media: bytes | IO[bytes]) -> HeaderFacts:
-    """Read what the header of a media file says: some milliseconds a file.
+    """Read the header of a media file, in a few milliseconds.
 
     Args:
-        media: The whole file, or a seekable binary file.
+        media: Content of the file, or a seekable binary file.
 
     Raises:
         MediaError: The file is empty or not a media file.
@@ -116,7 +116,9 @@ def read_header(media: bytes | IO[bytes]) -> HeaderFacts:
 def picture_facts(media: Media, until_s: float) -> PictureFacts:
     """Read the video packets of an open file, and decode the first frame.
 
-    Packets far beyond `until_s` of the presentation timeline are not looked at.
+    Args:
+        media: The open file.
+        until_s: End of the timeline; packets far beyond it are not read.
     """
     times_s: list[float] = []
     end_s, num_hidden, num_without_time = 0.0, 0, 0
@@ -158,10 +160,10 @@ def picture_facts(media: Media, until_s: float) -> PictureFacts:
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Signs (a, b, c, d) of a frame's display matrix: x' = a x + c y and y' = b x + d y.
+    """Return (a, b, c, d) of a frame's display matrix: x' = a x + c y and y' = b x + d y.
 
-    x points right and y down. Angles other than multiples of 90 degrees, which no camera writes,
-    count as upright.
+    x points right and y down. Other angles than multiples of 90 degrees, which no camera writes,
+    are treated as upright.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is not None:
@@ -195,7 +197,7 @@ def _seconds(ticks: int | None, base: Fraction | None) -> float | None:
 
 
 def _tagged_s(stream: VideoStream | AudioStream, start: float) -> float | None:
-    """Length of a track of a Matroska file, whose end is a tag such as DURATION=00:00:10.006."""
+    """Return the length of a Matroska track from its tag, such as DURATION=00:00:10.006."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
     if tag is None:
         return None

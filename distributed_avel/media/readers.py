@@ -1,11 +1,11 @@
-"""Readers of pictures: frames in the order and at the times of the presentation timeline.
+"""Readers of frames, in the order and with the times of the presentation timeline.
 
-`PyavReader` reads everything that FFmpeg decodes. `DecordReader` (`decord_reader.py`) reads the
-files for which the container's facts prove that it gives the same frames. Both scale with the
-same filter, so they give the same pixels too.
+`PyavReader` reads all files that FFmpeg can decode. `DecordReader` (`decord_reader.py`) reads
+files for which the properties of the container guarantee the same frames. Both use the same
+scaling filter and return the same pixels.
 
 Shape suffixes used in this file:
-    H, W = height and width of a picture    3 = red, green, blue
+    H, W = height and width of a frame    3 = red, green, blue
 """
 
 from abc import ABC, abstractmethod
@@ -25,12 +25,13 @@ from distributed_avel.media.facts import UPRIGHT, display_matrix
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame that is presented at `start_s` (s, on the presentation timeline).
+    """A frame and its presentation time.
 
     Args:
-        duration_s: How long the container says it lasts; None where it does not say.
-        picture: Returns the scaled picture, (H, W, 3) uint8. Call it before the next frame but
-            one is asked for; a frame whose picture is not asked for is not converted.
+        start_s: Start on the presentation timeline, in seconds.
+        duration_s: Duration according to the container; None if it lacks it.
+        picture: Returns the scaled pixels, (H, W, 3) uint8. It must be called before the iterator
+            advances by two frames. Frames for which it is not called are not converted.
     """
 
     start_s: float
@@ -42,8 +43,8 @@ class FrameReader(ABC):
     """Reads the frames of one file, scaled to `size_hw`.
 
     Args:
-        media: The whole file.
-        size_hw: Height and width of the pictures as they are displayed.
+        media: Content of the file.
+        size_hw: Height and width of the frames as displayed.
     """
 
     name: ClassVar[str]
@@ -54,15 +55,15 @@ class FrameReader(ABC):
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """Presented frames in the order of the file, from its beginning, on one thread.
+        """Yield the presented frames from the start of the file, decoded on one thread.
 
         Raises:
-            MediaError: From the iterator, where pictures cannot be decoded.
+            MediaError: Frames cannot be decoded.
         """
 
 
 class PyavReader(FrameReader):
-    """Decodes in order with PyAV. Frames that an edit list hides do not appear."""
+    """Decodes in order with PyAV, without frames that an edit list hides."""
 
     name = "pyav"
 
@@ -72,8 +73,8 @@ class PyavReader(FrameReader):
         with open_media(self._media) as media:
             media.video.codec_context.thread_count = 1
             base = media.video.time_base
-            # AVI stores no presentation times: those that FFmpeg derives go back and forth where
-            # frames are reordered, so the decoding times, in the order of display, count.
+            # AVI has no presentation times, and those that FFmpeg derives are not monotonic for
+            # reordered frames. Decoding times are, because frames come in display order.
             has_times = media.container.format.name != "avi"
             for frame in media.container.decode(media.video):
                 stamp = frame.pts if has_times and frame.pts is not None else frame.dts
@@ -87,10 +88,10 @@ class PyavReader(FrameReader):
 
 
 class _Scale:
-    """Scale frames to RGB pictures as they are displayed, with FFmpeg's scale filter.
+    """Converts frames to scaled RGB arrays as displayed, with FFmpeg's scale filter.
 
-    The filter honours the frame's colour matrix and range. Its bilinear mode is what decord
-    uses, so the pixels are the same.
+    The filter applies the colour matrix and range of the frame. decord uses the same bilinear mode,
+    so the pixels are equal.
     """
 
     def __init__(self, size_hw: tuple[int, int]) -> None:
@@ -99,10 +100,10 @@ class _Scale:
         self._graph: av.filter.Graph | None = None
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """The picture of a frame, (H, W, 3)."""
+        """Convert a frame, shape (H, W, 3)."""
         orientation = display_matrix(frame)
         kind = (frame.width, frame.height, frame.format.name)
-        if self._graph is None or kind != self._kind:  # some streams change size half way
+        if self._graph is None or kind != self._kind:  # the size may change within a stream
             self._graph, self._kind = self._make_graph(frame, orientation), kind
         self._graph.push(frame)
         scaled = self._graph.pull()
@@ -126,7 +127,7 @@ class _Scale:
 def turned(
     picture_HW3: NDArray[np.uint8], orientation: tuple[int, int, int, int]
 ) -> NDArray[np.uint8]:
-    """Apply a display matrix, see `display_matrix`, to a stored picture."""
+    """Apply a display matrix (see `display_matrix`) to a stored frame."""
     if orientation == UPRIGHT:
         return picture_HW3
     a, b, c, d = orientation

@@ -1,16 +1,15 @@
-"""The pictures of a media file, sampled segment by segment.
+"""Sample the frames of a media file, segment by segment.
 
-Sample i of segment l is the frame on display at (l + i / S) segments on the presentation
-timeline, S samples a segment. AVE's features were published with another rule, by frame count;
-`sampling="published"` follows it, see `Timeline.frame_indices`. It drifts wherever the frame
-rate is no multiple of the segment rate, so it serves to reproduce those features and nothing
-else.
+Sample i of segment l is the frame on display at (l + i / S) segments on the presentation timeline,
+with S samples per segment. AVE's published features were sampled by frame count instead;
+`sampling="published"` does the same (see `Timeline.frame_indices`). It drifts if the frame rate is
+not a multiple of the segment rate, so use it only to reproduce these features.
 
-Decoding is in order and on one thread; whoever wants more cores decodes more files at once.
+Frames are decoded in order on one thread; to use more cores, decode several files in parallel.
 
 Shape suffixes used in this file:
     F = distinct sampled frames    T = segments    S = samples per segment
-    H, W = height and width of a picture    3 = red, green, blue    N = all frames of the file
+    H, W = height and width of a frame    3 = red, green, blue    N = all frames of the file
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,19 +27,19 @@ from distributed_avel.media.readers import Frame, FrameReader, PyavReader
 from distributed_avel.timeline import Timeline
 
 _TICK_S = 1e-4
-"""Two times closer than this are equal: containers round to microseconds and coarser."""
+"""Times that differ by less are equal, because containers round to microseconds or coarser."""
 
-# In these a gap between two frames is a loss, as broadcasts have a constant rate. Elsewhere a
-# frame is on display until the next one, however long that takes.
+# In these containers, a gap between two frames is a loss, because broadcasts have a constant rate.
+# In others, a frame is on display until the next one.
 _CONSTANT_RATE = {"mpegts", "mpeg"}
 
 
 @dataclass(frozen=True, slots=True)
 class SampledFrames:
-    """The sampled frames of a video, each distinct frame held once.
+    """The sampled frames of a video; each distinct frame is stored once.
 
     Args:
-        frames_FHW3: The pictures, uint8.
+        frames_FHW3: Distinct frames, uint8.
         index_TS: Index into `frames_FHW3` of sample s of segment t.
         times_F: Presentation time of each frame in seconds, ascending.
         reader: Name of the reader that decoded them.
@@ -52,7 +51,7 @@ class SampledFrames:
     reader: str
 
     def segment(self, segment: int) -> NDArray[np.uint8]:
-        """All samples of one segment, shape (S, H, W, 3)."""
+        """Return all samples of one segment, shape (S, H, W, 3)."""
         return self.frames_FHW3[self.index_TS[segment]]
 
 
@@ -68,13 +67,16 @@ def sample_frames(
     """Decode `per_segment` frames of each segment of the timeline.
 
     Args:
-        size_hw: Height and width to which pictures are scaled, without a crop. One number is
-            the length of the shorter side, and pictures keep their shape; None keeps them.
-        sampling: By presentation time, or by frame count as AVE's features were published.
-        reader: "auto" takes decord where it provably gives the same frames as PyAV.
+        media: Content of the file.
+        timeline: Segments.
+        per_segment: S, samples per segment.
+        size_hw: Height and width to which frames are scaled, without a crop. A single number is the
+            length of the shorter side, with the aspect ratio kept; None keeps the size.
+        sampling: "time": by presentation time; "published": by frame count, as AVE's features.
+        reader: "auto" uses decord if it provably returns the same frames as PyAV.
 
     Raises:
-        MediaError: The file has no usable pictures for the whole timeline; says why.
+        MediaError: The frames do not cover the timeline; the message gives the reason.
     """
     with open_media(media) as opened:
         facts = picture_facts(opened, timeline.duration_s)
@@ -85,28 +87,28 @@ def sample_frames(
             timeline.frame_indices(segment, num_frames, per_segment)
             for segment in range(timeline.num_segments)
         ]
-        wanted_N, place = np.unique(np.array(index_TS), return_inverse=True)
-        wanted = {*wanted_N.tolist()}
+        sampled_N, index = np.unique(np.array(index_TS), return_inverse=True)
+        sampled = {*sampled_N.tolist()}
         covering = enumerate(_covering(frames.frames(), timeline, facts.container))
-        kept = [(frame.start_s, frame.picture()) for n, frame in covering if n in wanted]
+        kept = [(frame.start_s, frame.picture()) for n, frame in covering if n in sampled]
     else:
         steps_s = sample_times(timeline, per_segment).ravel()
-        place, kept = [], []
+        index, kept = [], []
         for frame, count in on_display(
             _covering(frames.frames(), timeline, facts.container), steps_s
         ):
-            place += [len(kept)] * count
+            index += [len(kept)] * count
             kept.append((frame.start_s, frame.picture()))
     return SampledFrames(
         np.stack([picture_HW3 for _, picture_HW3 in kept]),
-        np.reshape(place, (timeline.num_segments, per_segment)).astype(np.intp),
+        np.reshape(index, (timeline.num_segments, per_segment)).astype(np.intp),
         np.array([start_s for start_s, _ in kept]),
         frames.name,
     )
 
 
 def sample_times(timeline: Timeline, per_segment: int) -> NDArray[np.float64]:
-    """Times of the samples on the presentation timeline, in seconds, shape (T, S)."""
+    """Return the times of the samples on the presentation timeline, in seconds, shape (T, S)."""
     steps = np.arange(timeline.num_segments * per_segment) / per_segment * timeline.segment_s
     return steps.reshape(timeline.num_segments, per_segment)
 
@@ -114,14 +116,14 @@ def sample_times(timeline: Timeline, per_segment: int) -> NDArray[np.float64]:
 def on_display(
     frames: Iterator[Frame], steps_s: Sequence[float] | NDArray[np.floating]
 ) -> Iterator[tuple[Frame, int]]:
-    """Yield the frames on display at the steps, each with the number of its steps.
+    """Yield the frames on display at given times, each with the number of these times.
 
-    A frame is on display until the next one starts; the first one also before it starts, and
-    the last one after it ends.
+    A frame is on display until the next one starts. The first frame is also on display before it
+    starts, and the last one after it ends.
 
     Args:
-        frames: In the order of their times, at least one.
-        steps_s: Ascending times.
+        frames: Frames in the order of their times, at least one.
+        steps_s: Times in ascending order, in seconds.
     """
     current, at = next(frames), 0
     for following in frames:
@@ -141,7 +143,7 @@ def open_reader(
     """Choose the reader of a file.
 
     Raises:
-        MediaError: decord is asked for and may give other frames; says why.
+        MediaError: decord is requested but may return other frames; the message says why.
     """
     if name == "pyav":
         return PyavReader(media, size_hw)
@@ -152,7 +154,7 @@ def open_reader(
         except FramesDifferError as error:
             reason = str(error)
     if name == "decord":
-        raise MediaError(f"decord may give other frames: {reason}; set extract.reader to auto")
+        raise MediaError(f"decord may return other frames: {reason}; set extract.reader to auto")
     return PyavReader(media, size_hw)
 
 
@@ -160,7 +162,7 @@ def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> It
     """Yield the frames that start within the timeline, and check that they cover it.
 
     Raises:
-        MediaError: Pictures are missing for more than half a segment, or are too few.
+        MediaError: Frames are missing for more than half a segment, or there are too few.
     """
     missing_s = MAX_MISSING_SEGMENTS * timeline.segment_s
     count, last, end_s = 0, None, 0.0
@@ -168,8 +170,8 @@ def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> It
         if last is not None and frame.start_s <= last.start_s:
             if last.start_s - frame.start_s > missing_s:
                 raise MediaError(
-                    f"time stamps go back from {last.start_s:.2f} s to {frame.start_s:.2f} s; "
-                    f"the file was joined from several: {CONVERT}"
+                    f"time stamps jump back from {last.start_s:.2f} s to {frame.start_s:.2f} s, as "
+                    f"in a file that was joined from several; convert it: {CONVERT}"
                 )
             continue
         if last is None and frame.start_s > missing_s:
@@ -185,28 +187,28 @@ def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> It
     if count < timeline.num_segments:
         raise MediaError(
             f"{count} frame(s) in the first {timeline.duration_s:g} s; at least "
-            f"{timeline.num_segments} are needed, one a segment"
+            f"{timeline.num_segments} are needed, one per segment"
         )
     if timeline.duration_s - end_s > missing_s:
         raise MediaError(
-            f"too short: pictures from 0.00 s to {end_s:.2f} s, but {timeline.duration_s:g} s are "
+            f"too short: frames from 0.00 s to {end_s:.2f} s, but {timeline.duration_s:g} s are "
             "needed; use a longer file or a smaller data.num_segments"
         )
 
 
 def _missing(from_s: float, to_s: float) -> MediaError:
     return MediaError(
-        f"no pictures from {from_s:.2f} s to {to_s:.2f} s of the file's timeline, while the sound "
-        "goes on; cut the clip again and encode it: "
+        f"no frames from {from_s:.2f} s to {to_s:.2f} s of the file's timeline, while the audio "
+        "continues; cut the clip again and encode it: "
         "ffmpeg -ss START -i IN -t SECONDS -c:v libx264 -c:a aac OUT.mp4"
     )
 
 
 def _size(facts: PictureFacts, size_hw: tuple[int, int] | int | None) -> tuple[int, int]:
-    """Height and width of the scaled pictures."""
+    """Return height and width of the scaled frames."""
     height, width = facts.size_hw
     if not height or not width:
-        raise MediaError("damaged: no picture can be decoded; fetch it again")
+        raise MediaError("damaged: no frame can be decoded; fetch it again")
     if isinstance(size_hw, int):
         scale = size_hw / min(height, width)
         return max(size_hw, int(height * scale)), max(size_hw, int(width * scale))

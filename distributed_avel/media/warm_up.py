@@ -1,4 +1,4 @@
-"""Loading of the libraries that decode, before the first file is on the clock."""
+"""Load the decoding libraries before the time limit of the first file starts."""
 
 from importlib.util import find_spec
 
@@ -8,10 +8,10 @@ from distributed_avel.media.audio import LogMel, resampled
 
 
 def warm_up() -> None:
-    """Load what reading a file loads on first use: about a thousand modules.
+    """Import everything that decoding a file imports on first use, about a thousand modules.
 
-    librosa imports its parts when they are called. That takes 3 s on a quiet machine and more
-    than 30 s on a busy one; counted as the first file's time, it would make a good file fail.
+    librosa imports its submodules lazily, which takes 3 s on an idle machine and more than 30 s on
+    a busy one. Without the warm-up, the first file could exceed its time limit.
     """
     if find_spec("decord"):
         import decord  # noqa: F401

@@ -1,4 +1,4 @@
-"""Arrays to mp4: what the demo data set and the tests are made of.
+"""Write arrays as mp4 files, for the demo data set and the tests.
 
 Shape suffixes used in this file:
     F = frames    H, W = height and width    3 = red, green, blue
@@ -25,13 +25,18 @@ def write_mp4(
     times_s: Sequence[float] | None = None,
     crf: int = 23,
 ) -> bytes:
-    """An mp4 file (H.264 and AAC) as bytes, the same for the same arguments.
+    """Encode an mp4 file (H.264 and AAC) deterministically.
 
     Args:
-        frames_FHW3: Pictures; height and width must be even. None leaves out the stream.
-        wave_CN: Sound in [-1, 1], one row a channel. None leaves out the stream.
-        times_s: When each picture appears, for a file without a constant rate.
-        crf: Quality of the pictures, 0 (lossless) to 51.
+        frames_FHW3: Frames, uint8, with even height and width; None for no video stream.
+        fps: Frame rate.
+        wave_CN: Waveform in [-1, 1], one row per channel; None for no audio stream.
+        sample_rate_hz: Sample rate of the waveform.
+        times_s: Presentation time of each frame, for a variable frame rate.
+        crf: Constant rate factor of the video, from 0 (lossless) to 51.
+
+    Returns:
+        Content of the file.
     """
     file = io.BytesIO()
     options = {"fflags": "+bitexact"}

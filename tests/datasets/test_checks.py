@@ -215,7 +215,7 @@ def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, ca
     status, out, err = job(capsys, *options, "--json", "--write-split", tmp_path / "split")
     assert status == 1
     assert len(json.loads(out)["findings"]) == 48
-    assert f"not looked for: --data.split {tmp_path / 'split'}" in err
+    assert f"not searched: --data.split {tmp_path / 'split'}" in err
 
     status, out, _ = job(capsys, *options, "--data.split", tmp_path / "split")
     assert status == 1

@@ -81,7 +81,7 @@ def test_a_short_tail_becomes_silence():
 
 @pytest.mark.parametrize(("sound_s", "says"), [(9.3, "9.3"), (0.5, "0.5"), (5.0, "5.0")])
 def test_sound_shorter_than_the_pictures_is_refused_with_both_lengths(sound_s, says):
-    with pytest.raises(MediaError, match=f"too short: {says}.* s of sound, but 10 s are needed"):
+    with pytest.raises(MediaError, match=f"too short: {says}.* s of audio, but 10 s are needed"):
         read_audio(clip(sound_s=sound_s), TIMELINE, 16_000)
 
 
@@ -174,7 +174,7 @@ def test_log_mel_of_a_row_knows_nothing_of_the_others(wave_TN, row):
 
 
 def test_less_than_one_window_is_refused():
-    with pytest.raises(ValueError, match="399 samples are less than a window of 400"):
+    with pytest.raises(ValueError, match="399 samples are fewer than the 400 samples of a window"):
         LogMel()(np.zeros((1, 399), dtype=np.float32))
 
 

@@ -237,7 +237,7 @@ def test_pictures_that_start_late_are_refused_with_the_times(suffix, source, tmp
         ffmpeg("-i", encoded, "-itsoffset", late_s, "-i", encoded,
                "-map", "1:v", "-map", "0:a", "-c", "copy", path)  # fmt: skip
         if is_refused:
-            with pytest.raises(MediaError, match=r"no pictures from 0.00 s to [12].\d\d s"):
+            with pytest.raises(MediaError, match=r"no frames from 0.00 s to [12].\d\d s"):
                 sample_frames(path.read_bytes(), TEN, 16)
         else:
             check_against_ffmpeg(path)
@@ -254,7 +254,7 @@ def test_pictures_lost_in_the_middle_of_a_broadcast_are_refused_with_the_times(s
             if time_s >= 0 and not is_lost:
                 packet.stream = outputs[packet.stream.index]
                 lost.mux(packet)
-    with pytest.raises(MediaError, match=r"no pictures from [34].\d\d s to [56].\d\d s"):
+    with pytest.raises(MediaError, match=r"no frames from [34].\d\d s to [56].\d\d s"):
         sample_frames(path.read_bytes(), TEN, 16)
 
 

@@ -98,7 +98,7 @@ def test_at_an_uneven_rate_the_clock_of_the_file_decides():
     [
         (5, 0.5, r"5 frame\(s\) in the first 10 s; at least 10"),
         (1, 8, r"1 frame\(s\)"),
-        (75, 8, r"too short: pictures from 0.00 s to 9.38 s, but 10 s"),
+        (75, 8, r"too short: frames from 0.00 s to 9.38 s, but 10 s"),
     ],
 )
 @pytest.mark.parametrize("reader", ["auto", "pyav"])
