@@ -1,12 +1,12 @@
 """What jobs refuse before anything starts."""
 
 import pytest
-from distributed_avel.reproduce import run_reproduce
 
 from distributed_avel.config import ReproduceConfig, TuneConfig, validate
 from distributed_avel.errors import ConfigError
 from distributed_avel.run import check_names
 from distributed_avel.studies.sweep import run_sweep
+from distributed_avel.studies.tables import run_reproduce
 
 
 @pytest.mark.parametrize(
