@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -324,6 +325,39 @@ def test_a_killed_sweep_goes_on_with_the_trials_that_had_not_ended(tmp_path):
     assert {path: after[path] for path in ended} == ended
     assert trained.items() <= done_markers(tmp_path).items()
     assert len(metrics_of_trials(tmp_path)) == 4
+
+
+def test_options_of_the_base_model_vary_in_a_run_directory_relative_to_the_current_one(tmp_path):
+    values = {
+        **RUN,
+        "model": {"name": "psp", "hidden_size": 4, "options": {"head_size": 16}},
+        "tracking": {"enabled": False},
+        "sweep": {"windows": ["4:2"], "thresholds": [0.3], "num_best": 1, "num_seeds": 1},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(values))
+    vary = ["--sweep.vary", "model.options.threshold=0.05,2"]
+    command = ["tune", "--config", "run.yaml", "--run-dir", "run", *vary]
+
+    sweep = subprocess.run(
+        [sys.executable, "-m", "distributed_avel", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(JOB.parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+    assert sweep.returncode == 0, sweep.stderr
+    trained = [
+        json.loads(path.read_text())["depends"]["settings"]["model"]["options"]
+        for path in (tmp_path / "run" / "retrain").glob("*/manifest.json")
+    ]
+    assert sorted(options["threshold"] for options in trained) == [0.05, 2.0]
+    assert {options["head_size"] for options in trained} == {16}
+    chosen = validate(load_values(tmp_path / "run" / "best.yaml"), "best.yaml")
+    assert chosen.model.options["head_size"] == 16
+    assert chosen.model.options["threshold"] in (0.05, 2.0)
 
 
 @pytest.mark.slow
