@@ -1,35 +1,43 @@
-"""The arms of the paper's tables: what each trains on, and which stages it needs."""
+"""The ablation arms: what each trains on, and which stages it needs.
 
-from collections.abc import Sequence
+A new arm is one entry of `ARMS`.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from distributed_avel.config import Arm
-
 Scored = Literal["refined", "alone", "segments", "exchanged"]
 """What Step 2 scores: windows in synthetic videos, windows of the original videos, single segments
-of the original videos, or a whole modality beside the other one of a second video."""
+of the original videos, or a whole modality beside the other modality of a partner video."""
 
 WindowLabels = Scored | Literal["dummy"]
+"""The source of the labels of Step 3: what Step 2 scores, or the video-level label in every window
+("dummy")."""
+
+WITHOUT_CONTRASTIVE_LOSS = "without the contrastive loss of Wu and Yang (2021)"
+"""What MA lacks, wherever its figures are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ArmPlan:
-    """One arm.
+class Arm:
+    """An ablation arm.
 
     Args:
-        auxiliary: Whether its Step 1 has the auxiliary loss.
-        windows: Where the labels of its Step 3 come from: what Step 2 scores, or the video-level
-            label in every window ("dummy"). None where Step 1 is all. Labels of "segments" are
-            the ground truth of a fully supervised Step 3: g on every segment, without L_MIL.
+        description: For tables; `{base}` stands for the arm whose Step 1 it uses.
+        auxiliary: Train Step 1 with the auxiliary loss.
+        windows: The source of the labels of Step 3; None if there is only Step 1. Labels of
+            "segments" are the ground truth of a fully supervised Step 3: g on every segment,
+            without L_MIL.
     """
 
+    description: str
     auxiliary: bool = False
     windows: WindowLabels | None = None
 
     @property
     def scored(self) -> Scored | None:
-        """What its Step 2 scores, if it has one."""
+        """What its Step 2 scores, if it has a Step 2."""
         return None if self.windows == "dummy" else self.windows
 
     @property
@@ -37,32 +45,76 @@ class ArmPlan:
         """Whether the labels of its Step 3 are thresholded at tau."""
         return self.windows not in (None, "dummy", "segments")
 
+    @property
+    def needs_modalities(self) -> bool:
+        """Whether it labels each modality, so that the model has to predict both."""
+        return self.windows == "exchanged"
 
-ARMS: dict[Arm, ArmPlan] = {
-    "base": ArmPlan(),
-    "PL": ArmPlan(windows="segments"),
-    "LR_alone": ArmPlan(windows="alone"),
-    "LR_dummy": ArmPlan(windows="dummy"),
-    "LR": ArmPlan(windows="refined"),
-    "A": ArmPlan(auxiliary=True),
-    "A+LR": ArmPlan(auxiliary=True, windows="refined"),
-    "MA": ArmPlan(windows="exchanged"),
+
+ARMS: dict[str, Arm] = {
+    "base": Arm(description="the base model, trained on video-level labels (Step 1)"),
+    "PL": Arm(
+        windows="segments",
+        description="retrained, fully supervised, on the predictions of {base} for each training "
+        "segment (the paper's PL)",
+    ),
+    "LR_alone": Arm(
+        windows="alone",
+        description="retrained on pseudo-labels that {base} predicts for windows of the original "
+        "videos, without partner videos",
+    ),
+    "LR_dummy": Arm(
+        windows="dummy",
+        description="retrained with the video-level label in every window, without Step 2",
+    ),
+    "LR": Arm(windows="refined", description="retrained on the refined labels of {base} (Step 3)"),
+    "A": Arm(auxiliary=True, description="Step 1 with the auxiliary loss, not refined"),
+    "A+LR": Arm(
+        auxiliary=True,
+        windows="refined",
+        description="retrained on the refined labels of {base} (Step 3)",
+    ),
+    "MA": Arm(
+        windows="exchanged",
+        description="retrained on labels of each modality, which {base} predicts after the other "
+        "modality is exchanged with that of a video with other events; "
+        f"{WITHOUT_CONTRASTIVE_LOSS}",
+    ),
 }
-"""The arms by their names. MA is the modality-aware exchange of Wu and Yang (2021) without the
-contrastive loss that they train with beside it."""
-
-WITHOUT_CONTRASTIVE_LOSS = "without the contrastive loss of Wu and Yang (2021)"
-"""What MA lacks, wherever its figures are shown: it has their modality-aware exchange alone."""
-
-PARSING_ARMS: frozenset[Arm] = frozenset({"MA"})
-"""Arms that tell what is heard from what is seen; the model has to do so too."""
+"""The arms by name. MA is the modality-aware exchange of Wu and Yang (2021) alone."""
 
 
-def arm_label(model: str, arm: Arm) -> str:
+def check_arms(arms: Iterable[str]) -> None:
+    """Refuse names of arms that do not exist.
+
+    Raises:
+        ValueError: The message has the unknown names and the arms that exist.
+    """
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        raise ValueError(f"no arm {', '.join(map(repr, unknown))}; there are: {', '.join(ARMS)}")
+
+
+def arm_label(model: str, arm: str) -> str:
     """The name of an arm in tables, such as AVE or AVE+A+LR."""
     return model.upper() if arm == "base" else f"{model.upper()}+{arm}"
 
 
-def refined_arm(arms: Sequence[Arm]) -> Arm | None:
-    """The arm whose tau and windows a report shows: with the auxiliary loss, if there is one."""
-    return next((arm for arm in ("A+LR", "LR", "MA") if arm in arms), None)
+def arm_description(model: str, arm: str) -> str:
+    """Describe an arm of a base model in one line."""
+    base = arm_label(model, "A" if ARMS[arm].auxiliary else "base")
+    return ARMS[arm].description.format(base=base)
+
+
+def refined_arm(arms: Sequence[str]) -> str | None:
+    """The arm whose tau and windows a report shows, if any.
+
+    Refined windows come before exchanged modalities, and the auxiliary loss before none.
+    """
+    refined = [arm for arm in arms if ARMS[arm].windows in ("refined", "exchanged")]
+    order = {"refined": 0, "exchanged": 1}
+    return min(
+        refined,
+        key=lambda arm: (order[str(ARMS[arm].windows)], not ARMS[arm].auxiliary),
+        default=None,
+    )

@@ -12,7 +12,7 @@ from typing import Any
 from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label, refined_arm
 from distributed_avel.artifacts import Artifact, Location
 from distributed_avel.cluster.tracking import Tracker
-from distributed_avel.config import Arm, RunConfig
+from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.stages.base import BaseTraining
 from distributed_avel.stages.data import Data
@@ -118,7 +118,7 @@ class Pipeline:
             ),
         )
 
-    def arm(self, arm: Arm) -> TrainingStage[Any]:
+    def arm(self, arm: str) -> TrainingStage[Any]:
         """The stage that trains the model of an arm."""
         plan = ARMS[arm]
         if plan.windows is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from distributed_avel.arms import PARSING_ARMS
+from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.preflight import check_cluster, check_exists, check_writable
 from distributed_avel.cluster.session import is_copy_of_ray, ray_session, require
@@ -60,17 +60,18 @@ def _mismatches(config: RunConfig) -> list[str]:
             f"arms: arm {arm} needs an audio-visual parsing model such as han; "
             f"{config.model.name} is a localization model"
             for arm in config.arms
-            if arm in PARSING_ARMS
+            if ARMS[arm].needs_modalities
         ]
     problems = []
     if config.model.pooling != "model":
         problems.append(
             f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
         )
-    if config.refine.labels == "soft" and "MA" in config.arms:
+    exchanged = [arm for arm in config.arms if ARMS[arm].needs_modalities]
+    if config.refine.labels == "soft" and exchanged:
         problems.append(
-            "refine.labels: MA removes a label from a modality or leaves it, so it has no soft "
-            "labels; set them to hard, or leave MA out"
+            f"refine.labels: {exchanged[0]} removes a label from a modality or leaves it, so it "
+            "has no soft labels; set them to hard, or leave the arm out"
         )
     return problems
 

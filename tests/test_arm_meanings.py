@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.nn.functional import multilabel_soft_margin_loss
 
-from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.arms import ARMS
 from distributed_avel.cluster.tracking import untracked
-from distributed_avel.config import Arm, validate
+from distributed_avel.config import validate
 from distributed_avel.datasets import Video
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.models import BaseModel
@@ -31,7 +31,7 @@ T, N, STARTS = 10, 4, (0, 2, 4, 6)
 WINDOWS = [range(start, start + N) for start in STARTS]
 
 
-def tiny_run(root, tau: float, *, model: str, dataset: str, arms: list[Arm]) -> Pipeline:
+def tiny_run(root, tau: float, *, model: str, dataset: str, arms: list[str]) -> Pipeline:
     sizes = {"num_train": 40, "num_event_free": 6, "num_val": 8, "num_test": 8}
     config = validate(
         {
@@ -69,7 +69,7 @@ def trained_run(root, scored, **settings) -> Pipeline:
 def run(tmp_path_factory) -> Pipeline:
     """All arms of AVE on generated features, with events and without."""
     root = tmp_path_factory.mktemp("meanings")
-    arms = [arm for arm in ARMS if arm not in PARSING_ARMS]
+    arms = [arm for arm in ARMS if not ARMS[arm].needs_modalities]
     return trained_run(root, "refined", model="ave", dataset="synthetic", arms=arms)
 
 
@@ -77,11 +77,11 @@ def run(tmp_path_factory) -> Pipeline:
 def parsing_run(tmp_path_factory) -> Pipeline:
     """HAN and MA on generated features of parsing."""
     root = tmp_path_factory.mktemp("parsing")
-    arms: list[Arm] = ["base", "MA"]
+    arms: list[str] = ["base", "MA"]
     return trained_run(root, "exchanged", model="han", dataset="synthetic_llp", arms=arms)
 
 
-def recorded(run: Pipeline, arm: Arm) -> dict[str, dict[str, np.ndarray]]:
+def recorded(run: Pipeline, arm: str) -> dict[str, dict[str, np.ndarray]]:
     """Targets that a training wrote down, by column, then by video."""
     table = (run.arm(arm).location / TARGETS_FILE).read_table()
     ids = table["video_id"].to_pylist()
@@ -93,7 +93,7 @@ def recorded(run: Pipeline, arm: Arm) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def first_losses(run: Pipeline, arm: Arm) -> dict[str, float]:
+def first_losses(run: Pipeline, arm: str) -> dict[str, float]:
     """Losses of the first epoch, each a mean over the videos."""
     rows = (run.arm(arm).location / CURVES_FILE).read_table().to_pylist()
     return {
@@ -170,7 +170,7 @@ def drawn_partners(run: Pipeline, *, auxiliary: bool) -> dict[str, str]:
     return {row["video_id"]: row["partners"][0] for row in rows}
 
 
-def check_first_losses(run: Pipeline, arm: Arm, stage: str) -> None:
+def check_first_losses(run: Pipeline, arm: str, stage: str) -> None:
     """L_MIL and, with labels of windows, L_LR (eqs. 7, 12 and 13) of the recorded targets."""
     model, targets, num_videos = initial_model(run, stage), recorded(run, arm), 0
     mil = refinement = 0.0

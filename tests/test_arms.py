@@ -4,26 +4,28 @@ import json
 
 import pytest
 
-from distributed_avel.arms import ARMS, PARSING_ARMS
+from distributed_avel.arms import ARMS, Arm
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
+from distributed_avel.errors import ConfigError
 from distributed_avel.models import model_class, model_names
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.publish import RESULTS, publish
+from distributed_avel.publish import publish
+from distributed_avel.stages.report import RESULTS
 from distributed_avel.stages.stage import Execution
 from distributed_avel.stages.training import WEIGHTS
 
 pytestmark = pytest.mark.timeout(200)
 
 
-def pipeline(root, model: str = "ave", **refine) -> Pipeline:
+def pipeline(root, model: str = "ave", arms: list[str] | None = None, **refine) -> Pipeline:
     parses = model_class(model).task == "parsing"
     dataset, event_free = ("synthetic_llp", 0) if parses else ("synthetic", 4)
     sizes = {"num_train": 40, "num_event_free": event_free, "num_val": 20, "num_test": 20}
     config = validate(
         {
             "run_dir": str(root),
-            "arms": [arm for arm in ARMS if parses or arm not in PARSING_ARMS],
+            "arms": arms or [a for a in ARMS if parses or not ARMS[a].needs_modalities],
             "data": {"dataset": dataset, dataset: sizes},
             "model": {"name": model, "hidden_size": 4},
             "train": {"base_epochs": 2, "retrain_epochs": 2},
@@ -71,3 +73,23 @@ def test_soft_labels_and_several_partners_are_other_results(tmp_path):
     ]
     assert {len(drawn) for drawn in partners} == {3}
     assert stages[1].manifest.threshold is None
+
+
+def test_a_new_arm_is_one_entry(tmp_path, monkeypatch):
+    """Such as PL after a Step 1 with the auxiliary loss, which is in no paper."""
+    arm = Arm(auxiliary=True, windows="segments", description="retrained on segments of {base}")
+    monkeypatch.setitem(ARMS, "A+PL", arm)
+    run = pipeline(tmp_path, arms=["PL", "A+PL"])
+
+    publish(run)
+
+    results = json.loads((tmp_path / RESULTS).read_text())["arms"]
+    assert set(results) == {"GT-repeat", "AVE+PL", "AVE+A+PL"}
+    weights = {(stage.location / WEIGHTS).read_bytes() for stage in run.arms().values()}
+    assert len(weights) == 2
+    assert "retrained on segments of AVE+A" in (tmp_path / "report.html").read_text()
+
+
+def test_an_unknown_arm_is_refused_with_the_arms_there_are():
+    with pytest.raises(ConfigError, match=r"arms: .*no arm 'A\+LLR'; there are: base, PL"):
+        validate({"arms": ["base", "A+LLR"]}, "test")

@@ -13,7 +13,6 @@ from distributed_avel.config.loading import load_config as load_config
 from distributed_avel.config.loading import load_values as load_values
 from distributed_avel.config.loading import validate as validate
 from distributed_avel.config.options import read_options as read_options
-from distributed_avel.config.runs import Arm as Arm
 from distributed_avel.config.runs import InspectConfig as InspectConfig
 from distributed_avel.config.runs import ReproduceConfig as ReproduceConfig
 from distributed_avel.config.runs import RunConfig as RunConfig

@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
 )
 
+from distributed_avel.arms import check_arms
 from distributed_avel.config.sections import (
     ClusterConfig,
     Config,
@@ -26,8 +27,6 @@ from distributed_avel.config.sections import (
     TrainConfig,
 )
 
-Arm = Literal["base", "PL", "LR_alone", "LR_dummy", "LR", "A", "A+LR", "MA"]
-
 
 class RunConfig(Config):
     """Settings of one run of the pipeline."""
@@ -38,7 +37,7 @@ class RunConfig(Config):
     seed: NonNegativeInt = 0
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
 
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ("base", "A", "A+LR")
+    arms: Annotated[tuple[str, ...], Field(min_length=1)] = ("base", "A", "A+LR")
     """Ablation arms: the base model (base); the auxiliary loss (A); label refinement (LR); both
     (A+LR); full supervision with the segment-level predictions of the base model (PL);
     pseudo-labels from windows of the original videos (LR_alone); the video-level label in every
@@ -57,6 +56,12 @@ class RunConfig(Config):
     report: ReportConfig = ReportConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_exist(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        check_arms(arms)
+        return arms
 
     @field_validator("refine")
     @classmethod
@@ -88,6 +93,12 @@ class RunConfig(Config):
 
 class InspectConfig(RunConfig):
     """Settings of `avel inspect`: windows need not fit the length of the file."""
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_exist(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        check_arms(arms)
+        return arms
 
     @field_validator("refine")
     @classmethod

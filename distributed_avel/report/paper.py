@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from distributed_avel.arms import WITHOUT_CONTRASTIVE_LOSS
-from distributed_avel.config import Arm
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, is_verified
 
@@ -32,7 +31,7 @@ class System:
     """
 
     model: str = "ave"
-    arm: Arm = "base"
+    arm: str = "base"
     windows: tuple[int, int] | None = None
     threshold: float | None = None
     says: Says = "prediction"

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from distributed_avel.arms import ARMS, WITHOUT_CONTRASTIVE_LOSS, ArmPlan, arm_label
+from distributed_avel.arms import ARMS, arm_description, arm_label
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, is_verified, model_names
 from distributed_avel.report.page_data import Figures, Spread
@@ -134,39 +134,10 @@ def arm_notes(arms: Iterable[str], repeated_over: str = "all segments") -> dict[
         notes[f"{base}-repeat"] = (
             f"the video-level prediction of {base}, repeated over {repeated_over}"
         )
-        notes |= {arm_label(model, arm): _arm_note(model, plan) for arm, plan in ARMS.items()}
+        notes |= {arm_label(model, arm): arm_description(model, arm) for arm in ARMS}
         if not is_verified(model):
             notes[base] += f"; {UNVERIFIED}"
     return {arm: notes[arm] for arm in naive_first(arms) if arm in notes}
-
-
-def _arm_note(model: str, plan: ArmPlan) -> str:
-    step_1 = arm_label(model, "A" if plan.auxiliary else "base")
-    match plan.windows:
-        case None if plan.auxiliary:
-            return "Step 1 with the auxiliary loss, not refined"
-        case None:
-            return "the base model, trained on video-level labels (Step 1)"
-        case "refined":
-            return f"retrained on the refined labels of {step_1} (Step 3)"
-        case "alone":
-            return (
-                f"retrained on pseudo-labels that {step_1} predicts for windows of the original "
-                "videos, without partner videos"
-            )
-        case "segments":
-            return (
-                f"retrained, fully supervised, on the predictions of {step_1} for each training "
-                "segment (the paper's PL)"
-            )
-        case "dummy":
-            return "retrained with the video-level label in every window, without Step 2"
-        case "exchanged":
-            return (
-                f"retrained on labels of each modality, which {step_1} predicts after the other "
-                "modality is exchanged with that of a video with other events; "
-                f"{WITHOUT_CONTRASTIVE_LOSS}"
-            )
 
 
 def naive_first(arms: Iterable[str]) -> list[str]:

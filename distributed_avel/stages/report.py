@@ -16,7 +16,7 @@ from distributed_avel.arms import arm_label
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Run
-from distributed_avel.config import Arm, RunConfig
+from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet, feature_source
 from distributed_avel.errors import MediaError
 from distributed_avel.media.video import sample_frames
@@ -69,11 +69,11 @@ class ReportPage(Stage[NoManifest]):
     manifest_type = NoManifest
 
     def __init__(
-        self, context: Context, evaluation: Evaluate, arm: Arm | None, refined: Retrain | None
+        self, context: Context, evaluation: Evaluate, arm: str | None, refined: Retrain | None
     ) -> None:
         super().__init__(context)
         self.evaluation, self.refined = evaluation, refined
-        self.arm: Arm | None = arm
+        self.arm = arm
         self.features = evaluation.features
         self.data = self.features.data
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from distributed_avel.arms import PARSING_ARMS
+from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location, read_sealed, sealed
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Tracker
@@ -133,7 +133,7 @@ class Record:
     def chosen_config(self, chosen: Candidate) -> RunConfig:
         """The run that repeats a point, with the arm that the sweep was about."""
         arm, other = ("A+LR", "LR") if self.config.sweep.auxiliary else ("LR", "A+LR")
-        others = (a for a in self.config.arms if a != other and a not in PARSING_ARMS)
+        others = (a for a in self.config.arms if a != other and not ARMS[a].needs_modalities)
         arms = tuple(dict.fromkeys([*others, arm]))
         return with_values(self.config.run, {**chosen.point, "arms": arms})
 
