@@ -1,4 +1,4 @@
-"""Options that a model or an extractor declares for itself, beside the settings that all share."""
+"""Options of a single model or extractor, in addition to the settings that all of them share."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches

@@ -106,12 +106,14 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Chec
     splits = {split: _facts(videos, videos.split(split)) for split in get_args(Split)}
     for name in videos.classes:
         held_out: tuple[Split, ...] = ("val", "test")
-        wanted: list[Split] = [split for split in held_out if splits[split].class_counts[name]]
-        if wanted and not splits["train"].class_counts[name]:
+        used_in: list[Split] = [split for split in held_out if splits[split].class_counts[name]]
+        if used_in and not splits["train"].class_counts[name]:
             first = next(
-                v for v in videos.split(wanted[0]) if videos.classes.index(name) in v.labels
+                v for v in videos.split(used_in[0]) if videos.classes.index(name) in v.labels
             )
-            message = f"in {' and '.join(wanted)}, not in train; first in {_cited(first, problems)}"
+            message = (
+                f"in {' and '.join(used_in)}, not in train; first in {_cited(first, problems)}"
+            )
             findings.append(Finding("class without training videos", name, message))
     order = list(MEANING)
     return CheckReport(

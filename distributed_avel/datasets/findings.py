@@ -56,7 +56,7 @@ MEANING: dict[str, Meaning] = {
         "raise data.num_segments, or cut the file to its events",
     ),
     "file in two splits": Meaning(
-        "the model is tested on what it was trained on",
+        "the model is evaluated on files that it was trained on",
         "write a split that shares no file with --write-split DIR",
     ),
     "same content": Meaning(

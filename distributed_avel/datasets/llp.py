@@ -92,9 +92,9 @@ def read_llp(
     rows = _splits(root, problems)
     names = {name for name, *_ in rows}
     timeline = Timeline(num_segments=config.num_segments, segment_s=config.segment_s)
-    heard = _events(root / AUDIO_EVENTS, names, timeline, problems)
-    seen = _events(root / VISUAL_EVENTS, names, timeline, problems)
-    _refuse_unannotated(rows, {*heard, *seen}, problems)
+    audio_events = _events(root / AUDIO_EVENTS, names, timeline, problems)
+    visual_events = _events(root / VISUAL_EVENTS, names, timeline, problems)
+    _refuse_unannotated(rows, {*audio_events, *visual_events}, problems)
     videos = []
     name_of: dict[str, str] = {}
     for name, where, split, labels in rows:
@@ -111,8 +111,8 @@ def read_llp(
             problems.error(f"{where}: {name!r} is not a valid file name")
             continue
         problems.places[name] = where
-        annotated = split != "train" or name in heard or name in seen
-        audio, visual = tuple(heard[name]), tuple(seen[name])
+        annotated = split != "train" or name in audio_events or name in visual_events
+        audio, visual = tuple(audio_events[name]), tuple(visual_events[name])
         videos.append(
             Video(
                 video_id=name,

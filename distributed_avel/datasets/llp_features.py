@@ -84,12 +84,12 @@ def _read(
     audio_TD, frames_FD, motion_TD = (_array(file) for file in files)
     num_frames = len(frames_FD) if frames_FD.ndim else 0
     per_segment = max(num_frames // num_segments, 1)
-    wanted = (
+    expected = (
         (num_segments, AUDIO_DIM),
         (per_segment * num_segments, FRAME_DIM),
         (num_segments, MOTION_DIM),
     )
-    for file, array, shape in zip(files, (audio_TD, frames_FD, motion_TD), wanted, strict=True):
+    for file, array, shape in zip(files, (audio_TD, frames_FD, motion_TD), expected, strict=True):
         if array.shape != shape:
             raise DatasetError(
                 f"{file}: expected an array of shape {shape} for data.num_segments = "

@@ -84,7 +84,7 @@ def _note_oddities(places: Mapping[str, str], problems: Problems) -> None:
         for part in _parts(name):
             users_of_part[part].add(name)
     whole = {_same(name): name for name in places}
-    alike: dict[str, str] = {}
+    first_with: dict[str, str] = {}
     for name, place in places.items():
         shared = [
             other
@@ -98,8 +98,8 @@ def _note_oddities(places: Mapping[str, str], problems: Problems) -> None:
         if odd:
             problems.oddity(UNUSUAL, place, f"{_shown(name)} has {odd}")
         letters = "".join(c for c in _same(name) if c.isalnum())
-        if letters and alike.setdefault(letters, name) != name:
-            problems.oddity(SIMILAR, place, f"{name!r} and {alike[letters]!r}")
+        if letters and first_with.setdefault(letters, name) != name:
+            problems.oddity(SIMILAR, place, f"{name!r} and {first_with[letters]!r}")
 
 
 def _parts(name: str) -> list[str]:

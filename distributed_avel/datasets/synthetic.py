@@ -188,11 +188,11 @@ def draw(
     heard = {c: own("heard", c) for c in _classes(script.heard)}
     seen = {c: own("seen", c) for c in _classes(script.seen)}
     for segment in range(NUM_SEGMENTS):
-        sound, sight = script.heard[segment], script.seen[segment]
-        if sound is not None:
-            audio_TD[segment] += heard[sound]
-        if sight is not None:
-            visual_TRD[segment, regions] += seen[sight]
+        audible, visible = script.heard[segment], script.seen[segment]
+        if audible is not None:
+            audio_TD[segment] += heard[audible]
+        if visible is not None:
+            visual_TRD[segment, regions] += seen[visible]
     return audio_TD.astype(np.float32), visual_TRD.astype(np.float16)
 
 
@@ -233,15 +233,15 @@ def _event_free(seed: int, revision: Revision, index: int) -> Script:
     """Draw a training video that shows one class and plays another throughout."""
     video_id = f"f{revision.number}s{seed}_eventfree_{index:04d}"
     rng = generator(seed, "synthetic", video_id, "script")
-    sight = int(rng.integers(NUM_CLASSES))
+    visible = int(rng.integers(NUM_CLASSES))
     return Script(
         video_id=video_id,
         split="train",
         label=None,
         start=0,
         end=0,
-        seen=(sight,) * NUM_SEGMENTS,
-        heard=(_other(sight, rng),) * NUM_SEGMENTS,
+        seen=(visible,) * NUM_SEGMENTS,
+        heard=(_other(visible, rng),) * NUM_SEGMENTS,
     )
 
 

@@ -114,9 +114,9 @@ class Inspection:
             row, column = divmod(segment, columns)
             at = column * _TILE, row * (_TILE + _MEL_HEIGHT)
             frames_SHW3 = self.frames_TSHW3[segment]
-            picture = Image.fromarray(frames_SHW3[len(frames_SHW3) // 2])
-            picture.thumbnail((_TILE, _TILE))
-            sheet.paste(picture, at)
+            frame = Image.fromarray(frames_SHW3[len(frames_SHW3) // 2])
+            frame.thumbnail((_TILE, _TILE))
+            sheet.paste(frame, at)
             mel = Image.fromarray(grey_TFM[segment].T[::-1].astype(np.uint8))
             sheet.paste(mel.resize((_TILE, _MEL_HEIGHT)), (at[0], at[1] + _TILE))
         file = io.BytesIO()

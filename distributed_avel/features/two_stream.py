@@ -5,7 +5,7 @@ extractor is a name and two streams (`published.py`). This module contains what 
 loading weights, recording them in the manifest, and checking that features are finite.
 
 Shape suffixes used in this file:
-    V = videos    T = segments    R = regions of a picture    D = width of a feature
+    V = videos    T = segments    R = regions of a frame    D = feature size
 """
 
 from abc import ABC, abstractmethod

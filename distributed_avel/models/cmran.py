@@ -158,14 +158,14 @@ class SpatialChannelAttention(nn.Module):
 
     def __init__(self, *, audio_dim: int, visual_dim: int, hidden_size: int) -> None:
         super().__init__()
-        half = hidden_size // 2
+        bottleneck_size = hidden_size // 2
         self.visual_to_channels = nn.Linear(visual_dim, hidden_size)
         self.audio_to_channels = nn.Linear(audio_dim, hidden_size)
-        self.bottleneck = nn.Linear(hidden_size, half)
-        self.channels = nn.Linear(half, visual_dim)
-        self.visual_to_regions = nn.Linear(visual_dim, half)
-        self.audio_to_regions = nn.Linear(audio_dim, half)
-        self.regions = nn.Linear(half, 1)
+        self.bottleneck = nn.Linear(hidden_size, bottleneck_size)
+        self.channels = nn.Linear(bottleneck_size, visual_dim)
+        self.visual_to_regions = nn.Linear(visual_dim, bottleneck_size)
+        self.audio_to_regions = nn.Linear(audio_dim, bottleneck_size)
+        self.regions = nn.Linear(bottleneck_size, 1)
 
     def forward(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
         """Compute the attention-weighted mean over the regions, shape (B, T, D)."""

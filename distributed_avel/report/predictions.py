@@ -79,7 +79,7 @@ class Predictions(ABC):
 
     def _select(self, num_timelines: int) -> list[tuple[int, Video]]:
         """Select the videos to draw, with their index in `video_ids`."""
-        # Videos whose label holds throughout show nothing that a repeated label would not.
+        # Videos whose label holds throughout do not show the effect of refinement, so come last.
         varies_V = self._varies_in_time()
         order = sorted(
             range(len(varies_V)),

@@ -217,24 +217,25 @@ def shown_table(reproduction: Reproduction, table: MeasuredTable) -> Table:
     If the paper's figures are comparable, each is next to ours; otherwise they share the last
     column.
     """
-    groups, beside = list(_groups(table.paper.metrics)), reproduction.is_comparable(table.paper)
+    groups = list(_groups(table.paper.metrics))
+    is_comparable = reproduction.is_comparable(table.paper)
     paper = reproduction.paper_heading(table.paper)
     columns = [table.paper.rows_are]
     for group in groups:
         columns += [heading(group[0]) + (" (R/P)" if len(group) > 1 else "")]
-        columns += [paper] if beside else []
+        columns += [paper] if is_comparable else []
     rows = []
     for measured in table.rows:
         if measured.row.mark and not any(row[0] == f"{measured.row.mark}:" for row in rows):
-            width = len(columns) + (0 if beside else 1)
+            width = len(columns) + (0 if is_comparable else 1)
             rows.append([f"{measured.row.mark}:", *[""] * (width - 1)])
         cells = [measured.name]
         for group in groups:
             cells.append(_cell([measured.figure(metric) for metric in group]))
-            cells += [_paper_cell(measured.row, group)] if beside else []
-        rows.append(cells if beside else [*cells, _paper_cells(measured.row, groups)])
+            cells += [_paper_cell(measured.row, group)] if is_comparable else []
+        rows.append(cells if is_comparable else [*cells, _paper_cells(measured.row, groups)])
     title = f"Table {table.paper.number}: {table.paper.title}"
-    columns += [] if beside else [paper]
+    columns += [] if is_comparable else [paper]
     return Table(title=title, columns=tuple(columns), rows=tuple(map(tuple, rows)))
 
 
