@@ -32,14 +32,14 @@ import matplotlib.pyplot as plt
 
 from distributed_avel.arms import ARMS, arm_label
 from distributed_avel.cluster.tracking import untracked
-from distributed_avel.config import Arm, RunConfig, load_values, validate
+from distributed_avel.config import RunConfig, load_values, validate
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
 from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.search.space import with_values
 from distributed_avel.stages.stage import Execution
 
-THRESHOLDS: Mapping[Arm, Sequence[float]] = {
+THRESHOLDS: Mapping[str, Sequence[float]] = {
     "LR": (0.02, 0.05, 0.5),
     "A+LR": (0.95, 0.99, 0.9995),
 }
@@ -73,12 +73,12 @@ def main(argv: list[str]) -> int:
 def measure(
     config: RunConfig,
     seeds: Sequence[int],
-    thresholds: Mapping[Arm, Sequence[float]],
+    thresholds: Mapping[str, Sequence[float]],
     num_processes: int,
 ) -> dict[str, Any]:
     """Metrics of the references and of every (arm, seed, tau), on validation and test."""
     videos = made(config).videos  # data and features first: all processes share them
-    by_arm: Mapping[Arm, Sequence[float]] = {"base": (), **thresholds}
+    by_arm: Mapping[str, Sequence[float]] = {"base": (), **thresholds}
     work = [(config, arm, seed, taus) for seed in seeds for arm, taus in by_arm.items()]
     if num_processes == 1:
         points = [point for arguments in work for point in arm_points(*arguments)]
@@ -107,7 +107,7 @@ def made(config: RunConfig) -> Pipeline:
 
 
 def arm_points(
-    config: RunConfig, arm: Arm, seed: int, thresholds: Sequence[float]
+    config: RunConfig, arm: str, seed: int, thresholds: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Metrics of an arm with a seed at every tau, or of the references."""
     start = made(with_values(config, {"seed": seed, "arms": [arm]}, "curves"))
