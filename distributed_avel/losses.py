@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import multilabel_soft_margin_loss
 
 from distributed_avel.mil import Pooling, mil_pool, pool_windows
 
@@ -37,9 +37,7 @@ def video_loss(pooled_BK: Tensor, targets_BK: Tensor, loss: VideoLoss) -> Tensor
         # The sigmoid of a softmax lies in [0.5, 0.73], so this g never reaches 0. It is kept
         # because the authors' code computes it and the paper's figures depend on it.
         prob_BK = pooled_BK.softmax(dim=-1)
-        present_BK = targets_BK * logsigmoid(prob_BK)
-        absent_BK = (1 - targets_BK) * logsigmoid(-prob_BK)
-        return -(present_BK + absent_BK).mean(dim=-1)
+        return multilabel_soft_margin_loss(prob_BK, targets_BK, reduction="none")
     distribution_BK = targets_BK / targets_BK.sum(dim=-1, keepdim=True)
     return -(distribution_BK * pooled_BK.log_softmax(dim=-1)).sum(dim=-1)
 
