@@ -158,7 +158,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def tune(argv: Sequence[str]) -> int:
-    r"""Search the best tau, window and stride of a data set, and other settings on request.
+    r"""Search for the best tau, window and stride of a data set, and other settings on request.
 
         avel tune                                 the built-in demo (synthetic)
         avel tune --config sweep                  generated features (synthetic)
@@ -179,7 +179,7 @@ def tune(argv: Sequence[str]) -> int:
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """Compute the paper's Tables 1 to 7, as mean and SD over seeds next to the paper's figures.
+    """Compute the paper's Tables 1 to 7, as mean and SD over seeds next to its figures.
 
         avel reproduce --config synthetic --tables 3 --seeds 3
         avel reproduce --config ave_features --data.root DIR --seeds 5

@@ -91,7 +91,7 @@ def test_the_same_system_has_the_same_figures_in_every_table(finished):
     same = [
         rows_of(tables[3])["AVE+A+LR"],
         rows_of(tables[4])["0.05"],
-        rows_of(tables[4])["of the run"],
+        rows_of(tables[4])["configured"],
         rows_of(tables[7])["4, 2 (4)"],
     ]
 
