@@ -72,25 +72,27 @@ class Arguments:
 def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
     """Separate the options of `section` from other words, without converting their values."""
     known = {CONFIG: _Option(CONFIG, "one"), **dict(_options(section))}
-    read = Arguments()
+    arguments = Arguments()
     given: set[str] = set()
     words = list(argv)
     while words:
         word = words.pop(0)
         if word in _HELP:
-            read.options.append(word)
+            arguments.options.append(word)
             continue
         if word == "--":
             after = f": {' '.join(words)}" if words else ""
-            read.problems[word] = f"options after it are not read{after}; remove the two dashes"
+            arguments.problems[word] = (
+                f"options after it are not read{after}; remove the two dashes"
+            )
             break
         name, equals, value = word.partition("=")
         option = _find(name[2:], known) if name.startswith("--") else None
         if option is None:
             key, problem = _not_an_option(word, known)
-            read.problems[key] = problem
+            arguments.problems[key] = problem
             if key != word:
-                read.unknown.append(key)
+                arguments.unknown.append(key)
             if word.startswith(tuple(_DASHES)) and not equals:
                 _take_values(words, known)
             continue
@@ -106,20 +108,20 @@ def read_arguments(argv: Sequence[str], section: type[Config]) -> Arguments:
             problem = f"{name} is given more than once; give it once"
         given |= keys
         if problem:
-            read.problems[option.full_key] = problem
+            arguments.problems[option.full_key] = problem
         elif option.key == CONFIG:
-            read.config = values[0]
+            arguments.config = values[0]
         elif option.values == "pairs" or option.entry:
             texts = values[1::2] if option.values == "pairs" else values
             for entry, text in zip(names, texts, strict=True):
                 value, problem = _entry_value(text, option)
-                read.entries[option.key, entry] = value
+                arguments.entries[option.key, entry] = value
                 if problem:
-                    read.problems[f"{option.key}.{entry}"] = problem
+                    arguments.problems[f"{option.key}.{entry}"] = problem
         else:
-            read.options += [word] if equals else [name]
-            read.options += values[1:] if equals else values
-    return read
+            arguments.options += [word] if equals else [name]
+            arguments.options += values[1:] if equals else values
+    return arguments
 
 
 def _options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, _Option]]:

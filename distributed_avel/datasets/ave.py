@@ -100,19 +100,19 @@ def read_layout(
     """
     rows = annotated_rows(root / ANNOTATIONS, problems)
     classes = class_list(rows, root / ANNOTATIONS, problems)
-    chosen = _splits(rows, root, problems)
-    videos = videos_of(chosen, classes, root, problems)
+    split_rows = _splits(rows, root, problems)
+    videos = videos_of(split_rows, classes, root, problems)
     annotated = {row.video_id for row in rows}
-    seen: set[str] = set()
+    event_free_ids: set[str] = set()
     for where, video_id in _event_free(root / EVENT_FREE, problems):
         if video_id in annotated:
             problems.error(
                 f"{where}: {video_id!r} has an event in {ANNOTATIONS}; remove it from one of them"
             )
-        elif video_id in seen:
+        elif video_id in event_free_ids:
             problems.error(f"{where}: {video_id!r} appears twice; remove one of the lines")
         else:
-            seen.add(video_id)
+            event_free_ids.add(video_id)
             with problems.collect():
                 videos.append(_video(video_id, video_id, "train", (), (), root, where))
                 problems.places[video_id] = where
@@ -126,14 +126,14 @@ def read_layout(
 
 
 def videos_of(
-    chosen: list[tuple["AnnotationRow", Split]],
+    split_rows: list[tuple["AnnotationRow", Split]],
     classes: tuple[str, ...],
     root: Location,
     problems: Problems,
 ) -> list[Video]:
     """Convert rows with their split to videos; rows of an unknown category are skipped."""
     videos = []
-    for row, split in chosen:
+    for row, split in split_rows:
         if row.category not in classes:
             continue  # `class_list` has reported it
         label = classes.index(row.category)
@@ -244,18 +244,18 @@ def _splits(
     by_id: dict[str, list[AnnotationRow]] = defaultdict(list)
     for row in rows:
         by_id[row.video_id].append(row)
-    chosen: dict[str, tuple[AnnotationRow, Split]] = {}
+    split_rows: dict[str, tuple[AnnotationRow, Split]] = {}
     for split, name in SPLIT_FILES.items():
-        num_before = len(chosen)
+        num_before = len(split_rows)
         lines = _lines(root / name)
         for where, fields in lines:
             with problems.collect():
-                for row in _named(where, fields, by_id, chosen):
-                    chosen[row.item_id] = (row, split)
-        if not lines or (len(chosen) == num_before and not problems.errors):
+                for row in _named(where, fields, by_id, split_rows):
+                    split_rows[row.item_id] = (row, split)
+        if not lines or (len(split_rows) == num_before and not problems.errors):
             problems.error(f"{root / name}: lists no video; every split needs at least one")
-    note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
-    return list(chosen.values())
+    note_unused(rows, {row.item_id for row, _ in split_rows.values()}, problems)
+    return list(split_rows.values())
 
 
 def note_unused(rows: list[AnnotationRow], used_ids: set[str], problems: Problems) -> None:
@@ -269,7 +269,7 @@ def _named(
     where: str,
     fields: list[str],
     by_id: dict[str, list[AnnotationRow]],
-    chosen: dict[str, tuple[AnnotationRow, Split]],
+    split_rows: dict[str, tuple[AnnotationRow, Split]],
 ) -> list[AnnotationRow]:
     """Return the rows that one line of a split file refers to."""
     video_id = fields[0] if len(fields) == 1 else _parse(where, fields)[1]
@@ -282,16 +282,16 @@ def _named(
     if len(fields) > 1:
         # Two identical lines are two videos: take the first one that is not used yet.
         named = [row for row in named if row.facts == _parse(where, fields)]
-        named = [row for row in named if row.item_id not in chosen][:1] or named[:1]
+        named = [row for row in named if row.item_id not in split_rows][:1] or named[:1]
         if not named:
             raise DatasetError(
                 f"{where}: {ANNOTATIONS} has {video_id!r} with another category or span; "
                 f"make both files agree"
             )
     for row in named:
-        if row.item_id in chosen:
+        if row.item_id in split_rows:
             raise DatasetError(
-                f"{where}: {video_id!r} is already in {SPLIT_FILES[chosen[row.item_id][1]]}; "
+                f"{where}: {video_id!r} is already in {SPLIT_FILES[split_rows[row.item_id][1]]}; "
                 f"list each row only once, in one split"
             )
     return named

@@ -73,10 +73,10 @@ def load_ave_features(config: DataConfig, root: Location, problems: Problems) ->
     """
     rows = annotated_rows(root / ANNOTATIONS, problems)
     classes = class_list(rows, root / ANNOTATIONS, problems)
-    chosen = _splits(rows, root, problems)
+    split_rows = _splits(rows, root, problems)
     noisy = _noisy(root, problems)
-    videos = [*videos_of(chosen, classes, root, problems), *noisy]
-    whole = VideoSet(
+    videos = [*videos_of(split_rows, classes, root, problems), *noisy]
+    video_set = VideoSet(
         name=config.dataset,
         classes=classes,
         timeline=Timeline(num_segments=config.num_segments, segment_s=config.segment_s),
@@ -91,8 +91,8 @@ def load_ave_features(config: DataConfig, root: Location, problems: Problems) ->
     ):
         _check_shape(root / visual, (count, config.num_segments, *REGIONS, VISUAL_DIM), problems)
         _check_shape(root / audio, (count, config.num_segments, AUDIO_DIM), problems)
-    _check_labels(whole, number_of, num_rows, root, problems)
-    return whole
+    _check_labels(video_set, number_of, num_rows, root, problems)
+    return video_set
 
 
 def feature_files(videos: VideoSet) -> list[str]:
@@ -125,18 +125,18 @@ def _chunks(
     with _array(root / visual_name) as visual, _array(root / audio_name) as audio:
         for start in range(0, len(audio), _CHUNK):
             stop = min(start + _CHUNK, len(audio))
-            kept = [number for number in range(start, stop) if number in item_of]
-            if not kept:
+            used_rows = [number for number in range(start, stop) if number in item_of]
+            if not used_rows:
                 continue
-            which = np.array(kept) - start
+            offsets = np.array(used_rows) - start
             with np.errstate(over="ignore"):
-                visual_VTRD = visual[start:stop].astype(np.float16)[which]
-            audio_VTD = audio[start:stop].astype(np.float32)[which]
-            _refuse_not_finite(root / visual_name, visual_VTRD, kept)
-            _refuse_not_finite(root / audio_name, audio_VTD, kept)
+                visual_VTRD = visual[start:stop].astype(np.float16)[offsets]
+            audio_VTD = audio[start:stop].astype(np.float32)[offsets]
+            _refuse_not_finite(root / visual_name, visual_VTRD, used_rows)
+            _refuse_not_finite(root / audio_name, audio_VTD, used_rows)
             num_videos, num_segments = visual_VTRD.shape[:2]
             yield FeatureChunk(
-                video_ids=[item_of[number] for number in kept],
+                video_ids=[item_of[number] for number in used_rows],
                 audio_VTD=audio_VTD,
                 visual_VTRD=visual_VTRD.reshape(num_videos, num_segments, -1, VISUAL_DIM),
             )
@@ -154,7 +154,7 @@ def _splits(
 ) -> list[tuple[AnnotationRow, Split]]:
     """Return the rows in the order files with their split, in the order of the files."""
     by_number = {row.number: row for row in rows}
-    chosen: dict[int, tuple[AnnotationRow, Split]] = {}
+    split_rows: dict[int, tuple[AnnotationRow, Split]] = {}
     orders: dict[Split, list[int]] = {}
     for split, name in ORDERS.items():
         with problems.collect():
@@ -168,20 +168,20 @@ def _splits(
     for split, numbers in orders.items():
         file = root / ORDERS[split]
         for number in numbers:
-            if number in chosen:
+            if number in split_rows:
                 problems.error(
-                    f"{file}: row {number} is already in {ORDERS[chosen[number][1]]}; list each "
-                    f"row only once, in one split"
+                    f"{file}: row {number} is already in {ORDERS[split_rows[number][1]]}; list "
+                    f"each row only once, in one split"
                 )
             elif number in by_number:
-                chosen[number] = (by_number[number], split)
+                split_rows[number] = (by_number[number], split)
             else:
                 problems.error(
                     f"{file}: there is no row {number}: {ANNOTATIONS} has {len(rows)} usable rows, "
                     f"counted from 0; use both files of the same release"
                 )
-    note_unused(rows, {row.item_id for row, _ in chosen.values()}, problems)
-    return list(chosen.values())
+    note_unused(rows, {row.item_id for row, _ in split_rows.values()}, problems)
+    return list(split_rows.values())
 
 
 def _row_numbers(file: Location) -> list[int]:
@@ -296,7 +296,7 @@ def _check_labels(
             lambda: videos.video_labels(event_free),
         ),
     )
-    for name, num_labels, which, truth_of in files:
+    for name, num_labels, label_rows, truth_of in files:
         file = root / name
         if not file.exists() or (name == NOISY_LABELS and not event_free):
             continue
@@ -310,10 +310,10 @@ def _check_labels(
                     f"{_FETCH}"
                 )
                 continue
-            labels = np.asarray(array)[which]
+            labels = np.asarray(array)[label_rows]
         # `all` over the other axes also works for zero rows, whose size reshape cannot infer.
         equal = (labels == truth_of()).all(axis=tuple(range(1, labels.ndim)))
-        for number in np.array(which)[~equal].tolist():
+        for number in np.array(label_rows)[~equal].tolist():
             problems.error(f"{file}: row {number}: {mismatch}")
 
 

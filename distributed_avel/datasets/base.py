@@ -88,11 +88,11 @@ class VideoSet:
 
     def __post_init__(self) -> None:
         """Check video ids and labels."""
-        seen = set()
+        video_ids = set()
         for video in self.videos:
-            if video.video_id in seen:
+            if video.video_id in video_ids:
                 raise DatasetError(f"{self.name}: video {video.video_id!r} appears twice")
-            seen.add(video.video_id)
+            video_ids.add(video.video_id)
             unknown = [c for c in video.labels if not 0 <= c < len(self.classes)]
             if unknown:
                 raise DatasetError(f"{self.name}: {video.video_id}: no class {unknown[0]}")
@@ -378,7 +378,7 @@ def split_file(split: Split) -> str:
 def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet:
     """Return the videos in the split files of a folder, with their new split."""
     by_id = {video.video_id: video for video in videos.videos}
-    chosen: dict[str, Video] = {}
+    resplit: dict[str, Video] = {}
     for split in get_args(Split):
         file = folder / split_file(split)
         if not file.exists():
@@ -392,11 +392,11 @@ def _resplit(videos: VideoSet, folder: Location, problems: Problems) -> VideoSet
                 continue
             if video_id not in by_id:
                 problems.error(f"{file}:{number}: {videos.name} has no video {video_id!r}")
-            elif video_id in chosen:
-                taken = split_file(chosen[video_id].split)
+            elif video_id in resplit:
+                taken = split_file(resplit[video_id].split)
                 problems.error(f"{file}:{number}: {video_id!r} is already in {taken}")
             else:
-                chosen[video_id] = replace(by_id[video_id], split=split)
-        if not any(video.split == split for video in chosen.values()):
+                resplit[video_id] = replace(by_id[video_id], split=split)
+        if not any(video.split == split for video in resplit.values()):
             problems.error(f"{file}: lists no video; every split needs at least one")
-    return replace(videos, videos=tuple(chosen.values()))
+    return replace(videos, videos=tuple(resplit.values()))

@@ -215,8 +215,8 @@ def _times_and_labels(video: Video, videos: VideoSet, place: str | None) -> Iter
     true = set()
     for spans in by_modality:
         for label in {span.label for span in spans}:
-            of_label = [(span.start_s, span.end_s) for span in spans if span.label == label]
-            if videos.timeline.segments_of(of_label):
+            label_spans = [(span.start_s, span.end_s) for span in spans if span.label == label]
+            if videos.timeline.segments_of(label_spans):
                 true.add(label)
         latest: dict[int, Span] = {}
         for span in sorted(spans, key=lambda span: span.start_s):

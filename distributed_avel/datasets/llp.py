@@ -171,12 +171,12 @@ def _merged(spans: Iterable[Span]) -> dict[int, list[Span]]:
     """Return the spans of each class in order, with touching spans joined."""
     merged: dict[int, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda s: (s.label, s.start_s)):
-        of_class = merged[span.label]
-        if of_class and span.start_s <= of_class[-1].end_s:
-            end_s = max(of_class[-1].end_s, span.end_s)
-            of_class[-1] = Span(span.label, of_class[-1].start_s, end_s)
+        spans_of_class = merged[span.label]
+        if spans_of_class and span.start_s <= spans_of_class[-1].end_s:
+            end_s = max(spans_of_class[-1].end_s, span.end_s)
+            spans_of_class[-1] = Span(span.label, spans_of_class[-1].start_s, end_s)
         else:
-            of_class.append(span)
+            spans_of_class.append(span)
     return merged
 
 

@@ -51,12 +51,12 @@ class Predictions(ABC):
         self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
 
     def report(
-        self, shown: Sequence[str], num_timelines: int, frames_of: FramesOf, **others: Any
+        self, arms: Sequence[str], num_timelines: int, frames_of: FramesOf, **others: Any
     ) -> Report:
         """Build the report.
 
         Args:
-            shown: Arms to compare, the base model first and the refined model last.
+            arms: Arms to compare, the base model first and the refined model last.
             num_timelines: Number of test videos to draw.
             frames_of: Returns the frames of a video.
             others: Further fields of the report.
@@ -68,12 +68,12 @@ class Predictions(ABC):
             synthetic=videos.synthetic,
             classes=videos.classes,
             timeline=videos.timeline,
-            timelines=tuple(self._timelines(shown, self._select(num_timelines), frames_of)),
+            timelines=tuple(self._timelines(arms, self._select(num_timelines), frames_of)),
             timeline_selection=(
                 f"drawn at random (by the id of the video) from the test videos {self.selection}, "
                 "then from the others"
             ),
-            **self._task_fields(shown),
+            **self._task_fields(arms),
             **others,
         )
 
@@ -96,12 +96,12 @@ class Predictions(ABC):
         """Mark the videos whose segments differ from their video-level label, shape (V,)."""
 
     @abstractmethod
-    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
+    def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         """Return the fields that only the report of this task has."""
 
     @abstractmethod
     def _timelines(
-        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[Any]:
         """Return the timelines of the selected videos."""
 
@@ -127,12 +127,12 @@ class LocalizationPredictions(Predictions):
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
         return (truth_VT != truth_VT[:, :1]).any(axis=1)
 
-    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
+    def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         num_classes = self._videos.num_classes
         videos = {video.video_id: video for video in self._videos.split("test")}
         labels_VTK = self._videos.segment_labels(videos[video_id] for video_id in self.video_ids)
         confusion = {}
-        for arm in shown:
+        for arm in arms:
             # `of_arm` returns the first event of a segment with several events; the metrics count
             # any of them as correct. Use their rule, so that the matrix agrees with the metrics.
             _, prediction_VT = self.of_arm(arm)
@@ -141,11 +141,11 @@ class LocalizationPredictions(Predictions):
         return {"confusion": confusion}
 
     def _timelines(
-        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[VideoTimeline]:
-        truth_VT, _ = self.of_arm(shown[0])
-        classes = {arm: self.of_arm(arm)[1] for arm in shown}
-        scores = {arm: self.scores(arm) for arm in shown}
+        truth_VT, _ = self.of_arm(arms[0])
+        classes = {arm: self.of_arm(arm)[1] for arm in arms}
+        scores = {arm: self.scores(arm) for arm in arms}
         return [
             VideoTimeline(
                 video_id=video.video_id,
@@ -155,7 +155,7 @@ class LocalizationPredictions(Predictions):
                 scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
                 frames=frames_of(video),
             )
-            for row, video in chosen
+            for row, video in selected
         ]
 
 
@@ -195,9 +195,9 @@ class ParsingPredictions(Predictions):
         everywhere_VC, somewhere_VC = truth_VMTC.min(axis=(1, 2)), truth_VMTC.max(axis=(1, 2))
         return (everywhere_VC != somewhere_VC).any(axis=1)
 
-    def _task_fields(self, shown: Sequence[str]) -> dict[str, Any]:
+    def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         counts = {}
-        for arm in shown:
+        for arm in arms:
             truth_VMTC, events_VMTC = self.of_arm(arm)
             counts[arm] = tuple(
                 segment_counts(truth_VMTC[:, m], events_VMTC[:, m]) for m in range(len(MODALITIES))
@@ -205,10 +205,10 @@ class ParsingPredictions(Predictions):
         return {"counts": counts, "exchanged": self._exchanged}
 
     def _timelines(
-        self, shown: Sequence[str], chosen: Sequence[tuple[int, Video]], frames_of: FramesOf
+        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[ParsedVideo]:
-        truth_VMTC, _ = self.of_arm(shown[0])
-        predictions = {arm: self.of_arm(arm)[1] for arm in shown}
+        truth_VMTC, _ = self.of_arm(arms[0])
+        predictions = {arm: self.of_arm(arm)[1] for arm in arms}
         return [
             ParsedVideo(
                 video_id=video.video_id,
@@ -217,5 +217,5 @@ class ParsingPredictions(Predictions):
                 predictions={arm: events_VMTC[row] for arm, events_VMTC in predictions.items()},
                 frames=frames_of(video),
             )
-            for row, video in chosen
+            for row, video in selected
         ]

@@ -241,10 +241,10 @@ def shown_table(reproduction: Reproduction, table: MeasuredTable) -> Table:
 
 def table_markdown(reproduction: Reproduction, table: MeasuredTable) -> str:
     """Format a table as a Markdown document, with its data, settings and notes."""
-    shown = shown_table(reproduction, table)
-    lines = [f"# {shown.title}", ""]
+    formatted = shown_table(reproduction, table)
+    lines = [f"# {formatted.title}", ""]
     lines += [f"- {line}" for line in reproduction.context(table.paper)]
-    lines += ["", to_markdown(shown)]
+    lines += ["", to_markdown(formatted)]
     lines += [f"- {note}" for note in table.notes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -376,11 +376,11 @@ def _groups(metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def _cell(figures: Sequence[Figure | None]) -> str:
     first, *rest = figures
-    shown = format_cell(first)
+    text = format_cell(first)
     means = [figure.mean if isinstance(figure, Spread) else figure for figure in rest]
     if not means or (first is None and set(means) == {None}):
-        return shown
-    return f"{shown} ({'/'.join(map(format_cell, means))})"
+        return text
+    return f"{text} ({'/'.join(map(format_cell, means))})"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -136,13 +136,13 @@ def _sort_key(value: float | None) -> float:
 
 
 def _figures(report: SweepReport) -> dict[str, str]:
-    shown = tuple(dict.fromkeys([*report.criterion, *report.trade_off]))
-    others = tuple(metric for metric in report.metrics if metric not in shown)
+    main_metrics = tuple(dict.fromkeys([*report.criterion, *report.trade_off]))
+    others = tuple(metric for metric in report.metrics if metric not in main_metrics)
     drawings: list[tuple[str, Callable[..., str], tuple[str, ...]]] = [
-        ("parallel", lambda selected, *metrics: parallel(selected, metrics), shown),
+        ("parallel", lambda selected, *metrics: parallel(selected, metrics), main_metrics),
         ("trade_off", trade_off, report.trade_off),
-        *((f"cost_{metric}", cost, (metric,)) for metric in shown),
-        *((metric, heat_map, (metric,)) for metric in (*shown, *others)),
+        *((f"cost_{metric}", cost, (metric,)) for metric in main_metrics),
+        *((metric, heat_map, (metric,)) for metric in (*main_metrics, *others)),
     ]
     by_figure = {name: defined(report.marks, *metrics) for name, _, metrics in drawings}
     return {

@@ -78,12 +78,12 @@ class Table:
 
         Values are compared as displayed, with one decimal, so that equal-looking cells tie.
         """
-        shown = {
+        displayed = {
             row: round(mean, 1)
             for row, cells in enumerate(self.rows)
             if (mean := _mean(cells[column])) is not None and not is_naive(str(cells[0]))
         }
-        return frozenset(row for row, mean in shown.items() if mean == max(shown.values()))
+        return frozenset(row for row, mean in displayed.items() if mean == max(displayed.values()))
 
 
 def results_table(

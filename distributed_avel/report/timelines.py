@@ -125,9 +125,9 @@ def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
                 probability="" if scores_TK is None else step_path(1 - scores_TK[:, -1]),
             )
         )
-    shown = {class_ for row in (truth_T, *video.predictions.values()) for class_ in row}
+    drawn_classes = {class_ for row in (truth_T, *video.predictions.values()) for class_ in row}
     present = {*video.labels, *truth_T.tolist()}
-    return _drawing(video, lanes, report.column_names, shown, present, report)
+    return _drawing(video, lanes, report.column_names, drawn_classes, present, report)
 
 
 def draw_parsed(video: ParsedVideo, report: ParsingReport) -> Drawing:
@@ -150,13 +150,13 @@ def draw_parsed(video: ParsedVideo, report: ParsingReport) -> Drawing:
                     num_right=int((truth_TC == events_TC).all(axis=1).sum()),
                 )
             )
-    shown = {
+    drawn_classes = {
         int(class_)
         for events_MTC in (truth_MTC, *video.predictions.values())
         for class_ in np.nonzero(events_MTC)[2]
     }
     present = {*video.labels, *np.nonzero(truth_MTC)[2].tolist()}
-    return _drawing(video, lanes, report.classes, shown, present, report)
+    return _drawing(video, lanes, report.classes, drawn_classes, present, report)
 
 
 def split_runs(values_T: NDArray) -> list[tuple[int, int, int]]:
@@ -205,14 +205,14 @@ def _drawing(
     video: VideoTimeline | ParsedVideo,
     lanes: Iterable[Lane],
     names: Sequence[str],
-    shown: Iterable[int],
+    drawn_classes: Iterable[int],
     present: Collection[int],
     report: Report,
 ) -> Drawing:
     """Build a timeline with a legend entry for each class that is drawn or in the video label."""
     keys = tuple(
         Key(name=names[c], hue=hue(c, report), present=c in present)
-        for c in sorted({int(c) for c in shown} | set(video.labels))
+        for c in sorted({int(c) for c in drawn_classes} | set(video.labels))
     )
     frames = tuple(_data_uri(frame, f"{video.video_id}: a frame") for frame in video.frames)
     return Drawing(video_id=video.video_id, keys=keys, frames=frames, lanes=tuple(lanes))
