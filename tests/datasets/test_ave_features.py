@@ -148,8 +148,8 @@ def test_the_store_has_the_rows_under_the_ids_of_their_videos(root, tmp_path):
     assert source is not None
     counts = import_features(load(root), source, CONFIG, Location.at(root), out)
 
-    assert (counts["num_videos"], counts["num_failed"]) == (NUM_ROWS + NUM_NOISY, 0)
-    assert tuple(counts["visual_shape"]) == (10, 49, 512)
+    assert (counts.num_videos, counts.num_failed) == (NUM_ROWS + NUM_NOISY, 0)
+    assert tuple(counts.visual_shape) == (10, 49, 512)
     video_id = published_lines()[33].split("&")[1]
     audio_VTD, visual_VTRD = FeatureStore(out).read([video_id, "noisy_002"])
     with h5py.File(root / "audio_feature.h5") as opened:
