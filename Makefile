@@ -6,6 +6,7 @@
 #   make env     only the environment with the development tools
 #   make format  fix formatting and lint
 #   make hooks   run the linters before each commit
+#   make docs    build the documentation into site/, and refuse broken links
 #   make wheel   build the package into dist/
 #
 # Settings: PYTHON (Python 3.11 or newer), VENV (the environment), PYTEST_ARGS, DEMO_ARGS.
@@ -29,7 +30,7 @@ INSTALL_CPU_TORCH := nvidia-smi >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ] |
 	$(INSTALL) -q --no-deps --retries 0 --timeout 10 --index-url $(CPU_TORCH_INDEX) \
 	torch torchvision 2>/dev/null || true
 
-.PHONY: help demo test lint env format hooks wheel
+.PHONY: help demo test lint env format hooks docs wheel
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,10 @@ format: $(VENV)/.tools-installed
 hooks: $(VENV)/.tools-installed
 	$(BIN)/pre-commit install
 
+# From here, so that the hooks see the package of this folder. No network: see mkdocs.yml.
+docs: $(VENV)/.tools-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
+
 wheel: $(VENV)/.package-installed
 	rm -rf build  # what an earlier build left there would be packed too
 	$(PIP) wheel -q --no-deps -w dist .
@@ -69,7 +74,7 @@ $(VENV)/.package-installed: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.tools-installed: pyproject.toml constraints.txt | $(BIN)/pip
 	@$(INSTALL_CPU_TORCH)
-	$(INSTALL) -q -e '.[dev]'
+	$(INSTALL) -q -e '.[dev,docs]'
 	@touch $@ $(VENV)/.package-installed
 
 $(BIN)/pip:

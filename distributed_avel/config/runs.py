@@ -32,7 +32,7 @@ class RunConfig(Config):
     """Settings of one run of the pipeline."""
 
     run_dir: str | None = None
-    """Folder or URI of the artifacts (default: runs/<data set>)."""
+    """Folder or URI of the artifacts (default: runs/, followed by the name of the data set)."""
 
     seed: NonNegativeInt = 0
     """Seed of the run. All randomness derives from (seed, stage, epoch, video id)."""
