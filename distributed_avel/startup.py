@@ -65,7 +65,7 @@ def _mismatches(config: RunConfig) -> list[str]:
     problems = []
     if config.model.pooling != "model":
         problems.append(
-            f"model.pooling: {config.model.name} has a pooling of its own; leave it out"
+            f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
         )
     exchanged = [arm for arm in config.arms if ARMS[arm].needs_modalities]
     if config.refine.labels == "soft" and exchanged:

@@ -79,7 +79,8 @@ def imported_modules(path: Path) -> set[str]:
 
 def test_every_declared_dependency_has_a_pinned_version():
     project = PROJECT["project"]
-    declared = names([*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    declared = names([*project["dependencies"], *extras])
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
 
@@ -117,14 +118,25 @@ def test_every_module_but_cluster_is_held_free_of_ray():
     assert below == modules - above - {"distributed_avel.__init__", "distributed_avel.cluster"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "AGENTS.md"]
+FILE, FOLDER = r"[\w./-]+\.(?:py|md|yaml|toml)", r"[\w./-]+/"
+FILES_OF_THE_READER = {"best.yaml", "my_model.py"}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page):
-    text = (ROOT / page).read_text()
-    paths = re.findall(r"`([\w./-]+\.(?:py|md|yaml|toml)|[\w./-]+/)`", text)
+    paths = re.findall(rf"`({FILE}|{FOLDER})`", (ROOT / page).read_text())
 
     assert paths
-    missing = [path for path in paths if not exists(path)]
-    assert not missing
+    assert not [path for path in paths if not exists(path)]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_file_that_the_documentation_names_exists(page):
+    """Folders are left out, as most of them are those of data sets."""
+    paths = set(re.findall(rf"`({FILE})`", page.read_text()))
+
+    assert not [path for path in paths - FILES_OF_THE_READER if not exists(path)]
 
 
 def exists(path: str) -> bool:

@@ -16,10 +16,7 @@ from distributed_avel.studies.tables import run_reproduce
             {"arms": ["base", "MA"]},
             "arms: arm MA needs an audio-visual parsing model such as han; ave is",
         ),
-        (
-            {"model": {"name": "han", "pooling": "max"}},
-            "model.pooling: han has a pooling of its own",
-        ),
+        ({"model": {"name": "han", "pooling": "max"}}, "model.pooling: han pools by an attention"),
         (
             {"model": {"name": "han"}, "arms": ["MA"], "refine": {"labels": "soft"}},
             "refine.labels: MA removes a label",

@@ -1,6 +1,5 @@
 """Sections of the configuration, with defaults and help texts; `runs` combines them."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,21 +39,14 @@ class Config(BaseModel):
     @classmethod
     def _no_secret(cls, value: Any) -> Any:
         """Refuse a URI that contains a secret, which a run would store in many files."""
-        for text in _texts(value):
-            if problem := secret_problem(text):
+        if isinstance(value, dict):
+            texts = [*value.values()]
+        else:
+            texts = value if isinstance(value, tuple) else (value,)
+        for text in texts:
+            if isinstance(text, str) and (problem := secret_problem(text)):
                 raise ValueError(problem)
         return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value: itself, and those of lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _texts([*value.values()])
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
 
 
 class DemoConfig(Config):
