@@ -9,6 +9,10 @@ of another and have no context; they are the partner videos.
 
 The generator and its default seed were fixed before any model was trained on its videos. Changes
 to the rendered videos must increment `REVISION`.
+
+Shape suffixes used in this file:
+    F = frames    P = side of a frame    3 = red, green, blue    N = samples of the waveform
+    T = segments    1 = mono    2 = modalities (visual, audio)
 """
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@ equal with an eighth of the data.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = visual rows of a segment (1)    F = frames
-    D = feature size
+    S = frames of a segment    D = feature size
 """
 
 import io

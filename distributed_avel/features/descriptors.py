@@ -8,7 +8,7 @@ evidence leaks between segments.
 Shape suffixes used in this file:
     T = segments    R = regions (7 x 7, row by row)    D = feature size    S = samples per segment
     F = frames or spectrogram frames    P = side of a frame (112)    3 = red, green, blue
-    M = mel bands    N = samples of the waveform
+    H, W = height and width of a frame    M = mel bands    N = samples of the waveform
 """
 
 from collections.abc import Sequence

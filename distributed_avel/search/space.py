@@ -2,6 +2,9 @@
 
 A point of the space maps dotted keys of the configuration to values; `with_values` converts it to
 a configuration.
+
+Shape suffixes used in this file:
+    W = windows    T = segments
 """
 
 import math
