@@ -26,11 +26,11 @@ from distributed_avel.config import ModelConfig
 from distributed_avel.losses import union_of_labels
 from distributed_avel.models import model_class
 from distributed_avel.refine.windows import window_mask
-from distributed_avel.stages.training import ModelRecipe
 from distributed_avel.tasks import Localization
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import Batch
 from distributed_avel.train.loop import train_epoch
+from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.objectives import Objective
 
 NUM_CLASSES, SEGMENTS, REGIONS, VISUAL_DIM, AUDIO_DIM = 28, 10, 49, 512, 128

@@ -13,32 +13,39 @@ Importing the package loads none of the heavy libraries; the first use of a name
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from distributed_avel.version import VERSION
+
 if TYPE_CHECKING:
     from distributed_avel.config import RunConfig, load_config
     from distributed_avel.datasets import load_dataset
     from distributed_avel.errors import AvelError
     from distributed_avel.models import create_model
+    from distributed_avel.predict import Prediction, load_model
     from distributed_avel.run import RunResult, run_pipeline
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AvelError",
+    "Prediction",
     "RunConfig",
     "RunResult",
     "create_model",
     "load_config",
     "load_dataset",
+    "load_model",
     "run_pipeline",
 ]
 
 _MODULES = {
     "AvelError": "errors",
+    "Prediction": "predict",
     "RunConfig": "config",
     "RunResult": "run",
     "create_model": "models",
     "load_config": "config",
     "load_dataset": "datasets",
+    "load_model": "predict",
     "run_pipeline": "run",
 }
 

@@ -61,9 +61,18 @@ def run_job(
         description: Help text of the job.
         kind: Class of the configuration.
     """
+    return run_safely(lambda: job(read_config(argv, description, kind)))
+
+
+def run_safely(action: Callable[[], int | None]) -> int:
+    """Run an action and return the exit status; a user's mistake is one line without a traceback.
+
+    Args:
+        action: May return an exit status.
+    """
     sys.excepthook, threading.excepthook = _show_bug, _show_bug_of_thread
     try:
-        return job(read_config(argv, description, kind)) or 0
+        return action() or 0
     except AvelError as error:
         return _refuse(str(error))
     except OSError as error:

@@ -7,10 +7,11 @@ errors of the configuration do not load torch, Ray or MLflow.
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from inspect import cleandoc
 from types import MappingProxyType
 
 from distributed_avel import __version__
-from distributed_avel.cli import USER_ERROR, run_job
+from distributed_avel.cli import USER_ERROR, run_job, run_safely
 from distributed_avel.config import InspectConfig, ReproduceConfig, RunConfig, TuneConfig
 from distributed_avel.errors import ConfigError
 
@@ -198,6 +199,53 @@ def reproduce(argv: Sequence[str]) -> int:
     return run_job(job, argv, reproduce.__doc__, ReproduceConfig)
 
 
+def predict(argv: Sequence[str]) -> int:
+    """Find events in new videos with a trained model.
+
+        avel predict runs/demo/model VIDEO.mp4
+        avel predict runs/demo/model FOLDER s3://BUCKET/PREFIX --out DIR --format csv vtt
+
+    MODEL is the folder `model` of a finished run. Sources are media files and folders. A video may
+    have any length up to 20 minutes. Exit status: 0; 1 if some files failed; 2 if an option or the
+    model is wrong.
+
+        --out DIR         write the events to this folder
+        --format NAME...  csv (default), json, parquet, vtt, srt, audacity
+        --processes N     decoding processes (default: one per CPU)
+        --gpu             run the base model on the GPU
+        --plugins NAME... modules that register the model or the extractor
+    """
+    parser = _own_options()
+    parser.add_argument("model", metavar="MODEL", nargs="?")
+    parser.add_argument("sources", metavar="SOURCE", nargs="*")
+    parser.add_argument("--out", metavar="DIR")
+    parser.add_argument("--format", nargs="+", default=["csv"])
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--plugins", nargs="+", default=[])
+    if {"-h", "--help"} & {*argv}:
+        print(cleandoc(predict.__doc__ or ""))  # noqa: T201
+        return 0
+    options, unknown = parser.parse_known_args(argv)
+    problem = (
+        f"no option {unknown[0]}"
+        if unknown
+        else "name a model folder and at least one video: avel predict MODEL SOURCE..."
+        if not options.sources
+        else None
+    )
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+
+    def run() -> int:
+        from distributed_avel.predict.files import predict_files
+
+        return predict_files(options)
+
+    return run_safely(run)
+
+
 def inspect(argv: Sequence[str]) -> int:
     """Show the input of the extractor for one media file: frames and audio with their times.
 
@@ -273,6 +321,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "demo": demo,
         "run": pipeline,
+        "predict": predict,
         "inspect": inspect,
         "check": check,
         "extract": extract,

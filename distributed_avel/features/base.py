@@ -14,8 +14,9 @@ Shape suffixes used in this file:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,12 @@ class Extractor(ABC):
         self.config = config
         self.options: Any = _read_options(type(self), config.extractor, config.options)
         self.frames_per_segment = config.frames_per_segment or self.default_frames_per_segment
+
+    def with_timeline(self, timeline: Timeline) -> Self:
+        """Return the same extractor, with its networks, for videos of another length."""
+        other = copy(self)
+        other.timeline = timeline
+        return other
 
     @property
     @abstractmethod

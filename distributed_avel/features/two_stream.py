@@ -10,7 +10,8 @@ Shape suffixes used in this file:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,13 @@ class TwoStreamExtractor(Extractor):
         self._sources = {**self.networks(config), **config.weights}
         self._found: dict[str, WeightsFile | None] | None = None
         self._loaded = False
+
+    def with_timeline(self, timeline: Timeline) -> Self:
+        """Return the same extractor, with its networks, for videos of another length."""
+        other = super().with_timeline(timeline)
+        other._visual, other._audio = copy(self._visual), copy(self._audio)
+        other._visual.timeline = other._audio.timeline = timeline
+        return other
 
     @property
     def shapes(self) -> FeatureShapes:

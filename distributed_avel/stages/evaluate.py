@@ -20,13 +20,15 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.metrics.naive import repeat
+from distributed_avel.predict.inference import segment_probabilities
 from distributed_avel.report.alarms import prediction_warnings
 from distributed_avel.schema import parsing_predictions_schema, predictions_schema
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
-from distributed_avel.stages.training import ModelRecipe, TrainingStage, labels_identity
+from distributed_avel.stages.training import TrainingStage, labels_identity
 from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
+from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.predict import segment_codes
 
 PREDICTIONS = "predictions.parquet"
@@ -48,7 +50,7 @@ class Evaluate(Stage[EvaluationManifest]):
     """
 
     name = "evaluate"
-    revision = 4
+    revision = 5
     command = "avel evaluate"
     manifest_type = EvaluationManifest
 
@@ -145,13 +147,19 @@ def _predictions(
     device = torch.device("cpu")  # on every machine, so that all find the same cached figures
     audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
     for arm, recipe in arms.items():
-        model = recipe()
-        with reproducible_arithmetic(device):
-            codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-            prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
+        model = recipe().eval()
+        # Each video alone, so that its prediction does not depend on the others, and a model folder
+        # gives the same.
+        prob_VTK = np.stack(
+            [
+                segment_probabilities(task, model, audio_TD, visual_TRD, num_segments)
+                for audio_TD, visual_TRD in zip(audio_VTD, visual_VTRD, strict=True)
+            ]
+        )
         yield arm, prob_VTK
         if arm in repeated:
             with reproducible_arithmetic(device):
+                codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
                 prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
             yield f"{arm}-repeat", repeat(prediction_VK, num_segments)
 

@@ -9,7 +9,7 @@ K = columns of labels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -29,11 +29,11 @@ from distributed_avel.cluster.training_workers import (
     WorkerResources,
     run_workers,
 )
-from distributed_avel.config import ModelConfig, TrainConfig
+from distributed_avel.config import TrainConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
-from distributed_avel.models import BaseModel, model_class, model_options
+from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
 from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.schema import CURVES, tensor_column, training_targets_schema
@@ -44,8 +44,9 @@ from distributed_avel.stages.stage import Context, ManifestT, Stage
 from distributed_avel.tasks import Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
-from distributed_avel.train.checkpoint import load_weights, weights_to_bytes
+from distributed_avel.train.checkpoint import weights_to_bytes
 from distributed_avel.train.loop import EpochSums, train_epoch
+from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
 
@@ -198,44 +199,6 @@ def labels_identity(
 
 def _plain(spans: Sequence[Any] | None) -> list[Any] | None:
     return None if spans is None else [asdict(span) for span in spans]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRecipe:
-    """Picklable factory of a base model, with or without trained weights.
-
-    It holds the class, so workers need not import the package that registered it by name.
-    """
-
-    config: ModelConfig
-    num_classes: int
-    audio_shape: tuple[int, ...]
-    visual_shape: tuple[int, ...]
-    weights: Location | None = None
-    model: type[BaseModel] = field(init=False)
-    options: BaseModel.Config = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "model", model_class(self.config.name))
-        object.__setattr__(self, "options", model_options(self.config.name, self.config.options))
-
-    def __call__(self) -> BaseModel:
-        """A new model."""
-        model = self.model(
-            num_classes=self.num_classes,
-            audio_dim=self.audio_shape[-1],
-            regions=self.visual_shape[-2],
-            visual_dim=self.visual_shape[-1],
-            hidden_size=self.config.hidden_size,
-            **dict(self.options),
-        )
-        if self.weights is not None:
-            load_weights(model, self.weights.read_bytes(), str(self.weights))
-        return model
-
-    def trained(self, weights: Location) -> "ModelRecipe":
-        """The same model with these weights."""
-        return replace(self, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

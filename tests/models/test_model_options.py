@@ -13,7 +13,7 @@ from distributed_avel.config import ModelConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.models import BaseModel, base
 from distributed_avel.models.ave import Ave
-from distributed_avel.stages.training import ModelRecipe
+from distributed_avel.train.model_recipe import ModelRecipe
 from tests.models.examples import SIZES, features, small_model
 
 NAMES = models.model_names()
