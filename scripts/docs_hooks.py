@@ -1,8 +1,8 @@
 """Hooks of the documentation build (`mkdocs.yml`).
 
 They generate the configuration reference, the table of arms and the list of the public API from the
-code, copy the results from the README, convert equations to MathML, and refuse a page that would
-load anything from the network.
+code, copy results from the README and examples from their files, convert equations to MathML, and
+refuse a page that would load anything from the network.
 """
 
 import json
@@ -28,8 +28,9 @@ PUBLIC_NAMES = "<!-- generated: public names -->"
 ARM_TABLE = "<!-- generated: arms -->"
 RESULTS = "<!-- generated: the section Results of README.md -->"
 
-_README = Path(__file__).parent.parent / "README.md"
+_ROOT = Path(__file__).parent.parent
 
+_FILE = re.compile(r"<!-- file: (\S+) -->")
 _BLOCK_EQUATION = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE_EQUATION = re.compile(r"\$`([^`]+)`\$")
 _REMOTE_ASSET = re.compile(
@@ -45,6 +46,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace(PUBLIC_NAMES, public_names())
     markdown = markdown.replace(ARM_TABLE, arm_table())
     markdown = markdown.replace(RESULTS, readme_section("Results"))
+    markdown = _FILE.sub(lambda file: code_block(file[1]), markdown)
     markdown = _BLOCK_EQUATION.sub(
         lambda equation: f"\n{convert(equation[1].strip(), display='block')}\n", markdown
     )
@@ -68,18 +70,25 @@ def public_names() -> str:
     return "\n\n".join(f"::: distributed_avel.{name}" for name in distributed_avel.__all__)
 
 
+def code_block(path: str) -> str:
+    """Return the content of a file of the project as a block of code."""
+    language = {"py": "python"}.get(path.rpartition(".")[2], path.rpartition(".")[2])
+    return f"```{language}\n{(_ROOT / path).read_text(encoding='utf-8').strip()}\n```"
+
+
 def readme_section(title: str) -> str:
     """Return the text of a section of the README, with links as in the folder of the pages."""
-    _, _, after = _README.read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    _, _, after = (_ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n## {title}\n")
     section, _, _ = after.partition("\n## ")
     return section.replace("](docs/", "](")
 
 
 def arm_table() -> str:
-    """Return a table of the ablation arms as results describe them, for the base model AVE."""
-    rows = [
-        f"| `{arm}` | {arm_label('ave', arm)} | {arm_description('ave', arm)} |" for arm in ARMS
-    ]
+    """Return a table of the ablation arms as results describe them."""
+    rows = []
+    for arm, plan in ARMS.items():
+        model = "han" if plan.needs_modalities else "ave"
+        rows.append(f"| `{arm}` | {arm_label(model, arm)} | {arm_description(model, arm)} |")
     return "\n".join(["| arm | in tables | description |", "| --- | --- | --- |", *rows])
 
 

@@ -140,6 +140,21 @@ def test_every_configuration_that_a_page_shows_is_valid(page, block):
     check_names(validate(yaml.safe_load(block), page))
 
 
+def test_the_page_on_configuration_names_every_built_in_configuration():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+
+    assert not [name for name in built_in_configs() if f"`{name}`" not in page]
+
+
+def test_every_file_that_a_page_includes_exists():
+    included = {
+        path for page in PAGES for path in re.findall(r"<!-- file: (\S+) -->", page.read_text())
+    }
+
+    assert included
+    assert not [path for path in included if not (ROOT / path).is_file()]
+
+
 @pytest.mark.parametrize(("page", "block"), blocks("python"))
 def test_every_import_that_a_page_shows_works(page, block):
     for node in ast.walk(ast.parse(block)):
