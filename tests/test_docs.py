@@ -93,15 +93,25 @@ def test_every_command_that_a_page_shows_is_accepted(page, name, arguments, monk
         assert commands.main([name]) == 0
         return
     if "--help" in arguments:
-        with pytest.raises(SystemExit) as end:
-            commands.main([name, *arguments])
-        assert end.value.code == 0
+        assert exit_status([name, *arguments]) == 0
+        return
+    if name == "predict":  # it reads no configuration
+        monkeypatch.setattr(commands, "run_safely", lambda action: 0)
+        assert commands.main([name, *arguments]) == 0
         return
     assert commands.main([name, *with_existing_config(arguments, tmp_path)]) == 0
     (config,) = read
     named = {config.model.name, config.extract.extractor, config.data.dataset}
     if not named & IN_A_PLUGIN:
         check_names(config)
+
+
+def exit_status(argv: list[str]) -> Any:
+    """The status with which `avel` returns or exits."""
+    try:
+        return commands.main(argv)
+    except SystemExit as end:
+        return end.code
 
 
 def with_existing_config(arguments: list[str], folder: Path) -> list[str]:
