@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from distributed_avel.errors import ArtifactError, FileSystemError, StorageError
+from distributed_avel.errors import ArtifactError, AvelError, FileSystemError, StorageError
 from distributed_avel.redaction import redact, secret_problem
 
 
@@ -319,11 +319,13 @@ class Artifact:
         """Yield the other results of this stage in the run directory, whatever they depend on."""
         for folder in (self.run_dir / self.name).children():
             try:
-                other = Artifact(self.run_dir, self.name, (folder / "depends.json").read_json())
-            except (OSError, ValueError):
+                depends = (folder / "depends.json").read_json()
+            except (OSError, ValueError, AvelError):
                 continue  # no result, or one that is damaged
-            if other.fingerprint == folder.name != self.fingerprint:
-                yield other
+            if isinstance(depends, dict):
+                other = Artifact(self.run_dir, self.name, depends)
+                if other.fingerprint == folder.name != self.fingerprint:
+                    yield other
 
     def is_done(self) -> bool:
         """Return True if the result is complete and every file matches the manifest."""
@@ -347,9 +349,18 @@ class Artifact:
                     remove_file(self.location / path)
         (self.location / "depends.json").write_json(dict(self.depends))
 
-    def finish(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest, and the marker last."""
-        paths = sorted(self._files().keys() - {_MANIFEST, _MARKER})
+    def finish(self, manifest: Mapping[str, Any], temporary: Sequence[str] = ()) -> None:
+        """Write the manifest, and the marker last.
+
+        Args:
+            temporary: Beginnings of the paths of files that another process, which computes the
+                same, may still write and remove, such as checkpoints.
+        """
+        paths = sorted(
+            path
+            for path in self._files().keys() - {_MANIFEST, _MARKER}
+            if not path.startswith(tuple(temporary))
+        )
         manifest = {
             "stage": self.name,
             "depends": dict(self.depends),

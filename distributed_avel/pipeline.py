@@ -5,9 +5,9 @@ result, whichever run made it. A rerun therefore continues where the last one wa
 a changed setting recomputes only the stages that depend on it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label, refined_arm
 from distributed_avel.artifacts import Artifact, Location
@@ -27,6 +27,8 @@ from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Execution
 from distributed_avel.stages.training import TrainingStage
 from distributed_avel.tasks import Task
+
+T = TypeVar("T")
 
 STAGES = tuple(
     stage.name
@@ -164,7 +166,7 @@ class Pipeline:
         """Videos of a split that have features; computed if need be."""
         return self.features.ensure().usable(split)
 
-    def _once(self, key: Any, make: Any) -> Any:
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Make each stage once, so that it is ensured once."""
         if key not in self._stages:
             self._stages[key] = make()

@@ -55,11 +55,12 @@ FAILURES = pa.schema(
 SOURCES = pa.schema(
     [
         _required("uri", pa.string()),
-        _required("size", pa.int64()),
-        _required("mtime_ns", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
     ]
 )
-"""One row per media file as it was when its features were extracted: bytes, and time of change."""
+"""One row per media file as it was when its features were extracted: bytes, and time of change,
+which some storages do not have."""
 
 
 def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schema:

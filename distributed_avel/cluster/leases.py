@@ -73,7 +73,7 @@ def computed_stages(leases: ActorHandle) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Acquires leases from a `LeaseActor`; see `stages.Execution.lease`."""
+    """Acquires leases from a `LeaseActor`; see `stages.stage.Execution`."""
 
     leases: ActorHandle
 

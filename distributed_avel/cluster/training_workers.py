@@ -32,6 +32,10 @@ Show = Callable[[int, dict[str, float]], None]
 
 _STATE = "state.pt"
 _CHECKPOINTS = "ray"
+
+CHECKPOINTS = (_STATE, f"{_CHECKPOINTS}/")
+"""Beginnings of the paths of checkpoints below the folder of a stage."""
+
 _MAX_FAILURES = 5
 _NO_STORAGE_ERRORS = (ConnectionError, FileNotFoundError)
 

@@ -9,7 +9,7 @@ Shape suffixes used in this file:
     H, W = height and width of a frame    3 = red, green, blue    R = regions    D = feature size
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -180,13 +180,19 @@ class Runner:
         self._rows_per_batch = rows_per_batch
 
     def __call__(self, videos: Sequence[NDArray]) -> list[NDArray[np.float32]]:
-        """Compute the output for the rows of each video; a batch may contain several videos."""
-        if not videos:
-            return []
+        """Compute the output for the rows of each video.
+
+        A batch has rows of one video only: rounding depends on the size of a batch, and the
+        features of a video must not depend on the others.
+        """
+        size = self._rows_per_batch
         with torch.inference_mode(), self._arithmetic():
-            outputs = [self._run(batch_N) for batch_N in batches(videos, self._rows_per_batch)]
-        rows = np.cumsum([len(video) for video in videos])[:-1]
-        return np.split(np.concatenate(outputs), rows)
+            return [
+                np.concatenate(
+                    [self._run(video[start : start + size]) for start in range(0, len(video), size)]
+                )
+                for video in videos
+            ]
 
     def _run(self, batch_N: NDArray) -> NDArray[np.float32]:
         inputs_N = torch.from_numpy(batch_N).to(self.device)
@@ -197,19 +203,6 @@ class Runner:
             return torch.autocast(self.device.type, self._dtype)
         # By default, cuDNN uses TF32 (10 bits of mantissa) for float32 convolutions.
         return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-
-
-def batches(videos: Sequence[NDArray], rows_per_batch: int) -> Iterator[NDArray]:
-    """Yield the rows of all videos in order, `rows_per_batch` at a time; the last may be fewer."""
-    starts = np.cumsum([0, *(len(video) for video in videos)])
-    for first in range(0, int(starts[-1]), rows_per_batch):
-        last = first + rows_per_batch
-        yield np.concatenate(
-            [
-                video[max(first - start, 0) : max(last - start, 0)]
-                for video, start in zip(videos, starts, strict=False)
-            ]
-        )
 
 
 def _convolutions(channels: int, blocks: Iterable[Iterable[int]]) -> nn.Sequential:

@@ -27,6 +27,7 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "data.root": "the annotations, and sizes and times of the files, are hashed instead",
         "data.split": "the splits themselves are hashed, with the annotations",
         "extract.num_actors": "an actor extracts each unit of videos by itself",
+        "extract.unit_size": "an extractor computes each video independently of the others",
         "extract.weights": "the sha256 of the weights is hashed instead",
         "extract.weights_dir": "the sha256 of the weights is hashed instead",
         "extract.max_failed_fraction": "every run compares it with the failures",

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Self
+from functools import cached_property, lru_cache
+from typing import Any
 
 import pyarrow as pa
 
@@ -84,11 +84,9 @@ class Data(Stage[DataManifest]):
             num_videos={split: len(videos.split(split)) for split in ("train", "val", "test")},
         )
 
-    def ensure(self) -> Self:
-        """Write the table of videos, or reuse it; tag the MLflow run with its fingerprint."""
-        super().ensure()
+    def after_ensuring(self) -> None:
+        """Tag the MLflow run with the fingerprint of the data."""
         self.context.tracker.parent.tags({"data_fingerprint": self.fingerprint})
-        return self
 
     @cached_property
     def root(self) -> Location:
@@ -104,16 +102,29 @@ class Data(Stage[DataManifest]):
             DatasetError: The annotations are not sufficient for the task.
         """
         manifest = self.manifest
-        timeline = Timeline(num_segments=manifest.num_segments, segment_s=manifest.segment_s)
-        videos = VideoSet.from_table(
-            (self.location / VIDEOS_FILE).read_table(),
-            name=manifest.name,
-            classes=manifest.classes,
-            timeline=timeline,
-            synthetic=manifest.synthetic,
+        videos = _read_videos(
+            self.location,
+            manifest.name,
+            manifest.classes,
+            Timeline(num_segments=manifest.num_segments, segment_s=manifest.segment_s),
+            manifest.synthetic,
         )
         self.context.task.refuse(videos)
         return videos
+
+
+@lru_cache(maxsize=4)
+def _read_videos(
+    location: Location, name: str, classes: tuple[str, ...], timeline: Timeline, synthetic: bool
+) -> VideoSet:
+    """Read the table of videos once per process: a study has many pipelines on one data set."""
+    return VideoSet.from_table(
+        (location / VIDEOS_FILE).read_table(),
+        name=name,
+        classes=classes,
+        timeline=timeline,
+        synthetic=synthetic,
+    )
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

@@ -11,22 +11,23 @@ name, size and time of change.
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact, Location, read_sealed, sealed
 from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import ExtractConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.errors import ArtifactError, StorageError
+from distributed_avel.errors import ArtifactError, AvelError, StorageError
 from distributed_avel.features.base import Extractor, ExtractorRecipe, Features
 from distributed_avel.features.decoder_pool import NO_FILE, DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
@@ -45,16 +46,21 @@ RETRY_S = (1.0, 2.0, 4.0, 8.0)
 """Waits before files that cannot be read are tried again, in seconds."""
 
 SOURCES_FILE = "sources.parquet"
+REUSED_FILE = "reused.json"
+T = TypeVar("T")
+
 _FAILED_PARTS = "failed"
 _MISSING = Failed(NO_FILE, 0.0)
 _UNREAD = Failed("not read yet", 0.0, is_unreadable=True)
 _MAX_LISTED = 10
 
-_INDEX = pa.schema([("video_id", pa.string()), ("part", pa.string())])
+_INDEX = pa.schema([("video_id", pa.string()), ("uri", pa.string()), ("part", pa.string())])
 
 
 class Extract(FeatureStage):
     """Features that an extractor computes from media files."""
+
+    revision = 5
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -107,40 +113,66 @@ class Extract(FeatureStage):
             reusable=self._reusable(),
             weights_note=self.extractor.weights_note,
         )
-        (out / SOURCES_FILE).write_table(self.media.sources)
+        (out / SOURCES_FILE).write_table(self._unchanged_sources())
         refuse_too_many_failures(out, len(videos.videos), config)
         run.metrics({"num_videos": manifest.num_videos, "num_failed": manifest.num_failed})
         run.file(out / FAILURES_FILE)
         return manifest
 
+    def _unchanged_sources(self) -> pa.Table:
+        """The files that did not change during extraction; features of others are not reused."""
+        before, after = self.media.sources, find_media(self.data.videos, self.data.root).sources
+        same = {tuple(row.values()) for row in after.to_pylist()}
+        is_same = [tuple(row.values()) in same for row in before.to_pylist()]
+        for uri in before.filter(pa.array([not s for s in is_same], pa.bool_()))["uri"].to_pylist():
+            say(f"WARNING: {self.data.root / uri} changed during extraction; run the command again")
+        return before.filter(pa.array(is_same, pa.bool_()))
+
     def identity(self, videos: Sequence[Video]) -> str:
-        """A fingerprint of the extractor and of the media files of these videos alone."""
+        """A fingerprint of the extractor and of the media files of these videos alone.
+
+        Where the storage has no times of change, it is that of all features.
+        """
         sources = _by_uri((self.location / SOURCES_FILE).read_table())
-        files = [[v.video_id, v.uri, sources.get(v.uri)] for v in videos]
-        generated = None if sources else self.data.fingerprint
+        if any(video.uri not in sources for video in videos):
+            return self.fingerprint
+        files = [[v.video_id, v.uri, sources[v.uri]] for v in videos]
         depends = self.artifact.depends  # not `extractor_key`, which looks for weights again
         key = {name: depends[name] for name in ("revision", "settings", "extractor", "timeline")}
-        return short_hash([key, files, generated])
+        return short_hash([key, files])
 
-    def _reusable(self) -> Iterator[tuple[Location, list[str]]]:
-        """Finished Parquet files of earlier extractions, and the videos in them that are valid."""
+    def _reusable(self) -> "list[Reusable]":
+        """Earlier extractions by the same extractor that have features of the current files."""
         current = _by_uri(self.media.sources)
         uri_of = {v.video_id: v.uri for v in self.data.videos.videos}
         expected = {"revision": self.revision, **self.extractor_key}
-        for earlier in self.artifact.siblings():
+        found = []
+        for earlier in self.artifact.siblings() if current else ():
             if any(earlier.depends.get(key) != value for key, value in expected.items()):
                 continue
-            if not current or not earlier.is_done():
+            try:
+                sources = _by_uri((earlier.location / SOURCES_FILE).read_table())
+                index = (earlier.location / INDEX).read_table().to_pylist()
+            except (OSError, AvelError, pa.ArrowInvalid):  # not finished, or being removed
                 continue
-            sources = _by_uri((earlier.location / SOURCES_FILE).read_table())
-            index = (earlier.location / INDEX).read_table().to_pylist()
-            by_part: dict[str, list[str]] = {}
-            for row in index:
-                uri = uri_of.get(row["video_id"])
-                if uri in current and sources.get(uri) == current[uri]:
-                    by_part.setdefault(row["part"], []).append(row["video_id"])
-            for part, video_ids in sorted(by_part.items()):
-                yield earlier.location / PARTS / part, video_ids
+            part_of = {
+                row["video_id"]: row["part"]
+                for row in index
+                if row["uri"] == uri_of.get(row["video_id"])
+                and row["uri"] in current
+                and sources.get(row["uri"]) == current[row["uri"]]
+            }
+            if part_of:
+                found.append(Reusable(earlier, part_of))
+        return sorted(found, key=lambda reusable: -len(reusable.part_of))
+
+
+@dataclass(frozen=True, slots=True)
+class Reusable:
+    """An earlier extraction, and the Parquet file of each video whose media file is the same."""
+
+    artifact: Artifact
+    part_of: Mapping[str, str]
 
 
 def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
@@ -154,7 +186,12 @@ def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
 
 
 def _by_uri(sources: pa.Table) -> dict[str, list[int]]:
-    return {row["uri"]: [row["size"], row["mtime_ns"]] for row in sources.to_pylist()}
+    """Size and time of each file. Without a time, equal sizes are no evidence of equal content."""
+    return {
+        row["uri"]: [row["size"], row["mtime_ns"]]
+        for row in sources.to_pylist()
+        if row["mtime_ns"] is not None
+    }
 
 
 class ExtractWorker:
@@ -257,7 +294,7 @@ def extract(
     make_extractor: MakeExtractor | None = None,
     missing: AbstractSet[str] = frozenset(),
     retry_s: Sequence[float] = RETRY_S,
-    reusable: Iterable[tuple[Location, list[str]]] = (),
+    reusable: Sequence[Reusable] = (),
     weights_note: str | None = None,
 ) -> FeaturesManifest:
     """Extract the features of all videos into `out`, and list what failed.
@@ -266,8 +303,7 @@ def extract(
         make_extractor: Makes the extractor in each process, if not as `config` says.
         missing: Files that are known to be missing; they are failures.
         retry_s: Waits before files that cannot be read are tried again, in seconds.
-        reusable: Parquet files with features of the same extractor, and the videos in each whose
-            features are still those of the media file.
+        reusable: Earlier extractions whose features are copied.
         weights_note: For the manifest.
 
     Raises:
@@ -276,7 +312,7 @@ def extract(
     """
     make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
     rows = videos.to_table().select(["video_id", "uri"])
-    reused = _reuse(reusable, out)
+    reused = reuse(reusable, rows["video_id"].to_pylist(), out)
     is_new = [video_id not in reused for video_id in rows["video_id"].to_pylist()]
     units = cut_into_units(rows.filter(pa.array(is_new, pa.bool_())), config.unit_size)
     make_worker = partial(
@@ -313,8 +349,16 @@ def extract(
     )
     failures = pa.concat_tables([FAILURES.empty_table(), *_map(_read_failures, failed)])
     (out / FAILURES_FILE).write_table(failures)
-    copied = pa.table({"video_id": list(reused), "part": list(reused.values())}, schema=_INDEX)
-    index = pa.concat_tables([copied, *_map(_index, parts)])
+    uri_of = dict(zip(rows["video_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
+    part_of = {**reused, **{i: part for parts_of in _map(_index, parts) for i, part in parts_of}}
+    index = pa.table(
+        {
+            "video_id": list(part_of),
+            "uri": [uri_of[video_id] for video_id in part_of],
+            "part": list(part_of.values()),
+        },
+        schema=_INDEX,
+    )
     _refuse_lost_rows(rows, index, failures, out)
     (out / INDEX).write_table(index)
     if failures.num_rows:
@@ -333,25 +377,70 @@ def extract(
     )
 
 
-def _reuse(reusable: Iterable[tuple[Location, list[str]]], out: Location) -> dict[str, str]:
-    """Copy Parquet files that have features of videos; return the name of the copy by video."""
+def reuse(
+    reusable: Sequence[Reusable], video_ids: Sequence[str], out: Location
+) -> Mapping[str, str]:
+    """Copy the features of earlier extractions to `out`.
+
+    What was copied is noted in `REUSED_FILE`, so that an interrupted extraction continues with
+    the same units, whatever other extractions have finished meanwhile.
+
+    Args:
+        video_ids: The videos that are needed.
+
+    Returns:
+        Name of the Parquet file of each video that was copied.
+    """
+    if (noted := _reused_before(out)) is not None:
+        return noted
     part_of: dict[str, str] = {}
-    for part, video_ids in reusable:
-        new = [video_id for video_id in video_ids if video_id not in part_of]
-        if not new:
+    missing = set(video_ids)
+    for earlier in reusable:
+        wanted = {i: part for i, part in earlier.part_of.items() if i in missing}
+        if not wanted or not earlier.artifact.is_done():
             continue
-        content = part.read_bytes()
-        name = f"reused-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
-        if not (out / PARTS / name).exists():
-            (out / PARTS / name).write_bytes(content)
-        part_of |= dict.fromkeys(new, name)
+        names = sorted(set(wanted.values()))
+        try:
+            parts = [earlier.artifact.location / PARTS / name for name in names]
+            copies = _map(partial(_copy, out=out), parts)
+        except (FileNotFoundError, AvelError) as error:
+            say(f"WARNING: extract: nothing is reused of {earlier.artifact.location}: {error}")
+            continue
+        copy_of = dict(zip(names, copies, strict=True))
+        part_of |= {video_id: copy_of[part] for video_id, part in wanted.items()}
+        missing -= wanted.keys()
+    (out / REUSED_FILE).write_json(sealed({"part_of": part_of}))
     if part_of:
         say(f"extract: features of {len(part_of)} videos are copied from earlier results")
     return part_of
 
 
-def _map(read: Callable[[Location], pa.Table], parts: Sequence[Location]) -> list[pa.Table]:
-    """Tables of many small files, several at once: each takes a while on object storage."""
+def _copy(part: Location, out: Location) -> str:
+    """Copy a Parquet file under a name that contains the hash of its content."""
+    content = part.read_bytes()
+    name = f"reused-{_hash(content)}.parquet"
+    (out / PARTS / name).write_bytes(content)
+    return name
+
+
+def _reused_before(out: Location) -> Mapping[str, str] | None:
+    """What an interrupted extraction copied; None if there is none or it is damaged."""
+    try:
+        part_of = read_sealed(out / REUSED_FILE)["part_of"]
+        for name in set(part_of.values()):
+            if name != f"reused-{_hash((out / PARTS / name).read_bytes())}.parquet":
+                return None
+    except (FileNotFoundError, ArtifactError):
+        return None
+    return part_of
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _map(read: Callable[[Location], T], parts: Sequence[Location]) -> list[T]:
+    """Read many small files, several at once: each takes a while on object storage."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(read, parts))
 
@@ -360,9 +449,8 @@ def _read_failures(part: Location) -> pa.Table:
     return part.read_table().cast(FAILURES)
 
 
-def _index(part: Location) -> pa.Table:
-    ids = part.read_table(columns=["video_id"])["video_id"]
-    return pa.Table.from_arrays([ids, pa.array([part.name] * len(ids))], schema=_INDEX)
+def _index(part: Location) -> list[tuple[str, str]]:
+    return [(i, part.name) for i in part.read_table(columns=["video_id"])["video_id"].to_pylist()]
 
 
 def _refuse_lost_rows(rows: pa.Table, index: pa.Table, failures: pa.Table, out: Location) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs as pafs
@@ -48,7 +48,6 @@ class FeatureStage(Stage[FeaturesManifest]):
     """The features of all videos that can be used."""
 
     name = "extract"
-    revision = 4
     command = "avel extract"
     manifest_type = FeaturesManifest
 
@@ -60,13 +59,10 @@ class FeatureStage(Stage[FeaturesManifest]):
         """The videos."""
         return (self.data,)
 
-    def ensure(self) -> Self:
-        """Make the features, or reuse them; refuse too many failures in either case."""
-        super().ensure()
-        if self.name not in self.context.execution.known:
-            num_videos = len(self.data.videos.videos)
-            refuse_too_many_failures(self.location, num_videos, self.config.extract)
-        return self
+    def after_ensuring(self) -> None:
+        """Refuse too many failures, of this run or of an earlier one with a higher limit."""
+        num_videos = len(self.data.videos.videos)
+        refuse_too_many_failures(self.location, num_videos, self.config.extract)
 
     @cached_property
     def store(self) -> FeatureStore:

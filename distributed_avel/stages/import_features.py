@@ -28,6 +28,8 @@ from distributed_avel.stages.stage import Context
 class ImportFeatures(FeatureStage):
     """The features that a data set brings."""
 
+    revision = 4
+
     def __init__(self, context: Context, data: Data, source: FeatureSource) -> None:
         super().__init__(context, data)
         self.source = source

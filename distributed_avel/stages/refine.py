@@ -310,7 +310,8 @@ def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.fl
     Raises:
         ArtifactError: A video has none.
     """
-    table = pa.concat_tables([part.read_table() for part in (out / SCORES).children()])
+    parts = [part.read_table() for part in (out / SCORES).children()]
+    table = pa.concat_tables(parts) if parts else pa.table({"video_id": pa.array([], pa.string())})
     row_of = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
     missing = [video_id for video_id in video_ids if video_id not in row_of]
     if missing:

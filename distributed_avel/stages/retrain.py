@@ -71,7 +71,7 @@ class Retrain(TrainingStage[RetrainManifest]):
     """Step 3.
 
     Args:
-        windows: The source of the labels, see `arms.ArmPlan`.
+        windows: The source of the labels, see `arms.Arm`.
         refined: Step 2, unless the labels are those of the videos ("dummy").
         screen: Makes the stage that chooses tau by Step 3, if `refine.threshold` asks for it.
         threshold: tau, in place of the one that the configuration says.

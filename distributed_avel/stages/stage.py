@@ -84,13 +84,18 @@ class Context:
         return task_of(self.config.model, self.config.train)
 
     def run_or_reuse(
-        self, artifact: Artifact, compute: Callable[[Run], Mapping[str, Any]], command: str
+        self,
+        artifact: Artifact,
+        compute: Callable[[Run], Mapping[str, Any]],
+        command: str,
+        temporary: Sequence[str] = (),
     ) -> None:
         """Compute an artifact unless it is finished and undamaged.
 
         Args:
             compute: Writes the files of the artifact and returns its manifest.
             command: The command that computes the stage, for the message.
+            temporary: See `Artifact.finish`.
 
         Raises:
             ArtifactError: The artifact is not finished, and its stage is not in `may_run`.
@@ -113,11 +118,16 @@ class Context:
                 say(f"{label}: {reason}; all other files are as they were written")
             elif has_lease:
                 say(f"{label}: {reason}")
-                self._compute(artifact, compute)
+                self._compute(artifact, compute, temporary)
             else:
                 say(f"{label}: done meanwhile")
 
-    def _compute(self, artifact: Artifact, compute: Callable[[Run], Mapping[str, Any]]) -> None:
+    def _compute(
+        self,
+        artifact: Artifact,
+        compute: Callable[[Run], Mapping[str, Any]],
+        temporary: Sequence[str],
+    ) -> None:
         artifact.begin()
         started = time.monotonic()
         with self.tracker.stage(artifact.name) as run:
@@ -125,7 +135,8 @@ class Context:
             manifest = compute(run)
             seconds = round(time.monotonic() - started, 2)
             run.metrics({"seconds": seconds})
-            artifact.finish({**manifest, "seconds": seconds, "provenance": provenance()})
+            facts = {**manifest, "seconds": seconds, "provenance": provenance()}
+            artifact.finish(facts, temporary)
 
 
 _reported_damage: set[str] = set()
@@ -161,6 +172,9 @@ class Stage(ABC, Generic[ManifestT]):
 
     command: ClassVar[str]
     """The command that computes the stage."""
+
+    temporary: ClassVar[Sequence[str]] = ()
+    """Beginnings of the paths of files that are removed at the end, such as checkpoints."""
 
     manifest_type: ClassVar[type[Any]]
     """Dataclass of the facts that `compute` returns, `ManifestT`."""
@@ -233,9 +247,22 @@ class Stage(ABC, Generic[ManifestT]):
         if not self._is_ensured and self.name not in self.context.execution.known:
             for stage in self.inputs():
                 stage.ensure()
-            self.context.run_or_reuse(self.artifact, self._compute, self.command)
+            self.context.run_or_reuse(self.artifact, self._compute, self.command, self.temporary)
+            self.after_ensuring()
         self._is_ensured = True
         return self
+
+    def after_ensuring(self) -> None:
+        """Called once when the stage is finished, by this run or by an earlier one."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be read again, so that a stage is small when it is sent to a task."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name == "artifact"
+            or not isinstance(getattr(type(self), name, None), cached_property)
+        }
 
     def _compute(self, run: Run) -> Mapping[str, Any]:
         return asdict(self.compute(self.location, run))  # pyright: ignore[reportArgumentType]

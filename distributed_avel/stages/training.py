@@ -23,6 +23,7 @@ from distributed_avel.cluster.progress import progress
 from distributed_avel.cluster.reduce import all_reduce_sums
 from distributed_avel.cluster.tracking import Run
 from distributed_avel.cluster.training_workers import (
+    CHECKPOINTS,
     SingleWorker,
     TrainingWorker,
     Watch,
@@ -61,6 +62,8 @@ class TrainingStage(Stage[ManifestT]):
     Its result depends on the training and validation videos that have features, and on nothing
     else of the data set: another test video retrains nothing.
     """
+
+    temporary = CHECKPOINTS
 
     def __init__(self, context: Context, features: FeatureStage) -> None:
         super().__init__(context)

@@ -13,6 +13,7 @@ from distributed_avel.cluster.resources import TrialResources, plan_concurrency
 from distributed_avel.cluster.session import machines
 from distributed_avel.cluster.trials import TaskFailure, run_tasks
 from distributed_avel.errors import DatasetError
+from distributed_avel.registry import import_plugins
 from distributed_avel.stages.stage import Stage
 
 
@@ -85,4 +86,5 @@ class _Ensure:
     stage: Stage[Any]
 
     def __call__(self) -> None:
+        import_plugins(self.stage.config.plugins)  # unpickling a stage does not
         self.stage.ensure()

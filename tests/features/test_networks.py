@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import given
-from hypothesis import strategies as st
 from torchvision.models.video import r2plus1d_18
 
 from distributed_avel.errors import WeightsError
@@ -16,7 +14,6 @@ from distributed_avel.features.networks import (
     Scale,
     Vgg19Pool5,
     VggishNetwork,
-    batches,
     load_network,
 )
 from distributed_avel.features.weights import find_weights
@@ -160,17 +157,16 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
         assert torch.equal(value, second.state_dict()[name])
 
 
-@given(
-    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5), rows_per_batch=st.integers(1, 10)
-)
-def test_batches_hold_every_row_once_in_order(lengths, rows_per_batch):
-    rows = np.arange(sum(lengths))
-    videos = np.split(rows, np.cumsum(lengths)[:-1])
+def test_the_output_of_a_video_does_not_depend_on_the_others_bit_for_bit():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten())
+    runner = Runner(network, "fp32", 4)
+    rng = np.random.default_rng(0)
+    videos = [rng.random((n, 3, 9, 9), dtype=np.float32) for n in (5, 1, 7)]
 
-    found = list(batches(videos, rows_per_batch))
+    together = runner(videos)
 
-    assert [len(batch) for batch in found[:-1]] == [rows_per_batch] * (len(found) - 1)
-    np.testing.assert_array_equal(np.concatenate([[], *found]), rows)
+    for video, output in zip(videos, together, strict=True):
+        np.testing.assert_array_equal(runner([video])[0], output)
 
 
 @pytest.mark.parametrize("rows_per_batch", [1, 3, 64])

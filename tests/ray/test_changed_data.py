@@ -14,7 +14,7 @@ from distributed_avel.stages.stage import Execution
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]
 
-HEADER = "uri,split,labels,spans"
+HEADER = "uri,split,labels,spans,video_id"
 ROWS = [
     "t0.mp4,train,dog,",
     "t1.mp4,train,dog,",
@@ -34,15 +34,21 @@ class Study:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rows = list(ROWS)
+        self.others: list[str] = []
         for number, row in enumerate(ROWS):
             self.write_clip(row.partition(",")[0], fps=8 + number)
 
     def write_clip(self, name: str, fps: int) -> None:
         (self.root / name).write_bytes(clip(4, fps=fps))
 
+    def with_ids(self, uri_of: dict[str, str]) -> None:
+        """Add training videos that have ids of their own."""
+        self.others = [f"{uri},train,bell,,{video_id}" for video_id, uri in uri_of.items()]
+
     def run(self) -> tuple[Extract, set[str]]:
         """Run everything; return the features, and the names of the stages that were computed."""
-        (self.root / "videos.csv").write_text("\n".join([HEADER, *self.rows]) + "\n")
+        rows = [HEADER, *(f"{row}," for row in self.rows), *self.others]
+        (self.root / "videos.csv").write_text("\n".join(rows) + "\n")
         before = self.finished()
         config = validate(
             {
@@ -122,3 +128,20 @@ def test_only_what_depends_on_a_change_of_the_data_is_computed_again(tmp_path):
     assert computed == {"data", "extract", "evaluate"}
     assert "e2.mp4" not in features.store
     assert features.manifest.num_videos == features.manifest.num_reused == 9
+
+    # Two videos whose files were mistaken for each other are extracted again.
+    study.with_ids({"t2": "t2.mp4", "t3": "t3.mp4"})
+    correct = content(study.run()[0])
+    study.with_ids({"t2": "t3.mp4", "t3": "t2.mp4"})
+    swapped = content(study.run()[0])
+    assert swapped["t2"] == correct["t3"] != correct["t2"] == swapped["t3"]
+
+    # A copied file that is damaged is copied again.
+    (damaged, *_) = sorted(Path(features.location.path).glob("features/reused-*.parquet"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    study.with_ids({})
+    again, computed = study.run()
+    assert again.location == features.location
+    assert computed == set()  # nothing but the features, whose marker was there before
+    assert damaged.read_bytes() == whole

@@ -22,7 +22,7 @@ from distributed_avel.cluster.trials import (
     run_trials,
 )
 from distributed_avel.config import TuneConfig
-from distributed_avel.errors import ConfigError, DatasetError
+from distributed_avel.errors import ArtifactError, ConfigError, DatasetError
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish
 from distributed_avel.refine.pseudo_labels import ThresholdCurve
@@ -120,8 +120,13 @@ class Sweep:
             ("base", [pipeline.base(self._auxiliary) for pipeline in pipelines]),
             ("refine", [pipeline.refine(self._auxiliary) for pipeline in pipelines]),
         ):
-            for number, error in self._campaign.compute(name, stages).items():
-                say(f"{name} with {describe(self._shared[number])} failed: {error}")
+            failures = self._campaign.compute(name, stages)
+            if len(failures) == len(stages):
+                raise ArtifactError(f"{name} failed with every setting: {failures[0]}")
+            for error in dict.fromkeys(failures.values()):
+                points = [self._shared[number] for number in failures if failures[number] == error]
+                others = f" and {len(points) - 1} other settings" if len(points) > 1 else ""
+                say(f"{name} with {describe(points[0])}{others} failed: {error}")
 
     def _screen(self) -> None:
         """Narrow tau to what the validation split finds worth a Step 3."""
@@ -256,8 +261,9 @@ class Sweep:
     def _stage(self) -> Artifact:
         """Where the sweep keeps its own files; it has no marker, because a rerun is cheap."""
         depends = {
-            "revision": 2,
+            "revision": 3,
             "settings": sweep_settings(self.config),
+            "data": self._driver.data.fingerprint,
             "extract": self._driver.features.fingerprint,
         }
         return Artifact(self._driver.run_dir, "sweep", depends)
