@@ -7,11 +7,10 @@ a changed setting recomputes only the stages that depend on it.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label, refined_arm
 from distributed_avel.artifacts import Artifact, Location
-from distributed_avel.cluster.tracking import Tracker
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.stages.base import BaseTraining
@@ -27,6 +26,9 @@ from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Execution
 from distributed_avel.stages.training import TrainingStage
 from distributed_avel.tasks import Task
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Tracker
 
 T = TypeVar("T")
 
@@ -48,7 +50,7 @@ class Pipeline:
     def __init__(
         self,
         config: RunConfig,
-        tracker: Tracker,
+        tracker: "Tracker",
         may_run: Sequence[str] = STAGES,
         execution: Execution | None = None,
     ) -> None:

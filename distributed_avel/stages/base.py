@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed_avel.artifacts import Location
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import RunConfig
 from distributed_avel.refine.windows import window_mask
 from distributed_avel.stages.cache_keys import STEP_3, refine_section, training_settings
@@ -13,6 +12,9 @@ from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage
 from distributed_avel.tasks import Task
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class BaseTraining(TrainingStage[BaseManifest]):
             **self.videos_identity(),
         }
 
-    def compute(self, out: Location, run: Run) -> BaseManifest:
+    def compute(self, out: Location, run: "Run") -> BaseManifest:
         """Train from scratch."""
         config = self.config
         num_videos = self.train(

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import DataConfig, DemoConfig, RunConfig
 from distributed_avel.datasets import (
     VideoSet,
@@ -28,6 +27,9 @@ from distributed_avel.errors import ConfigError
 from distributed_avel.stages.cache_keys import short_hash, without_neutral
 from distributed_avel.stages.stage import Stage
 from distributed_avel.timeline import Timeline
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 VIDEOS_FILE = "videos.parquet"
 _DEMO = "demo"
@@ -67,7 +69,7 @@ class Data(Stage[DataManifest]):
         config = self.config.data
         return {"settings": settings(self.config), "annotations": annotations(config, self.root)}
 
-    def compute(self, out: Location, run: Run) -> DataManifest:
+    def compute(self, out: Location, run: "Run") -> DataManifest:
         """Write the table of videos; render the demo if it is not there."""
         config = self.config.data
         if config.dataset == _DEMO and not is_rendered(config.demo, self.root):

@@ -5,7 +5,7 @@ Shape suffixes: V = videos, T = segments, C = event classes, K = columns of labe
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from distributed_avel.arms import arm_label
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
@@ -30,6 +29,9 @@ from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.predict import segment_codes
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
@@ -76,7 +78,7 @@ class Evaluate(Stage[EvaluationManifest]):
             "features": self.features.identity(test),
         }
 
-    def compute(self, out: Location, run: Run) -> EvaluationManifest:
+    def compute(self, out: Location, run: "Run") -> EvaluationManifest:
         """Evaluate all arms."""
         background = evaluate(
             self.context.task,

@@ -17,14 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from distributed_avel.artifacts import Artifact, Location, read_sealed, sealed
 from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
 from distributed_avel.cluster.progress import say
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import ExtractConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, AvelError, StorageError
@@ -41,6 +40,9 @@ from distributed_avel.stages.features import (
     find_media,
     refuse_too_many_failures,
 )
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 RETRY_S = (1.0, 2.0, 4.0, 8.0)
 """Waits before files that cannot be read are tried again, in seconds."""
@@ -101,7 +103,7 @@ class Extract(FeatureStage):
         depends = {"revision": self.revision, **self._depends_on(media)}
         return Artifact(self.context.run_dir, self.name, depends)
 
-    def compute(self, out: Location, run: Run) -> FeaturesManifest:
+    def compute(self, out: Location, run: "Run") -> FeaturesManifest:
         """Extract the videos whose features are not there yet, and list what failed."""
         config, videos = self.config.extract, self.data.videos
         manifest = extract(

@@ -1,13 +1,12 @@
 """The features stage of a data set that brings its features: conversion in constant memory."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import progress
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.datasets.base import FeatureChunk, FeatureSource
@@ -24,6 +23,9 @@ from distributed_avel.stages.features import (
 )
 from distributed_avel.stages.stage import Context
 
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
+
 
 class ImportFeatures(FeatureStage):
     """The features that a data set brings."""
@@ -39,7 +41,7 @@ class ImportFeatures(FeatureStage):
         media = find_media(self.data.videos, self.data.root)
         return {"settings": {}, "videos": self.data.fingerprint, "media": media.fingerprint}
 
-    def compute(self, out: Location, run: Run) -> FeaturesManifest:
+    def compute(self, out: Location, run: "Run") -> FeaturesManifest:
         """Write the features of all videos as Parquet, and list the videos without."""
         config, videos = self.config, self.data.videos
         manifest = import_features(videos, self.source, config.data, self.data.root, out)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,6 @@ from torch import Tensor
 from distributed_avel.arms import Scored
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import RefineConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError
@@ -48,6 +47,9 @@ from distributed_avel.stages.thresholds import (
 from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.predict import segment_codes
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 SCORES = "scores"
 _KEPT_PARTNERS = 4096
@@ -79,7 +81,7 @@ class Refine(Stage[ChosenThreshold]):
         """Settings, and the base model, which depends on the same videos."""
         return {"settings": settings(self.config, self.scored), "base": self.base.fingerprint}
 
-    def compute(self, out: Location, run: Run) -> ChosenThreshold:
+    def compute(self, out: Location, run: "Run") -> ChosenThreshold:
         """Write window probabilities of the training and validation videos, and choose tau."""
         features, task = self.base.features, self.context.task
         videos = features.data.videos

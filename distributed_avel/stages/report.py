@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,6 @@ from PIL import Image
 from distributed_avel.arms import arm_label
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet, feature_source
 from distributed_avel.errors import MediaError
@@ -48,6 +47,9 @@ from distributed_avel.stages.evaluate import Evaluate
 from distributed_avel.stages.retrain import LabelFacts, Retrain
 from distributed_avel.stages.stage import Context, NoManifest, Stage
 from distributed_avel.tasks import Parsing, Task
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 REPORT = "report.html"
 RESULTS = "results.json"
@@ -93,7 +95,7 @@ class ReportPage(Stage[NoManifest]):
     def _settings(self) -> dict[str, Any]:
         return settings(self.config, self.context.task, self.features.artifact.depends["settings"])
 
-    def compute(self, out: Location, run: Run) -> NoManifest:
+    def compute(self, out: Location, run: "Run") -> NoManifest:
         """Write the page, its table and its figures."""
         for file in write_report(self._sources(), out):
             run.file(file)

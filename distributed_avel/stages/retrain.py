@@ -6,7 +6,7 @@ Shape suffixes: V = videos, T = segments, W = windows, K = columns of labels.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from distributed_avel.arms import WindowLabels
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.refine.pseudo_labels import (
@@ -40,6 +39,9 @@ from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import Step3Targets, TrainingStage
 from distributed_avel.tasks import Task
 from distributed_avel.tasks.parsing import modality_targets
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Retrain(TrainingStage[RetrainManifest]):
             return {"settings": read, **self.videos_identity()}
         return {"settings": read, "refine": self.refined.fingerprint}
 
-    def compute(self, out: Location, run: Run) -> RetrainManifest:
+    def compute(self, out: Location, run: "Run") -> RetrainManifest:
         """Derive the labels and train from scratch."""
         targets, facts = self._targets()
         _print_facts(facts)

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed_avel.artifacts import Location
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import DatasetError
 from distributed_avel.refine.pseudo_labels import ThresholdCurve
@@ -17,6 +16,9 @@ from distributed_avel.stages.refine import Refine
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.thresholds import threshold_metrics
 from distributed_avel.tasks import Task
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 Metrics = Mapping[str, float | None]
 
@@ -73,7 +75,7 @@ class Screen(Stage[ScreenManifest]):
             "refine": self.refined.fingerprint,
         }
 
-    def compute(self, out: Location, run: Run) -> ScreenManifest:
+    def compute(self, out: Location, run: "Run") -> ScreenManifest:
         """Train Step 3 with each candidate."""
         self.refined.manifest.value()  # explains why there are no curves, if there are none
         curves = list(self.refined.threshold_curves().values())

@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from distributed_avel.artifacts import Artifact, Location
 from distributed_avel.cluster.progress import say
-from distributed_avel.cluster.tracking import Run, Tracker
 from distributed_avel.cluster.training_workers import Watch
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ArtifactError
 from distributed_avel.provenance import provenance
 from distributed_avel.registry import import_plugins
 from distributed_avel.tasks import Task, task_of
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run, Tracker
 
 ManifestT = TypeVar("ManifestT")
 
@@ -65,7 +67,7 @@ class Context:
     """
 
     config: RunConfig
-    tracker: Tracker
+    tracker: "Tracker"
     execution: Execution = field(default_factory=Execution)
     may_run: Sequence[str] | None = None
     _reported: set[str] = field(default_factory=set)
@@ -86,7 +88,7 @@ class Context:
     def run_or_reuse(
         self,
         artifact: Artifact,
-        compute: Callable[[Run], Mapping[str, Any]],
+        compute: "Callable[[Run], Mapping[str, Any]]",
         command: str,
         temporary: Sequence[str] = (),
     ) -> None:
@@ -125,7 +127,7 @@ class Context:
     def _compute(
         self,
         artifact: Artifact,
-        compute: Callable[[Run], Mapping[str, Any]],
+        compute: "Callable[[Run], Mapping[str, Any]]",
         temporary: Sequence[str],
     ) -> None:
         artifact.begin()
@@ -192,7 +194,7 @@ class Stage(ABC, Generic[ManifestT]):
         """What the result depends on, as JSON: settings, and fingerprints of what it reads."""
 
     @abstractmethod
-    def compute(self, out: Location, run: Run) -> ManifestT:
+    def compute(self, out: Location, run: "Run") -> ManifestT:
         """Write the files of the result to `out`, and return the facts for the manifest."""
 
     @property
@@ -264,5 +266,5 @@ class Stage(ABC, Generic[ManifestT]):
             or not isinstance(getattr(type(self), name, None), cached_property)
         }
 
-    def _compute(self, run: Run) -> Mapping[str, Any]:
+    def _compute(self, run: "Run") -> Mapping[str, Any]:
         return asdict(self.compute(self.location, run))  # pyright: ignore[reportArgumentType]

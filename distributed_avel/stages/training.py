@@ -11,7 +11,7 @@ K = columns of labels.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import progress
 from distributed_avel.cluster.reduce import all_reduce_sums
-from distributed_avel.cluster.tracking import Run
 from distributed_avel.cluster.training_workers import (
     CHECKPOINTS,
     SingleWorker,
@@ -50,6 +49,9 @@ from distributed_avel.train.loop import EpochSums, train_epoch
 from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.objectives import Objective
 from distributed_avel.train.predict import segment_codes
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
 
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
@@ -107,7 +109,7 @@ class TrainingStage(Stage[ManifestT]):
     def train(
         self,
         out: Location,
-        run: Run,
+        run: "Run",
         *,
         num_epochs: int,
         mask_WT: NDArray[np.bool_],
