@@ -15,7 +15,6 @@ from distributed_avel.config import RunConfig, TuneConfig
 from distributed_avel.datasets import VideoSet
 from distributed_avel.errors import ArtifactError, AvelError
 from distributed_avel.models import UNVERIFIED, is_verified
-from distributed_avel.report.sweep import SweepReport, render_sweep, sweep_figures
 from distributed_avel.search.selection import (
     Candidate,
     StageUse,
@@ -27,6 +26,7 @@ from distributed_avel.search.selection import (
 )
 from distributed_avel.search.space import Point, Windows, describe, with_values
 from distributed_avel.stages.training import CURVES_FILE
+from distributed_avel.studies.sweep.page import SweepReport, render_sweep, sweep_figures
 from distributed_avel.tasks import task_class, task_of
 
 BEST = "best.yaml"

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from distributed_avel.metrics.segment import METRICS
-from distributed_avel.report.sweep import SweepReport, render_sweep, sweep_figures
 from distributed_avel.search.selection import Candidate, StageUse, Trial, count_stages
 from distributed_avel.search.space import valid_windows
+from distributed_avel.studies.sweep.page import SweepReport, render_sweep, sweep_figures
 
 
 def trials(thresholds, **point) -> tuple[Trial, ...]:

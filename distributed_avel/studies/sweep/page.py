@@ -12,7 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from distributed_avel.report.figures import standalone
-from distributed_avel.report.sweep_figures import (
+from distributed_avel.report.tables import format_cell, heading
+from distributed_avel.report.templates import flatten, render
+from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
+from distributed_avel.search.space import Windows, describe
+from distributed_avel.studies.sweep.figures import (
     Mark,
     cost,
     defined,
@@ -21,10 +25,6 @@ from distributed_avel.report.sweep_figures import (
     parallel,
     trade_off,
 )
-from distributed_avel.report.tables import format_cell, heading
-from distributed_avel.report.templates import flatten, render
-from distributed_avel.search.selection import Candidate, StageCount, Trial, criterion
-from distributed_avel.search.space import Windows, describe
 
 _MOST_ROWS = 60
 
