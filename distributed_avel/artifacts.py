@@ -223,7 +223,7 @@ def storage_error(what: _Action, location: Location, error: OSError) -> FileSyst
     reason = redact(_reason(error, location.path))[:_MAX_REASON_CHARS]
     remedy = "see to its permissions, the disk, the network or the credentials"
     if error.errno in _NO_SPACE or "No space left" in reason:
-        remedy = "free some space, or name another place; the same command goes on from here"
+        remedy = "free some space, or name another place; the same command continues from here"
     made = FileSystemError(f"{location}: cannot be {what} ({reason}); {remedy}")
     made.errno = error.errno
     return made
@@ -314,6 +314,27 @@ class Artifact:
     def location(self) -> Location:
         """The folder of this result."""
         return self.run_dir / self.name / self.fingerprint
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that the result depends on; empty if it depends on none."""
+        return self.depends.get("settings", {})
+
+    def seconds(self) -> float:
+        """Return the time that computing the result took.
+
+        Raises:
+            ArtifactError: See `manifest`.
+        """
+        return self.manifest()["seconds"]
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the versions and the commit that computed the result.
+
+        Raises:
+            ArtifactError: See `manifest`.
+        """
+        return self.manifest()["provenance"]
 
     def siblings(self) -> "Iterator[Artifact]":
         """Yield the other results of this stage in the run directory, whatever they depend on."""

@@ -56,14 +56,14 @@ class Pool:
     """The actors that do the units.
 
     Args:
-        units_in_hand: How many units an actor does at once, each in a thread of its own. They
+        units_per_actor: How many units an actor does at once, each in a thread of its own. They
             are what is done again when it is killed.
     """
 
     num_actors: int
     cpus_per_actor: float = 1.0
     gpus_per_actor: float = 0.0
-    units_in_hand: int = 1
+    units_per_actor: int = 1
 
 
 class _UnitActor:
@@ -191,8 +191,8 @@ def _stream(
         fn_constructor_args=(make_worker, out),
         compute=ray.data.ActorPoolStrategy(
             size=min(pool.num_actors, len(units)),
-            max_concurrent_calls_per_actor=pool.units_in_hand,
-            enable_true_multi_threading=pool.units_in_hand > 1,
+            max_concurrent_calls_per_actor=pool.units_per_actor,
+            enable_true_multi_threading=pool.units_per_actor > 1,
         ),
         num_cpus=pool.cpus_per_actor,
         num_gpus=pool.gpus_per_actor,

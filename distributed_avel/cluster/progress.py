@@ -21,7 +21,7 @@ _LAST_WATCH_S = 10.0
 Result = TypeVar("Result")
 
 
-class Report(Protocol):
+class ProgressCallback(Protocol):
     """Callback that reports the progress of a stage."""
 
     def __call__(self, done: int, note: str = "") -> None:
@@ -58,7 +58,7 @@ def watched(call: Callable[[], Result], watch: Callable[[], None]) -> Result:
 
 
 @contextmanager
-def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator[Report]:
+def progress(stage: str, total: int, unit: str, *, already: int = 0) -> Iterator[ProgressCallback]:
     """Show a progress bar on a terminal, or print a line every few seconds elsewhere.
 
     Args:

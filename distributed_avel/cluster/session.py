@@ -108,7 +108,7 @@ def _start_local(config: ClusterConfig) -> None:
 def _stop(signum: int, frame: FrameType | None) -> None:
     with suppress(OSError):
         os.write(
-            2, b"SIGTERM: stopping; the same command goes on from here\n"
+            2, b"SIGTERM: stopping; the same command continues from here\n"
         )  # print may be in use
     raise KeyboardInterrupt(f"signal {signum}")
 

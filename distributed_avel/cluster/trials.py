@@ -26,34 +26,34 @@ from distributed_avel.randomness import derive
 CRITERION, EPOCH, FINISHED = "criterion", "epoch", "finished"
 """What every report of a trial says: how good it is, after how many epochs, whether it is done."""
 
-METRICS, STAGES = "metrics", "stages"
+VALIDATION_METRICS, STAGE_USES = "metrics", "stages"
 """What reports say besides: all metrics, and, where the trial is done, what it was made of."""
 
 UNDEFINED_CRITERION = -1.0
 """For schedulers, which need a number: worse than any percentage."""
 
 _POINT = "point"
-_REPORTED = (CRITERION, EPOCH, FINISHED, METRICS, STAGES)
+_REPORTED = (CRITERION, EPOCH, FINISHED, VALIDATION_METRICS, STAGE_USES)
 _TASK_RETRIES = 3
 
 ReportTrial = Callable[[dict[str, Any]], None]
 
-Point = dict[str, Any]
+TrialPoint = dict[str, Any]
 """Values of the settings that a search varies, by their keys."""
 
 
-class Space(Protocol):
+class SearchSpace(Protocol):
     """The points that Optuna searches; see `search.space.Space`."""
 
     def suggest(self, trial: Any) -> Any:
         """Ask an Optuna trial for a value of each dimension."""
         ...
 
-    def suggested(self, values: Mapping[str, Any]) -> Point:
+    def suggested(self, values: Mapping[str, Any]) -> TrialPoint:
         """Return the point of the values that Optuna suggested."""
         ...
 
-    def asked(self, point: Point) -> dict[str, Any]:
+    def asked(self, point: TrialPoint) -> dict[str, Any]:
         """Return the values that `suggested` turns into a point."""
         ...
 
@@ -61,7 +61,7 @@ class Space(Protocol):
 class TrialBody(Protocol):
     """What a trial does; pickled and called in another process."""
 
-    def __call__(self, point: Point, report: ReportTrial) -> None:
+    def __call__(self, point: TrialPoint, report: ReportTrial) -> None:
         """Try a point, with `CRITERION`, `EPOCH` and `FINISHED` in every report."""
         ...
 
@@ -77,8 +77,8 @@ class Search:
         grace_epochs: But none before these.
     """
 
-    points: Sequence[Point] = ()
-    space: Space | None = None
+    points: Sequence[TrialPoint] = ()
+    space: SearchSpace | None = None
     num_trials: int = 0
     max_epochs: int | None = None
     grace_epochs: int = 1
@@ -97,7 +97,7 @@ class Outcome:
         error: Why it failed, if it did.
     """
 
-    point: Point
+    point: TrialPoint
     report: Mapping[str, Any] | None
     error: str | None
 
@@ -154,18 +154,18 @@ def run_trials(
         return [*ended, *(_outcome(result, search.space) for result in results)]
 
 
-def _trainable(config: dict[str, Any], *, body: TrialBody, space: Space | None) -> None:
+def _trainable(config: dict[str, Any], *, body: TrialBody, space: SearchSpace | None) -> None:
     body(_point_of(config, space), tune.report)
 
 
-def _point_of(config: dict[str, Any], space: Space | None) -> Point:
+def _point_of(config: dict[str, Any], space: SearchSpace | None) -> TrialPoint:
     return config[_POINT] if _POINT in config or space is None else space.suggested(config)
 
 
 class _Keeper(tune.Callback):
     """Hands over each trial as soon as it ends, so that a kill does not lose it."""
 
-    def __init__(self, keep: Callable[[Outcome], None], space: Space | None) -> None:
+    def __init__(self, keep: Callable[[Outcome], None], space: SearchSpace | None) -> None:
         self._keep, self._space = keep, space
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
@@ -223,7 +223,7 @@ def _tune_config(
     )
 
 
-def _optuna(space: Space, seed: int, ended: Sequence[Outcome]) -> OptunaSearch:
+def _optuna(space: SearchSpace, seed: int, ended: Sequence[Outcome]) -> OptunaSearch:
     """Optuna as it was after the trials that ended.
 
     The seed counts them, because the first suggestions of a seed are always the same.
@@ -240,7 +240,7 @@ def _optuna(space: Space, seed: int, ended: Sequence[Outcome]) -> OptunaSearch:
     )
 
 
-def _outcome(result: tune.Result, space: Space | None) -> Outcome:
+def _outcome(result: tune.Result, space: SearchSpace | None) -> Outcome:
     report = _report(result.metrics)
     error = None if result.error is None else _first_cause(result.error)
     assert result.config is not None

@@ -30,7 +30,7 @@ MODALITIES = ("heard", "seen")
 
 LEVELS = ("segment", "event")
 TYPES = ("a", "v", "av", "type", "event")
-METRICS = tuple(f"{level}_{kind}" for level in LEVELS for kind in TYPES)
+PARSING_METRICS = tuple(f"{level}_{kind}" for level in LEVELS for kind in TYPES)
 """Keys of `parsing_metrics`: at both levels, the F-score of audio, visual and audio-visual events,
 their mean (Type@AV), and the F-score of audio and visual events pooled (Event@AV)."""
 
@@ -58,7 +58,7 @@ def parsing_metrics(
     audio_VTC: NDArray[np.bool_],
     visual_VTC: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """Compute all `METRICS`, in percent, as means over the videos.
+    """Compute all `PARSING_METRICS`, in percent, as means over the videos.
 
     Args:
         truth_audio_VTC: Ground-truth audible events of each segment.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Metrics = Mapping[str, float | None]
 """Metrics in percent by name; None if undefined (0/0), such as precision without predictions."""
 
-METRICS = (
+SEGMENT_METRICS = (
     "accuracy",
     "weighted_f1",
     "non_ave_f1",
@@ -35,7 +35,7 @@ events and "non-AVE" means background."""
 def segment_metrics(
     truth_VT: NDArray[np.integer], prediction_VT: NDArray[np.integer], num_classes: int
 ) -> dict[str, float | None]:
-    """Compute all `METRICS`, in percent.
+    """Compute all `SEGMENT_METRICS`, in percent.
 
     Args:
         truth_VT: Ground-truth class of each segment, in 0..C; C is background.
@@ -76,7 +76,7 @@ def confusion_matrix(
 
 
 def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
-    """Compute all `METRICS` from a confusion matrix, in percent.
+    """Compute all `SEGMENT_METRICS` from a confusion matrix, in percent.
 
     * Weighted F1: mean of the F1 of the K classes, weighted by ground-truth segments
       (scikit-learn's `average="weighted"`).
@@ -103,7 +103,7 @@ def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
     )
     return {
         name: None if value is None else 100 * value
-        for name, value in zip(METRICS, values, strict=True)
+        for name, value in zip(SEGMENT_METRICS, values, strict=True)
     }
 
 

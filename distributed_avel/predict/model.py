@@ -20,7 +20,7 @@ from distributed_avel.features.decoder_pool import DecodingProcesses, Failed
 from distributed_avel.media.container import MAX_MISSING_SEGMENTS, open_media
 from distributed_avel.media.facts import TrackFacts, picture_facts, read_header
 from distributed_avel.predict.inference import CPU, segment_probabilities
-from distributed_avel.predict.model_folder import WEIGHTS, ModelSettings, read_model_folder
+from distributed_avel.predict.model_folder import MODEL_WEIGHTS, ModelSettings, read_model_folder
 from distributed_avel.predict.prediction import Column, Prediction
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
@@ -47,7 +47,7 @@ def load_model(folder: str | Path | Location, *, use_gpu: bool = False) -> "Trai
     """
     location = folder if isinstance(folder, Location) else Location.at(folder)
     settings, weights = read_model_folder(location)
-    return TrainedModel(settings, weights, str(location / WEIGHTS), use_gpu=use_gpu)
+    return TrainedModel(settings, weights, str(location / MODEL_WEIGHTS), use_gpu=use_gpu)
 
 
 class TrainedModel:

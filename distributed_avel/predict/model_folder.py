@@ -19,7 +19,12 @@ from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, ExtractConfig, ModelConfig, TrainConfig, explain
 from distributed_avel.errors import ArtifactError
 
-CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
+_CONFIG, MODEL_WEIGHTS, _METRICS, _CARD = (
+    "config.json",
+    "model.safetensors",
+    "metrics.json",
+    "README.md",
+)
 
 
 class ModelSettings(Config):
@@ -76,10 +81,10 @@ def write_model_folder(
         metrics: On the test split, in percent.
     """
     checked = ModelSettings(**settings, sha256=hashlib.sha256(weights).hexdigest())
-    (folder / WEIGHTS).write_bytes(weights)
-    (folder / METRICS).write_json(dict(metrics))
-    (folder / CARD).write_bytes(_card(checked, metrics).encode())
-    (folder / CONFIG).write_json(checked.model_dump(mode="json"))  # last: a whole folder has it
+    (folder / MODEL_WEIGHTS).write_bytes(weights)
+    (folder / _METRICS).write_json(dict(metrics))
+    (folder / _CARD).write_bytes(_card(checked, metrics).encode())
+    (folder / _CONFIG).write_json(checked.model_dump(mode="json"))  # last: a whole folder has it
     return checked
 
 
@@ -90,21 +95,23 @@ def read_model_folder(folder: Location) -> tuple[ModelSettings, bytes]:
         ArtifactError: It is not a model folder, or it is damaged.
     """
     try:
-        content = (folder / CONFIG).read_json()
-        weights = (folder / WEIGHTS).read_bytes()
+        content = (folder / _CONFIG).read_json()
+        weights = (folder / MODEL_WEIGHTS).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(
-            f"{folder}: not a model folder: no {error.filename or CONFIG}; name the folder `model` "
-            "of a finished run"
+            f"{folder}: not a model folder: no {error.filename or _CONFIG}; name the folder "
+            "`model` of a finished run"
         ) from None
     except ValueError:
-        raise ArtifactError(f"{folder / CONFIG}: damaged: not JSON; copy it again") from None
+        raise ArtifactError(f"{folder / _CONFIG}: damaged: not JSON; copy it again") from None
     try:
         settings = ModelSettings.model_validate(content)
     except ValidationError as error:
-        raise ArtifactError(explain(str(folder / CONFIG), error)) from None
+        raise ArtifactError(explain(str(folder / _CONFIG), error)) from None
     if hashlib.sha256(weights).hexdigest() != settings.sha256:
-        raise ArtifactError(f"{folder / WEIGHTS}: damaged: its sha256 is another; copy it again")
+        raise ArtifactError(
+            f"{folder / MODEL_WEIGHTS}: damaged: its sha256 is another; copy it again"
+        )
     return settings, weights
 
 

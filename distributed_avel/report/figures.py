@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.report import svg
-from distributed_avel.report.page_data import LearningCurve, ThresholdCurve, WindowSummary
+from distributed_avel.report.page_data import LearningCurve, ThresholdPlot, WindowSummary
 from distributed_avel.report.tables import heading
 
 WIDTH = 400
@@ -161,7 +161,7 @@ def f1_figure(
     return svg.figure(WIDTH, top + height + 36, *parts, label="F1 of each class")
 
 
-def threshold_figure(curve: ThresholdCurve) -> str:
+def threshold_figure(curve: ThresholdPlot) -> str:
     """Draw sensitivity and specificity of the pseudo-labels over tau; the chosen tau is marked.
 
     The axis of tau has a logit scale, because the best tau may be close to 0 or to 1.

@@ -47,7 +47,7 @@ Figures = Mapping[str, Figure | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThresholdCurve:
+class ThresholdPlot:
     """Agreement of window pseudo-labels with segment labels on the validation split, over tau.
 
     Args:
@@ -195,7 +195,7 @@ class Report(ABC):
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    threshold_curves: Mapping[str, ThresholdCurve] = field(default_factory=dict)
+    threshold_curves: Mapping[str, ThresholdPlot] = field(default_factory=dict)
     learning_curves: tuple[LearningCurve, ...] = ()
     windows: WindowSummary | None = None
     timelines: Sequence[VideoTimeline | ParsedVideo] = ()

@@ -90,7 +90,7 @@ class PaperTable:
     title: str
     rows: tuple[Row, ...]
     rows_are: str = "System"
-    metrics: tuple[str, ...] = segment.METRICS
+    metrics: tuple[str, ...] = segment.SEGMENT_METRICS
     data: Literal["AVE", "LLP"] = "AVE"
 
 
@@ -117,12 +117,12 @@ def _figures(
     accuracy: float, weighted_f1: float, non_ave: _Ratios, ave: _Ratios
 ) -> dict[str, float]:
     """Name the figures of a row; `non_ave` and `ave` are F1, recall and precision."""
-    return dict(zip(segment.METRICS, (accuracy, weighted_f1, *non_ave, *ave), strict=True))
+    return dict(zip(segment.SEGMENT_METRICS, (accuracy, weighted_f1, *non_ave, *ave), strict=True))
 
 
 def _parsing(*figures: float) -> dict[str, float]:
     """Name the figures of a row: A, V, AV, Type@AV, Event@AV at segment level, then event level."""
-    return dict(zip(parsing.METRICS, figures, strict=True))
+    return dict(zip(parsing.PARSING_METRICS, figures, strict=True))
 
 
 def _accuracy(accuracy: float) -> dict[str, float]:
@@ -258,7 +258,7 @@ TABLES: tuple[PaperTable, ...] = (
     PaperTable(
         number=6,
         title="Audio-visual video parsing",
-        metrics=parsing.METRICS,
+        metrics=parsing.PARSING_METRICS,
         data="LLP",
         rows=(
             Row(

@@ -146,7 +146,7 @@ class Reproduction:
 
     def loss_of(self, table: PaperTable) -> str:
         """Return g of the models of a table; parsing models have their own."""
-        return PARSING_LOSS if table.metrics == parsing.METRICS else self.loss
+        return PARSING_LOSS if table.metrics == parsing.PARSING_METRICS else self.loss
 
     def context(self, table: PaperTable) -> list[str]:
         """Describe data, seeds and settings of a table and those of the paper, one per line."""

@@ -103,7 +103,7 @@ def results_table(
     """
     available = {metric: None for figures in arms.values() for metric in figures}
     if metrics is None:
-        known = [m for m in (*segment.METRICS, *parsing.METRICS) if m in available]
+        known = [m for m in (*segment.SEGMENT_METRICS, *parsing.PARSING_METRICS) if m in available]
         metrics = [*known, *(m for m in available if m not in known)]
     return Table(
         title=title,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
 PREDICTIONS = "predictions.parquet"
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ class Evaluate(Stage[EvaluationManifest]):
             repeated=[arm_label(self.config.model.name, "base")],
             out=out,
         )
-        run.file(out / METRICS)
+        run.file(out / METRICS_FILE)
         for warning in prediction_warnings(background):
             say(f"WARNING: {warning}")
         return EvaluationManifest(background)
 
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """Metrics in percent, by arm; None where undefined."""
-        return (self.location / METRICS).read_json()
+        return (self.location / METRICS_FILE).read_json()
 
     def predictions(self) -> pa.Table:
         """Prediction and ground truth of every segment."""
@@ -131,7 +131,7 @@ def evaluate(
         background[arm] = task.background_share(prob_VTK)
         tables.append(table(arm, chosen, truth_VTK, prob_VTK, task.predicted(prob_VTK)))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
-    (out / METRICS).write_json(metrics)
+    (out / METRICS_FILE).write_json(metrics)
     return background
 
 

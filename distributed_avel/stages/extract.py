@@ -330,7 +330,7 @@ def extract(
         num_actors=config.num_actors,
         cpus_per_actor=config.cpus_per_actor,
         gpus_per_actor=config.gpus_per_actor,
-        units_in_hand=2,
+        units_per_actor=2,
     )
     try:
         run_units("extract", units, make_worker, out, pool)

@@ -29,7 +29,7 @@ from distributed_avel.report.page_data import (
     Failure,
     LearningCurve,
     Report,
-    ThresholdCurve,
+    ThresholdPlot,
     WindowSummary,
 )
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
@@ -93,7 +93,7 @@ class ReportPage(Stage[NoManifest]):
         }
 
     def _settings(self) -> dict[str, Any]:
-        return settings(self.config, self.context.task, self.features.artifact.depends["settings"])
+        return settings(self.config, self.context.task, self.features.artifact.settings)
 
     def compute(self, out: Location, run: "Run") -> NoManifest:
         """Write the page, its table and its figures."""
@@ -146,7 +146,7 @@ class ReportPage(Stage[NoManifest]):
             failures=self.features.failures(),
             threshold_curves=step_2.threshold_curves() if step_2 else {},
             settings=self._settings(),
-            provenance=self.evaluation.artifact.manifest()["provenance"],
+            provenance=self.evaluation.artifact.provenance(),
             warnings=self._warnings(results["windows"]),
             num_timelines=config.report.num_timelines,
         )
@@ -259,12 +259,12 @@ def _alone(report: Report) -> Iterator[tuple[str, str]]:
         yield "windows.svg", standalone(windows_figure(report.windows, report.classes, view.unit))
 
 
-def _threshold_curves(sources: ReportSources) -> dict[str, ThresholdCurve]:
+def _threshold_curves(sources: ReportSources) -> dict[str, ThresholdPlot]:
     chosen = sources.results["threshold"]
     if chosen is None:
         return {}
     return {
-        part: ThresholdCurve(
+        part: ThresholdPlot(
             thresholds=tuple(curve.thresholds_G.tolist()),
             sensitivity=tuple(curve.sensitivity_G.tolist()),
             specificity=tuple(curve.specificity_G.tolist()),

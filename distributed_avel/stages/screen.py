@@ -20,11 +20,11 @@ from distributed_avel.tasks import Task
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
-Metrics = Mapping[str, float | None]
+ValidationMetrics = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ThresholdCandidate:
     """A tau that was tried, with its validation metrics in percent."""
 
     threshold: float
@@ -42,7 +42,7 @@ class ScreenManifest:
 
     threshold: float
     criterion: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ThresholdCandidate, ...]
 
 
 class Screen(Stage[ScreenManifest]):
@@ -59,7 +59,7 @@ class Screen(Stage[ScreenManifest]):
     manifest_type = ScreenManifest
 
     def __init__(
-        self, context: Context, refined: Refine, retrain: Callable[[float], Metrics]
+        self, context: Context, refined: Refine, retrain: Callable[[float], ValidationMetrics]
     ) -> None:
         super().__init__(context)
         self.refined, self._retrain = refined, retrain
@@ -96,7 +96,7 @@ def best_by_step_3(
     curves: Sequence[ThresholdCurve],
     config: RunConfig,
     task: Task,
-    retrain: Callable[[float], Metrics],
+    retrain: Callable[[float], ValidationMetrics],
 ) -> ScreenManifest:
     """Choose the tau whose Step 3 is best on the validation split.
 
@@ -123,7 +123,7 @@ def best_by_step_3(
         threshold=best[0].point[THRESHOLD],
         criterion=tuple(names),
         candidates=tuple(
-            Candidate(
+            ThresholdCandidate(
                 threshold=trial.point[THRESHOLD],
                 criterion=criterion(trial.metrics or {}, names),
                 metrics=dict(trial.metrics or {}),

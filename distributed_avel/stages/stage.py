@@ -107,7 +107,7 @@ class Context:
         self._reported.add(label)
         if is_done:
             if is_new and not self.execution.quiet:
-                say(f"{label}: done before")
+                say(f"{label}: cache hit")
             return
         reason = artifact.why_not_done()
         if self.may_run is not None and artifact.name not in self.may_run:
@@ -122,7 +122,7 @@ class Context:
                 say(f"{label}: {reason}")
                 self._compute(artifact, compute, temporary)
             else:
-                say(f"{label}: done meanwhile")
+                say(f"{label}: finished by another process")
 
     def _compute(
         self,

@@ -23,8 +23,8 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.metrics.parsing import (
     DECISION_THRESHOLD,
-    METRICS,
     MODALITIES,
+    PARSING_METRICS,
     parsing_metrics,
 )
 from distributed_avel.models.base import ParsingModel, VideoProb
@@ -46,7 +46,7 @@ class Parsing(Task[ParsingModel]):
             by 1/2, in L_MIL and L_A. Labels of windows are taken as they are.
     """
 
-    metrics = METRICS
+    metrics = PARSING_METRICS
     criterion = ("segment_type", "event_type")
     best_epoch = "segment_type"
     background = False

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_avel.metrics.parsing import (
     LEVELS,
-    METRICS,
+    PARSING_METRICS,
     TYPES,
     event_counts,
     parsing_metrics,
@@ -115,7 +115,7 @@ def test_the_figures_are_those_of_the_public_evaluation():
 def test_the_figures_are_those_of_a_loop(seed):
     arrays = random_events(seed)
     metrics = parsing_metrics(*arrays)
-    assert tuple(metrics) == METRICS
+    assert tuple(metrics) == PARSING_METRICS
     assert metrics == pytest.approx(dull_metrics(*arrays))
 
 
@@ -123,7 +123,7 @@ def test_the_figures_are_those_of_a_loop(seed):
 def test_the_truth_scores_100_and_modalities_can_change_places(seed):
     truth_audio, truth_visual, audio, visual = random_events(seed)
     exact = parsing_metrics(truth_audio, truth_visual, truth_audio, truth_visual)
-    assert exact == pytest.approx(dict.fromkeys(METRICS, 100))
+    assert exact == pytest.approx(dict.fromkeys(PARSING_METRICS, 100))
 
     metrics = parsing_metrics(truth_audio, truth_visual, audio, visual)
     swapped = parsing_metrics(truth_visual, truth_audio, visual, audio)
@@ -141,7 +141,9 @@ def test_events_do_not_depend_on_the_direction_of_time(seed):
 
 def test_a_video_without_any_event_scores_100_if_none_is_predicted():
     silence, event = one_class("...."), one_class(".#..")
-    assert parsing_metrics(silence, silence, silence, silence) == dict.fromkeys(METRICS, 100)
+    assert parsing_metrics(silence, silence, silence, silence) == dict.fromkeys(
+        PARSING_METRICS, 100
+    )
     metrics = parsing_metrics(silence, silence, event, silence)
     assert metrics["segment_a"] == metrics["segment_event"] == 0
     assert metrics["segment_v"] == metrics["segment_av"] == 100

@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 
 from distributed_avel.metrics.naive import repeat
 from distributed_avel.metrics.segment import (
-    METRICS,
+    SEGMENT_METRICS,
     confusion_matrix,
     metrics_of,
     one_label_per_segment,
@@ -78,7 +78,7 @@ def test_the_metrics_are_those_of_a_loop_over_segments(seed):
 
     metrics = segment_metrics(truth_VT, prediction_VT, num_classes=4)
 
-    assert tuple(metrics) == METRICS
+    assert tuple(metrics) == SEGMENT_METRICS
     assert metrics == pytest.approx(dull_metrics(truth_VT, prediction_VT, 4))
 
 

@@ -185,7 +185,7 @@ def test_each_damaged_file_is_listed_once_and_the_others_are_as_if_alone(tmp_pat
 
 @on_cluster
 @pytest.mark.parametrize("victim", ["feature actor", "decoding process"])
-def test_a_killed_process_costs_no_video_and_no_more_than_the_units_in_hand(tmp_path, victim):
+def test_a_killed_process_costs_no_video_and_no_more_than_the_units_of_one_actor(tmp_path, victim):
     media, out = tmp_path / "media", tmp_path / "out"
     media.mkdir()
     names = [f"{number:02d}" for number in range(40)]

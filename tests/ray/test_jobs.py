@@ -120,7 +120,7 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     wait_for(lambda: checkpoints(run), 300, "a checkpoint")
     assert head.job("stop", "first").returncode == 0
     logs = head.job("logs", "first").stdout
-    assert "SIGTERM: stopping; the same command goes on from here" in logs
+    assert "SIGTERM: stopping; the same command continues from here" in logs
     assert "Traceback" not in logs
     status = head.job("status", "first")
     assert "stopped" in (status.stdout + status.stderr).lower()
@@ -142,6 +142,6 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     assert second.returncode == 0, second.stdout + second.stderr
     said = second.stdout + second.stderr
     assert "edited code" in said
-    assert said.count("done before") == 2  # data and extract
+    assert said.count("cache hit") == 2  # data and extract
     assert "interrupted before" in said
     assert (run / "results.json").exists()

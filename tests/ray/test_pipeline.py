@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from distributed_avel.artifacts import Artifact, Location
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.errors import ArtifactError, ConfigError
-from distributed_avel.metrics.segment import METRICS, segment_metrics
+from distributed_avel.metrics.segment import SEGMENT_METRICS, segment_metrics
 from distributed_avel.pipeline import STAGES
 from distributed_avel.run import open_pipeline, run_pipeline, run_refine
 from tests.ray.stores import store_in
@@ -57,7 +57,7 @@ def test_every_arm_is_evaluated_on_the_test_split(finished):
 
     assert sorted(results["arms"]) == sorted(ARMS)
     for metrics in results["arms"].values():
-        assert sorted(metrics) == sorted(METRICS)
+        assert sorted(metrics) == sorted(SEGMENT_METRICS)
         assert all(value is None or 0 <= value <= 100 for value in metrics.values())
     assert results["dataset"] == "demo"
     assert results["synthetic"] is True

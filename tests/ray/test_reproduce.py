@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from distributed_avel.config import ReproduceConfig, validate
 from distributed_avel.errors import ConfigError
-from distributed_avel.metrics.parsing import METRICS as PARSING_METRICS
-from distributed_avel.metrics.segment import METRICS
+from distributed_avel.metrics.parsing import PARSING_METRICS
+from distributed_avel.metrics.segment import SEGMENT_METRICS
 from distributed_avel.studies.tables import run_reproduce
 from tests.ray.stores import store_in
 
@@ -75,7 +75,7 @@ def test_each_figure_is_the_mean_over_the_seeds_of_what_was_evaluated(finished):
     ]
 
     assert sorted(row["by_seed"]) == ["0", "1"]
-    for metric in METRICS:
+    for metric in SEGMENT_METRICS:
         values = [figures[metric] for figures in row["by_seed"].values()]
         shown = row["measured"][metric]
         if None in values:  # nothing was called background with that seed

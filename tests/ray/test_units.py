@@ -85,7 +85,7 @@ def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tm
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module=r"distributed_avel\.")
         run_units("a", units, work, Location.at(tmp_path / "a"), Pool(num_actors=1))
-    several = Pool(num_actors=3, units_in_hand=2)
+    several = Pool(num_actors=3, units_per_actor=2)
     run_units("b", units[::-1], work, Location.at(tmp_path / "b"), several)
     run_units("c", units, work, Location.at(tmp_path / "c"), None)
 
@@ -164,8 +164,8 @@ def test_a_unit_whose_files_are_damaged_is_done_again_and_no_other(tmp_path, dam
     assert files_in(out) == before
 
 
-def test_an_actor_has_two_units_in_hand_where_it_may(tmp_path):
-    pool = Pool(num_actors=1, units_in_hand=2)
+def test_an_actor_processes_two_units_at_once_if_units_per_actor_is_2(tmp_path):
+    pool = Pool(num_actors=1, units_per_actor=2)
 
     run_units("a", units_of([1, 2], 1), partial(Meeting, tmp_path), Location.at(tmp_path), pool)
 

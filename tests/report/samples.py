@@ -14,7 +14,7 @@ from distributed_avel.report.page_data import (
     LocalizationReport,
     ParsedVideo,
     ParsingReport,
-    ThresholdCurve,
+    ThresholdPlot,
     VideoTimeline,
     WindowSummary,
 )
@@ -76,7 +76,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
             for arm, classes_VT in shown.items()
         },
         "threshold_curves": {
-            "event": ThresholdCurve(
+            "event": ThresholdPlot(
                 thresholds=thresholds,
                 sensitivity=tuple(1 - t**2 for t in thresholds),
                 specificity=tuple(1 - (1 - t) ** 3 for t in thresholds),

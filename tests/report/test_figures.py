@@ -8,9 +8,9 @@ import pytest
 
 from distributed_avel.metrics.segment import per_class_f1
 from distributed_avel.report import figures, svg
-from distributed_avel.report.page_data import LearningCurve, ThresholdCurve, WindowSummary
+from distributed_avel.report.page_data import LearningCurve, ThresholdPlot, WindowSummary
 
-CURVE = ThresholdCurve(
+CURVE = ThresholdPlot(
     thresholds=(0.01, 0.5, 0.99),
     sensitivity=(1.0, 0.5, 0.0),
     specificity=(0.0, 0.5, 1.0),
@@ -81,27 +81,23 @@ def test_a_rising_rate_rises_on_the_page():
 
 def test_a_threshold_curve_needs_both_rates():
     with pytest.raises(ValueError, match="both rates"):
-        ThresholdCurve(
-            thresholds=(0.1, 0.2), sensitivity=(1.0, 1.0), specificity=(0.0,), chosen=0.1
-        )
+        ThresholdPlot(thresholds=(0.1, 0.2), sensitivity=(1.0, 1.0), specificity=(0.0,), chosen=0.1)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_a_threshold_without_a_logit_is_refused(threshold):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        ThresholdCurve(thresholds=(0.5,), sensitivity=(1.0,), specificity=(1.0,), chosen=threshold)
+        ThresholdPlot(thresholds=(0.5,), sensitivity=(1.0,), specificity=(1.0,), chosen=threshold)
 
 
 def test_a_single_threshold_can_be_drawn():
-    curve = ThresholdCurve(thresholds=(0.5,), sensitivity=(1.0,), specificity=(0.0,), chosen=0.5)
+    curve = ThresholdPlot(thresholds=(0.5,), sensitivity=(1.0,), specificity=(0.0,), chosen=0.5)
     assert "chosen: 0.5" in figures.threshold_figure(curve)
 
 
 def test_a_fine_grid_of_thresholds_is_drawn_as_lines_alone():
     grid = tuple(np.linspace(0.001, 0.999, 141).tolist())
-    curve = ThresholdCurve(
-        thresholds=grid, sensitivity=grid[::-1], specificity=grid, chosen=0.99912
-    )
+    curve = ThresholdPlot(thresholds=grid, sensitivity=grid[::-1], specificity=grid, chosen=0.99912)
     figure = figures.threshold_figure(curve)
     assert not [e for e in of_class(figure, "dot") if e.tag == "circle"]
     assert "chosen: 0.999" in figure

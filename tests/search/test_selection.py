@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_avel.errors import ConfigError
-from distributed_avel.metrics.segment import METRICS
+from distributed_avel.metrics.segment import SEGMENT_METRICS
 from distributed_avel.search.selection import (
     StageUse,
     Trial,
@@ -31,9 +31,9 @@ def test_the_criterion_is_the_mean_of_its_metrics():
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are():
-    check_criterion(BOTH, METRICS)
+    check_criterion(BOTH, SEGMENT_METRICS)
     with pytest.raises(ConfigError, match=r"test_accuracy: no such metric; there are accuracy, "):
-        check_criterion(("accuracy", "test_accuracy"), METRICS)
+        check_criterion(("accuracy", "test_accuracy"), SEGMENT_METRICS)
 
 
 def test_the_rank_does_not_depend_on_which_trial_finished_first():

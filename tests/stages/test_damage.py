@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named_and_its_stage_is_computed_again(
     shutil.copytree(finished, root)
     run(root)
     reused = capsys.readouterr().err.splitlines()
-    used = {line.removesuffix(": done before").replace(" ", "/") for line in reused}
+    used = {line.removesuffix(": cache hit").replace(" ", "/") for line in reused}
     before = contents(root)
     files = [path for path in before if "/".join(path.split("/")[:2]) in used]
     files = [path for path in files if path.startswith(f"{stage}/")]

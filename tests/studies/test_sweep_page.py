@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from distributed_avel.metrics.segment import METRICS
+from distributed_avel.metrics.segment import SEGMENT_METRICS
 from distributed_avel.search.selection import Candidate, StageUse, Trial, count_stages
 from distributed_avel.search.space import valid_windows
 from distributed_avel.studies.sweep.page import SweepReport, render_sweep, sweep_figures
@@ -16,7 +16,7 @@ def trials(thresholds, **point) -> tuple[Trial, ...]:
     found = []
     for windows in valid_windows(10)[:3]:
         for number, tau in enumerate(thresholds):
-            metrics = dict.fromkeys(METRICS, 50.0 + number + windows.num_windows)
+            metrics = dict.fromkeys(SEGMENT_METRICS, 50.0 + number + windows.num_windows)
             found.append(
                 Trial(
                     point={
@@ -42,7 +42,7 @@ def report(found: tuple[Trial, ...], **changes) -> SweepReport:
         "synthetic": True,
         "windows": tuple(valid_windows(10)[:3]),
         "trials": found,
-        "metrics": METRICS,
+        "metrics": SEGMENT_METRICS,
         "trade_off": ("accuracy", "non_ave_f1"),
         "criterion": ("accuracy", "non_ave_f1"),
         "seed": 0,
@@ -80,7 +80,9 @@ def test_figures_are_whole_svg_files_and_draw_words_as_well_as_numbers():
     found = trials((0.05, 0.5), **{"model.name": "ave"})
     figures = sweep_figures(report(found))
 
-    assert {"parallel", "trade_off", "cost_accuracy", "cost_non_ave_f1", *METRICS} == set(figures)
+    assert {"parallel", "trade_off", "cost_accuracy", "cost_non_ave_f1", *SEGMENT_METRICS} == set(
+        figures
+    )
     for figure in figures.values():
         assert ElementTree.fromstring(figure).tag == "{http://www.w3.org/2000/svg}svg"
     assert ">ave<" in figures["parallel"]
@@ -121,8 +123,10 @@ def test_all_of_it_is_json():
 
 def test_undefined_figures_are_dashes_and_null_and_leave_their_trials_out_of_the_figures():
     first, *others = trials((0.05, 0.5))
-    undefined = replace(first, metrics={**dict.fromkeys(METRICS, 90.0), "non_ave_precision": None})
-    without = replace(first, metrics=dict.fromkeys(METRICS, None))
+    undefined = replace(
+        first, metrics={**dict.fromkeys(SEGMENT_METRICS, 90.0), "non_ave_precision": None}
+    )
+    without = replace(first, metrics=dict.fromkeys(SEGMENT_METRICS, None))
 
     some, all_of_them = report((undefined, *others)), report((without, without))
 

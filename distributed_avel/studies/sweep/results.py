@@ -10,7 +10,13 @@ from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location, read_sealed, sealed
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Tracker
-from distributed_avel.cluster.trials import CRITERION, FINISHED, METRICS, STAGES, Outcome
+from distributed_avel.cluster.trials import (
+    CRITERION,
+    FINISHED,
+    STAGE_USES,
+    VALIDATION_METRICS,
+    Outcome,
+)
 from distributed_avel.config import RunConfig, TuneConfig
 from distributed_avel.datasets import VideoSet
 from distributed_avel.errors import ArtifactError, AvelError
@@ -65,8 +71,8 @@ class Record:
         if report is None or not report[FINISHED]:
             trial = Trial(point=point, seed=seed, error=outcome.error)
         else:
-            stages = tuple(StageUse(*use) for use in report[STAGES])
-            trial = Trial(point=point, seed=seed, metrics=report[METRICS], stages=stages)
+            stages = tuple(StageUse(*use) for use in report[STAGE_USES])
+            trial = Trial(point=point, seed=seed, metrics=report[VALIDATION_METRICS], stages=stages)
         if self.trials.get(key) != trial:
             self.trials[key] = trial
             self._log(key, trial)

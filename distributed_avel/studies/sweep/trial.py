@@ -11,9 +11,9 @@ from distributed_avel.cluster.trials import (
     CRITERION,
     EPOCH,
     FINISHED,
-    METRICS,
-    STAGES,
+    STAGE_USES,
     UNDEFINED_CRITERION,
+    VALIDATION_METRICS,
     ReportTrial,
 )
 from distributed_avel.config import RunConfig
@@ -71,9 +71,9 @@ class SweepTrial:
         retrained = pipeline.retrain(self.auxiliary).ensure()
         stages = (pipeline.base(self.auxiliary), pipeline.refine(self.auxiliary), retrained)
         metrics = retrained.validation_metrics()
-        uses = [[s.name, s.fingerprint, s.artifact.manifest()["seconds"]] for s in stages]
+        uses = [[s.name, s.fingerprint, s.artifact.seconds()] for s in stages]
         epochs = pipeline.config.train.retrain_epochs
-        final = self._report(metrics, epochs, finished=True) | {STAGES: uses}
+        final = self._report(metrics, epochs, finished=True) | {STAGE_USES: uses}
         self.progress.put.remote({"point": point, "report": final})
         report(final)
 
@@ -82,4 +82,9 @@ class SweepTrial:
     ) -> dict[str, Any]:
         value = criterion(metrics, self.criterion)
         value = UNDEFINED_CRITERION if value is None else value
-        return {CRITERION: value, EPOCH: epoch, FINISHED: finished, METRICS: dict(metrics)}
+        return {
+            CRITERION: value,
+            EPOCH: epoch,
+            FINISHED: finished,
+            VALIDATION_METRICS: dict(metrics),
+        }
