@@ -1,10 +1,10 @@
-"""Locations and artifacts: files and the results of stages, on any file system of pyarrow.
+"""Locations and artifacts: files and results of stages, on any file system of pyarrow.
 
-A stage writes into `<run_dir>/<stage>/<fingerprint>/`: its data, then `manifest.json` with the
-size and the sha256 of every file, then the marker `DONE`. The fingerprint hashes what the result
-depends on and nothing else, so a rerun, or another run with the same settings, finds and reuses
-what exists, once it has compared all files with the manifest. There are no locks: object storage
-has none. A file has one writer, or writers that would write the same.
+A stage writes its files to `<run_dir>/<stage>/<fingerprint>/`, then `manifest.json` with the size
+and the sha256 of every file, then the marker `DONE`. The fingerprint hashes everything that the
+result depends on and nothing else. A rerun, or another run with the same settings, therefore finds
+the result, and reuses it after it has compared all files with the manifest. There are no locks,
+because object storage has none: a file has one writer, or several that write the same content.
 """
 
 import errno
@@ -32,14 +32,14 @@ from distributed_avel.redaction import redact, secret_problem
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder: what a user named, and the path of this one below it.
+    """A file or folder: the URI or path that the user gave, and a path below it.
 
-    The two stay apart, because a URI gives some characters a meaning that they do not have in
-    the name of a file.
+    The two are stored separately, because some characters are special in a URI but not in a file
+    name.
 
     Args:
         root: A URI or an absolute local path.
-        below: A path with `/`; empty for the root itself.
+        below: Path below the root, with `/`; empty for the root itself.
     """
 
     root: str
@@ -47,10 +47,10 @@ class Location:
 
     @classmethod
     def at(cls, uri: str | Path) -> Self:
-        """The place that a user names: a URI, or a path that may be relative.
+        """Create a location from a URI or a path, which may be relative.
 
         Raises:
-            ArtifactError: A URI holds a secret.
+            ArtifactError: The URI contains a secret.
         """
         text = str(uri)
         if "://" not in text:
@@ -61,7 +61,7 @@ class Location:
 
     @property
     def uri(self) -> str:
-        """A URI or absolute local path for people to read."""
+        """The URI or absolute local path, for messages."""
         if not self.below:
             return self.root
         is_uri = "://" in self.root
@@ -75,10 +75,10 @@ class Location:
         """Return a file or folder below this one.
 
         Raises:
-            ArtifactError: `name` is absolute or climbs out with `..`.
+            ArtifactError: `name` is absolute or contains `..`.
         """
         if name.startswith("/") or ".." in name.split("/") or "://" in name or "\\" in name:
-            raise ArtifactError(f"{name!r} would lie outside {self.uri}")
+            raise ArtifactError(f"{name!r} is outside {self.uri}")
         return Location(self.root, f"{self.below}/{name}" if self.below else name)
 
     @property
@@ -86,7 +86,7 @@ class Location:
         """The file system.
 
         Raises:
-            ArtifactError: There is none for such a URI.
+            ArtifactError: No file system supports the URI.
         """
         return _open(self.root)[0]
 
@@ -103,52 +103,52 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """True on the local file system, where other programs can open `path` too."""
+        """Whether the file system is local, so that other programs can open `path`."""
         return isinstance(self.fs, pafs.LocalFileSystem)
 
     def exists(self) -> bool:
         """Return True if the file or folder exists.
 
         Raises:
-            FileSystemError: The file system does not say.
+            FileSystemError: The file system cannot be read.
         """
         try:
             with storage_errors("read", self):
                 return self.fs.get_file_info(self.path).type != pafs.FileType.NotFound
-        except NotADirectoryError:  # some file systems say so of what lies below a file
+        except NotADirectoryError:  # some file systems raise it for a path below a file
             return False
 
     def children(self) -> list["Location"]:
-        """Files and folders directly below, by name; none where there is no folder.
+        """Return the files and folders directly below, sorted by name; empty if it does not exist.
 
-        What a killed process left half written is not among them.
+        Unfinished files of killed processes are not included.
 
         Raises:
-            FileSystemError: The file system does not say, or this is a file.
+            FileSystemError: The folder cannot be read, or this is a file.
         """
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         with storage_errors("read", self):
             try:
-                found = self.fs.get_file_info(selector)
-            except FileNotFoundError:  # pyarrow's answer where the folder is made at this moment
-                found = self.fs.get_file_info(selector)
+                infos = self.fs.get_file_info(selector)
+            except FileNotFoundError:  # pyarrow raises it while the folder is being created
+                infos = self.fs.get_file_info(selector)
             except NotADirectoryError as error:
                 raise storage_error("read", self, error) from None
-        names = sorted(info.base_name for info in found)
+        names = sorted(info.base_name for info in infos)
         return [self / name for name in names if not _UNFINISHED.search(name)]
 
     def read_bytes(self) -> bytes:
-        """The whole file.
+        """Read the whole file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: The file does not exist.
             FileSystemError: It cannot be read.
         """
         with storage_errors("read", self), self.fs.open_input_stream(self.path) as stream:
             return stream.read()
 
     def write_bytes(self, content: bytes | pa.Buffer) -> None:
-        """Write a file so that nobody ever sees half of it.
+        """Write a file atomically: readers never see a part of it.
 
         Raises:
             FileSystemError: It cannot be written.
@@ -161,34 +161,37 @@ class Location:
             stream.write(content)
 
     def read_json(self) -> Any:
-        """The content of a JSON file."""
+        """Read a JSON file."""
         return json.loads(self.read_bytes())
 
     def write_json(self, value: Any) -> None:
-        """Write a JSON file, keys in their order."""
+        """Write a JSON file; keys keep their order."""
         self.write_bytes(json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file.
+        """Read a Parquet file.
+
+        Args:
+            columns: Columns to read; all by default.
 
         Raises:
-            ArtifactError: A column is of a type that Ray Data would unpickle.
+            ArtifactError: A column has a type that Ray Data would unpickle.
         """
         with storage_errors("read", self), self.fs.open_input_file(self.path) as file:
             table = pq.read_table(file, columns=columns)
         for field in table.schema:
             if _has_foreign_type(field.type):
                 raise ArtifactError(
-                    f"{self}: column {field.name!r} is of the type {field.type}, which is none of "
-                    "this package; remove the file"
+                    f"{self}: column {field.name!r} has the type {field.type}, which this package "
+                    "does not write; remove the file"
                 )
         return table
 
     def write_table(self, table: pa.Table) -> None:
-        """Write a Parquet file so that nobody ever sees half of it."""
-        whole = pa.BufferOutputStream()  # a writer that fails half way would close a short file
-        pq.write_table(table, whole, compression="zstd")
-        self.write_bytes(whole.getvalue())
+        """Write a Parquet file atomically."""
+        buffer = pa.BufferOutputStream()  # a failing Parquet writer would leave a truncated file
+        pq.write_table(table, buffer, compression="zstd")
+        self.write_bytes(buffer.getvalue())
 
 
 def _has_foreign_type(kind: pa.DataType) -> bool:
@@ -219,27 +222,27 @@ def storage_errors(what: _Action, location: Location) -> Iterator[None]:
 
 
 def storage_error(what: _Action, location: Location, error: OSError) -> FileSystemError:
-    """Describe a file-system error to the user: place, reason and remedy, each once."""
+    """Describe a file-system error to the user: location, reason and remedy."""
     reason = redact(_reason(error, location.path))[:_MAX_REASON_CHARS]
-    remedy = "see to its permissions, the disk, the network or the credentials"
+    remedy = "check its permissions, the disk, the network or the credentials"
     if error.errno in _NO_SPACE or "No space left" in reason:
-        remedy = "free some space, or name another place; the same command continues from here"
-    made = FileSystemError(f"{location}: cannot be {what} ({reason}); {remedy}")
-    made.errno = error.errno
-    return made
+        remedy = "free some space, or use another folder; the same command continues from here"
+    described = FileSystemError(f"{location}: cannot be {what} ({reason}); {remedy}")
+    described.errno = error.errno
+    return described
 
 
 def _reason(error: OSError, path: str) -> str:
-    """The text of an error, without `path`, which the message names already.
+    """Return the text of an error without `path`, which the message already contains.
 
-    pyarrow puts the path and the number of the error around the text, some of them twice.
+    pyarrow adds the path and the number of the error to the text, sometimes twice.
     """
     text = " ".join(str(error).split())
-    own = re.compile(rf" ?'{re.escape(path)}({_UNFINISHED_SUFFIX})?'")
-    without = own.sub("", text)
-    if error.errno and not re.search(r"'[^']+'", without):
+    quoted_path = re.compile(rf" ?'{re.escape(path)}({_UNFINISHED_SUFFIX})?'")
+    without_path = quoted_path.sub("", text)
+    if error.errno and not re.search(r"'[^']+'", without_path):
         return os.strerror(error.errno)
-    return without
+    return without_path
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -248,13 +251,13 @@ _MAX_REASON_CHARS = 300
 
 @lru_cache(maxsize=256)
 def _open(root: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a URI or path, and the path within it."""
+    """Return the file system of a URI or path, and the path within it."""
     if "://" not in root:
         return pafs.LocalFileSystem(), root
     try:
         return pafs.FileSystem.from_uri(root.replace(" ", "%20"))
     except pa.ArrowInvalid:
-        pass  # not one of pyarrow's own
+        pass  # not a file system of pyarrow itself
     except OSError as error:
         raise ArtifactError(redact(f"{root}: {error}")) from None
     try:
@@ -269,7 +272,7 @@ _UNFINISHED = re.compile(rf"{_UNFINISHED_SUFFIX}$")
 
 
 class _Write:
-    """Object stores show a file when it is closed; elsewhere it is renamed into place."""
+    """Atomic write: object stores publish a file on close; elsewhere it is renamed into place."""
 
     def __init__(self, target: Location) -> None:
         self._target = target
@@ -294,11 +297,13 @@ class _Write:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One stage's result: what it depends on, and where it lies.
+    """Result of a stage: what it depends on, and where it is stored.
 
     Args:
-        depends: What the result depends on, as JSON: settings, the fingerprints of the
-            stages before it, and the revision of the code that computes it.
+        run_dir: Folder of the run.
+        name: Name of the stage.
+        depends: What the result depends on, as JSON: settings, fingerprints of the stages that it
+            reads, and the revision of the code that computes it.
     """
 
     run_dir: Location
@@ -307,7 +312,7 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that stand for all of `depends`."""
+        """Hash of `depends`, 12 hexadecimal digits."""
         return _hash(self.depends)[:12]
 
     @property
@@ -337,12 +342,12 @@ class Artifact:
         return self.manifest()["provenance"]
 
     def siblings(self) -> "Iterator[Artifact]":
-        """Yield the other results of this stage in the run directory, whatever they depend on."""
+        """Yield the other results of this stage in the run directory."""
         for folder in (self.run_dir / self.name).children():
             try:
                 depends = (folder / "depends.json").read_json()
             except (OSError, ValueError, AvelError):
-                continue  # no result, or one that is damaged
+                continue  # not a result, or damaged
             if isinstance(depends, dict):
                 other = Artifact(self.run_dir, self.name, depends)
                 if other.fingerprint == folder.name != self.fingerprint:
@@ -353,17 +358,17 @@ class Artifact:
         return self._state()[0] == "done"
 
     def damage(self) -> str | None:
-        """Describe the damage of a finished result; None if it is intact or not finished."""
+        """Describe the damage of a finished result; None if it is intact or unfinished."""
         return self._state()[1]
 
     def begin(self) -> None:
-        """Say what is being made here, so that a later run can tell what changed.
+        """Write `depends.json`, so that a later run can report which settings changed.
 
-        What a damaged result left is removed first. Units of work in folders stay: `run_units`
-        checks each of them.
+        The files of a damaged result are removed first. Folders with units stay, because
+        `run_units` verifies each unit.
         """
         if self.damage() is not None:
-            for name in (_MARKER, _MANIFEST):  # a kill from here on leaves an unfinished stage
+            for name in (_MARKER, _MANIFEST):  # if killed after this, the result is unfinished
                 remove_file(self.location / name)
             for path in self._files():
                 if "/" not in path:
@@ -371,11 +376,12 @@ class Artifact:
         (self.location / "depends.json").write_json(dict(self.depends))
 
     def finish(self, manifest: Mapping[str, Any], temporary: Sequence[str] = ()) -> None:
-        """Write the manifest, and the marker last.
+        """Write the manifest, then the marker.
 
         Args:
-            temporary: Beginnings of the paths of files that another process, which computes the
-                same, may still write and remove, such as checkpoints.
+            manifest: Facts to add to the manifest.
+            temporary: Path prefixes of files, such as checkpoints, that another process may still
+                write and remove while it computes the same result.
         """
         paths = sorted(
             path
@@ -392,65 +398,65 @@ class Artifact:
         (self.location / _MARKER).write_bytes(b"")
 
     def restore_marker(self) -> bool:
-        """Write a marker that alone is missing; returns whether that was so."""
+        """Write the marker if only the marker is missing; return True if it was written."""
         is_missing = self._state()[0] == "no marker"
         if is_missing:
             (self.location / _MARKER).write_bytes(b"")
         return is_missing
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of a complete result, without the list of files.
+        """Read the manifest of a finished result, without the list of files.
 
         Raises:
-            ArtifactError: The stage has not been run with these settings, or is damaged.
+            ArtifactError: The result is not finished, or is damaged.
         """
         state, damage = self._state()
         if state != "done":
-            why = damage or f"no {self.location}/{_MARKER}"
-            raise ArtifactError(f"stage {self.name!r} is not complete: {why}")
+            reason = damage or f"no {self.location}/{_MARKER}"
+            raise ArtifactError(f"stage {self.name!r} is not complete: {reason}")
         manifest = read_sealed(self.location / _MANIFEST)
         del manifest["files"]
         return manifest
 
     def why_not_done(self) -> str:
-        """Explain in one line why the stage has to run: its damage, or the changed settings."""
+        """Explain in one line why the stage has to run: damage, or changed settings."""
         if damage := self.damage():
             return damage
         if (self.location / "depends.json").exists():
             return "interrupted before"
-        depends = json.loads(json.dumps(self.depends))  # lists for tuples, as in the file
+        depends = json.loads(json.dumps(self.depends))  # tuples become lists, as in the file
         changes = []
         for other in (self.run_dir / self.name).children():
             try:
                 changes.append(list(_changes((other / "depends.json").read_json(), depends)))
             except (OSError, ValueError):
-                continue  # no result, or one that is damaged
+                continue  # not a result, or damaged
         if not changes:
             return "not run before"
         return "; ".join(min(changes, key=len))
 
     def _state(self) -> tuple[Literal["done", "no marker", "damaged", "not done"], str | None]:
-        """State of the result, and a description of its damage.
+        """Return the state of the result, and a description of its damage.
 
-        Contents are read once in a process, and again when size or time of a file changes.
+        File contents are read once per process, and again if size or time of a file changes.
         """
-        found = self._files()
-        if _MANIFEST not in found and _MARKER not in found:
+        files = self._files()
+        if _MANIFEST not in files and _MARKER not in files:
             return "not done", None
-        seen = tuple(sorted(found.items()))
-        if _INTACT.get(self.location.uri) != seen:
-            if damage := self._compare(found):
+        sizes_and_times = tuple(sorted(files.items()))
+        if _INTACT.get(self.location.uri) != sizes_and_times:
+            if damage := self._compare(files):
                 return "damaged", f"{self.location}: {damage}; computed again"
-            if _MARKER not in found:
+            if _MARKER not in files:
                 return "no marker", f"{self.location}: {_MARKER} is missing"
-            _INTACT[self.location.uri] = seen
+            _INTACT[self.location.uri] = sizes_and_times
         return "done", None
 
-    def _compare(self, found: Mapping[str, tuple[int, Any]]) -> str | None:
+    def _compare(self, files: Mapping[str, tuple[int, Any]]) -> str | None:
         """Describe the first file that differs from the manifest; None if all match."""
-        if _MANIFEST not in found:
+        if _MANIFEST not in files:
             return f"{_MANIFEST} is missing"
-        if found.get(_MARKER, (0, None))[0]:
+        if files.get(_MARKER, (0, None))[0]:
             return f"{_MARKER} is not empty"
         try:
             manifest = read_sealed(self.location / _MANIFEST)
@@ -459,14 +465,14 @@ class Artifact:
                 Artifact(self.run_dir, self.name, manifest["depends"]).fingerprint
                 != self.fingerprint
             ):
-                return f"{_MANIFEST} is that of another result"
+                return f"{_MANIFEST} belongs to another result"
         except (ArtifactError, KeyError):
             return f"{_MANIFEST} is damaged"
         for path, digest in expected.items():
-            if path not in found:
+            if path not in files:
                 return f"{path} is missing"
-            if found[path][0] != digest["size"]:
-                return f"{path} is damaged: {found[path][0]} bytes instead of {digest['size']}"
+            if files[path][0] != digest["size"]:
+                return f"{path} is damaged: {files[path][0]} bytes instead of {digest['size']}"
         try:
             actual = digests(self.location, sorted(expected))
         except FileNotFoundError as error:
@@ -475,7 +481,7 @@ class Artifact:
         return f"{differs[0]} is damaged: its sha256 has changed" if differs else None
 
     def _files(self) -> dict[str, tuple[int, Any]]:
-        """Size and time of every file of the result, by its path below the folder."""
+        """Return size and modification time of every file, by its path below the folder."""
         selector = pafs.FileSelector(self.location.path, recursive=True, allow_not_found=True)
         with _verification_errors(self.location):
             try:
@@ -493,17 +499,17 @@ class Artifact:
 _MANIFEST, _MARKER = "manifest.json", "DONE"
 
 _INTACT: dict[str, tuple[Any, ...]] = {}
-"""Sizes and times of the files of the results that this process has compared."""
+"""Sizes and times of the files of each result that this process has verified, by location."""
 
 _CHUNK_BYTES = 1 << 22
 
 
 def digests(folder: Location, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of files, by their paths below a folder; several are read at once.
+    """Compute size and sha256 of files, by their paths below a folder, with several threads.
 
     Raises:
-        FileNotFoundError: One is not there.
-        StorageError: One cannot be read.
+        FileNotFoundError: A file is missing.
+        StorageError: A file cannot be read.
     """
     with ThreadPoolExecutor() as threads:
         return dict(
@@ -521,17 +527,17 @@ def _digest(location: Location) -> dict[str, Any]:
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for a JSON file, with a hash of all of it; `read_sealed` is the inverse."""
+    """Add a hash of its content to a value for a JSON file; `read_sealed` is the inverse."""
     return {**value, "sha256": _hash(value)}
 
 
 def read_sealed(location: Location) -> dict[str, Any]:
-    """The value in a JSON file that `sealed` made.
+    """Read a JSON file with a value of `sealed`, and verify its hash.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         StorageError: It cannot be read.
-        ArtifactError: It is not what was written.
+        ArtifactError: Its content has changed.
     """
     with _verification_errors(location):
         content = location.read_bytes()
@@ -541,7 +547,7 @@ def read_sealed(location: Location) -> dict[str, Any]:
             return value
     except (ValueError, KeyError, AttributeError, TypeError):
         pass
-    raise ArtifactError(f"{location}: damaged: it is not what was written")
+    raise ArtifactError(f"{location}: damaged: its content has changed")
 
 
 @contextmanager
@@ -562,7 +568,7 @@ def _hash(value: Any) -> str:
 
 
 def remove_file(location: Location) -> None:
-    """Remove a file, if it is there.
+    """Remove a file if it exists.
 
     Raises:
         FileSystemError: It cannot be removed.
@@ -572,7 +578,7 @@ def remove_file(location: Location) -> None:
 
 
 def remove_folder(location: Location) -> None:
-    """Remove a folder with all that is in it, if it is there.
+    """Remove a folder and its content if it exists.
 
     Raises:
         FileSystemError: It cannot be removed.

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 
 from distributed_avel.artifacts import Location
-from distributed_avel.cluster.session import is_copy_of_ray
+from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.config import InspectConfig, RunConfig
 from distributed_avel.datasets import Problems, inspect_dataset
 from distributed_avel.datasets.checks import (
@@ -98,7 +98,7 @@ def _lasting_folder(uri: str | None, option: str) -> Location | None:
     if uri is None:
         return None
     folder = Location.at(uri)
-    if folder.is_local and is_copy_of_ray(folder.path):
+    if folder.is_local and is_in_ray_working_dir(folder.path):
         raise ConfigError(
             f"{option}: {folder} is in Ray's copy of the job's working directory, which is "
             "removed after the job; use an absolute path or a URI"

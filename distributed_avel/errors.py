@@ -1,50 +1,49 @@
 """Errors that a user can fix.
 
-Each message names the file or key and says what would be right. Jobs print it
-without a traceback and exit with status 2; anything else is a bug and keeps its
-traceback.
+The message names the file or key and the remedy. Commands print it without a traceback and exit
+with status 2. All other exceptions are bugs and keep their traceback.
 """
 
 
 class AvelError(Exception):
-    """Base of all errors that a user can fix."""
+    """Base class of the errors that a user can fix."""
 
 
 class ConfigError(AvelError, ValueError):
-    """A configuration that cannot be used."""
+    """Invalid configuration."""
 
 
 class DatasetError(AvelError, ValueError):
-    """Annotations or splits that cannot be used as they are."""
+    """Invalid or insufficient annotations or splits."""
 
 
 class MediaError(AvelError):
-    """One video that cannot be turned into features; the others are not affected."""
+    """A video from which no features can be extracted; other videos are not affected."""
 
 
 class StorageError(AvelError):
-    """Files that are there, or were a moment ago, and cannot be read now."""
+    """A file exists, or existed a moment ago, but cannot be read now; a retry may succeed."""
 
 
 class ArtifactError(AvelError):
-    """A stage's input or output that is missing, incomplete or of another kind."""
+    """Missing, incomplete or invalid input or output of a stage."""
 
 
 class ResourceError(AvelError):
-    """A request that the cluster can never satisfy."""
+    """A resource request that the cluster can never satisfy."""
 
 
 class WeightsError(AvelError, ValueError):
-    """Published weights that do not fit the network they are meant for."""
+    """Weights that do not fit their network."""
 
 
 class FileSystemError(AvelError, OSError):
-    """A file system that cannot be reached, is full, or refuses access."""
+    """A file system is unreachable or full, or refuses access."""
 
 
 class TrackingError(AvelError):
-    """An MLflow store that cannot be used."""
+    """The MLflow store cannot be used."""
 
 
 class ClusterError(AvelError):
-    """A Ray cluster that cannot be started or reached."""
+    """Ray cannot be started, or its cluster cannot be reached."""

@@ -1,4 +1,4 @@
-"""What the jobs run: a session, a tracker, and the stages that were asked for."""
+"""Entry points of the commands: open a session, run stages, and print the results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,12 +37,15 @@ class RunResult:
 
     @property
     def report(self) -> Location:
-        """The report page, HTML."""
+        """The report page (HTML)."""
         return self.run_dir / REPORT
 
     @property
     def predictions(self) -> pa.Table:
-        """Probabilities, prediction and ground truth of every segment of the test split."""
+        """Probabilities, predictions and ground truth of every test segment, by arm.
+
+        The columns are those of `schema.predictions_schema` or `schema.parsing_predictions_schema`.
+        """
         return (self.run_dir / PREDICTIONS).read_table()
 
     @property
@@ -57,7 +60,7 @@ def run_pipeline(config: RunConfig) -> RunResult:
     """Run all stages, print the table of results, and return it.
 
     Raises:
-        AvelError: A setting, a file or a service is wrong; the message names it and the remedy.
+        AvelError: A setting, a file or a service has a problem; the message names the remedy.
     """
     with open_pipeline(config, STAGES) as pipeline:
         publish(pipeline)
@@ -65,20 +68,20 @@ def run_pipeline(config: RunConfig) -> RunResult:
 
 
 def run_extract(config: RunConfig) -> None:
-    """The data and its features."""
+    """Load the data set and extract its features."""
     with open_pipeline(config, ("data", "extract")) as pipeline:
         say(f"features: {pipeline.features.ensure().location}")
 
 
 def run_base(config: RunConfig) -> None:
-    """Step 1, as often as the arms need it."""
+    """Run Step 1: train each base model that the arms need."""
     with open_pipeline(config, ("base",)) as pipeline:
         for auxiliary in sorted({ARMS[arm].auxiliary for arm in config.arms}):
             say(f"base model: {pipeline.base(auxiliary).ensure().location}")
 
 
 def run_refine(config: RunConfig) -> None:
-    """Step 2."""
+    """Run Step 2 for each arm that needs it."""
     with open_pipeline(config, ("refine",)) as pipeline:
         for plan in (ARMS[arm] for arm in config.arms):
             if plan.scored:
@@ -87,7 +90,7 @@ def run_refine(config: RunConfig) -> None:
 
 
 def run_retrain(config: RunConfig) -> None:
-    """Step 3."""
+    """Run Step 3 for each arm that has one."""
     with open_pipeline(config, ("screen", "retrain")) as pipeline:
         for arm in config.arms:
             if ARMS[arm].windows:
@@ -95,7 +98,7 @@ def run_retrain(config: RunConfig) -> None:
 
 
 def run_evaluate(config: RunConfig) -> None:
-    """Evaluation and report."""
+    """Evaluate all arms and write the report."""
     with open_pipeline(config, ("evaluate", "report")) as pipeline:
         publish(pipeline)
         _summarize(pipeline)
@@ -103,7 +106,15 @@ def run_evaluate(config: RunConfig) -> None:
 
 @contextmanager
 def open_pipeline(config: RunConfig, may_run: tuple[str, ...]) -> Iterator[Pipeline]:
-    """A pipeline within a Ray session and an MLflow run; only these stages may be computed."""
+    """Open a pipeline in a Ray session and an MLflow run.
+
+    Args:
+        config: Configuration of the run.
+        may_run: Names of the stages that may be computed; the results of all others must exist.
+
+    Raises:
+        AvelError: A check before the start fails.
+    """
     check_names(config)
     with started(config, config.data.dataset) as tracker:
         yield Pipeline(config, tracker, may_run)

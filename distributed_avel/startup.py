@@ -1,4 +1,4 @@
-"""Checks before a job starts, then its Ray session and its MLflow run."""
+"""Start a job: checks that need no cluster, then the Ray session and the MLflow run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from distributed_avel.arms import ARMS
 from distributed_avel.artifacts import Location
 from distributed_avel.cluster.preflight import check_cluster, check_exists, check_writable
-from distributed_avel.cluster.session import is_copy_of_ray, ray_session, require
+from distributed_avel.cluster.session import is_in_ray_working_dir, ray_session, require
 from distributed_avel.cluster.tracking import Tracker, connect, local_folder, tracked
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_reader, needs_root
@@ -17,12 +17,20 @@ from distributed_avel.registry import import_plugins
 from distributed_avel.stages.resources import requirements
 
 _RENDERED = "demo"
-"""The data set that is written to `data.root` where it is missing."""
+"""Data set that is rendered into `data.root` if it does not exist."""
 
 
 @contextmanager
 def started(config: RunConfig, name: str) -> Iterator[Tracker]:
-    """A Ray session and an MLflow run, after all checks that need neither."""
+    """Run all checks, then enter a Ray session and an MLflow run.
+
+    Args:
+        config: Configuration of the job.
+        name: Name of the MLflow run.
+
+    Raises:
+        AvelError: A check fails; the message names the setting, the reason and the remedy.
+    """
     check_before_start(config)
     with ray_session(config.cluster), tracked(config, name) as tracker:
         require(requirements(config))
@@ -30,10 +38,10 @@ def started(config: RunConfig, name: str) -> Iterator[Tracker]:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names, and unknown options of the model, all at once.
+    """Refuse unknown names and options, and settings that the model cannot use.
 
     Raises:
-        ConfigError: The message has every wrong name and those that exist.
+        ConfigError: The message lists every unknown name with the names that exist.
     """
     checks: list[Callable[[], object]] = [
         lambda: dataset_reader(config.data.dataset),
@@ -54,7 +62,7 @@ def check_names(config: RunConfig) -> None:
 
 
 def _mismatches(config: RunConfig) -> list[str]:
-    """Settings that this model has no use for."""
+    """Describe the settings that the model cannot use, one line each."""
     if model_class(config.model.name).task != "parsing":
         return [
             f"arms: arm {arm} needs an audio-visual parsing model such as han; "
@@ -65,22 +73,22 @@ def _mismatches(config: RunConfig) -> list[str]:
     problems = []
     if config.model.pooling != "model":
         problems.append(
-            f"model.pooling: {config.model.name} pools by an attention of its own; leave it out"
+            f"model.pooling: {config.model.name} pools with its own attention; leave it out"
         )
     exchanged = [arm for arm in config.arms if ARMS[arm].needs_modalities]
     if config.refine.labels == "soft" and exchanged:
         problems.append(
-            f"refine.labels: {exchanged[0]} removes a label from a modality or leaves it, so it "
-            "has no soft labels; set them to hard, or leave the arm out"
+            f"refine.labels: arm {exchanged[0]} removes a label from a modality or keeps it, so "
+            "it has no soft labels; set refine.labels to hard, or leave the arm out"
         )
     return problems
 
 
 def check_before_start(config: RunConfig) -> None:
-    """Refuse what would fail later, before anything starts.
+    """Check storage, cluster and MLflow before Ray starts.
 
     Raises:
-        AvelError: It names the setting, the reason and the remedy.
+        AvelError: The message names the setting, the reason and the remedy.
     """
     check_results_last(config)
     check_cluster(config.cluster)
@@ -93,26 +101,26 @@ def check_before_start(config: RunConfig) -> None:
 
 
 def check_results_last(config: RunConfig) -> None:
-    """Refuse results in Ray's copy of a job's working directory, which goes away with the job.
+    """Refuse results in Ray's copy of a job's working directory, which is removed after the job.
 
     Raises:
-        ConfigError: It says which settings to give.
+        ConfigError: The message names the settings to give.
     """
     problems = []
     folder = Location.at(config.resolved_run_dir)
     may_be_local = folder.root.startswith(("/", "file:"))  # others may ask the network first
-    if may_be_local and is_copy_of_ray(folder.path):
-        problems.append(_lost("run_dir", "--run-dir", folder.path, "/shared/run"))
+    if may_be_local and is_in_ray_working_dir(folder.path):
+        problems.append(_not_lasting("run_dir", "--run-dir", folder.path, "/shared/run"))
     store = local_folder(config.tracking) if config.tracking.enabled else None
-    if store and is_copy_of_ray(store):
+    if store and is_in_ray_working_dir(store):
         example = "sqlite:////shared/mlflow.db"
-        problems.append(_lost("tracking.uri", "--tracking.uri", str(store), example))
+        problems.append(_not_lasting("tracking.uri", "--tracking.uri", str(store), example))
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _lost(key: str, option: str, path: str, example: str) -> str:
+def _not_lasting(key: str, option: str, path: str, example: str) -> str:
     return (
-        f"{key}: {path} lies in Ray's copy of the job's working directory, which is removed after "
-        f"the job; give an absolute path or a URI that lasts, such as {option} {example}"
+        f"{key}: {path} is in Ray's copy of the job's working directory, which is removed after "
+        f"the job; give an absolute path or a URI outside it, such as {option} {example}"
     )

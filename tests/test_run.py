@@ -16,10 +16,13 @@ from distributed_avel.studies.tables import run_reproduce
             {"arms": ["base", "MA"]},
             "arms: arm MA needs an audio-visual parsing model such as han; ave is",
         ),
-        ({"model": {"name": "han", "pooling": "max"}}, "model.pooling: han pools by an attention"),
+        (
+            {"model": {"name": "han", "pooling": "max"}},
+            "model.pooling: han pools with its own attention",
+        ),
         (
             {"model": {"name": "han"}, "arms": ["MA"], "refine": {"labels": "soft"}},
-            "refine.labels: MA removes a label",
+            "refine.labels: arm MA removes a label",
         ),
         ({"model": {"name": "hen"}}, "model.name: no base model 'hen'"),
         (

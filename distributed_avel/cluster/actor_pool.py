@@ -1,10 +1,10 @@
-"""Work cut into units that a pool of Ray actors does, each unit at most once.
+"""Process units, which are batches of rows, with a pool of Ray actors; finished units are skipped.
 
-Extraction, rendering and Step 2 all have this form: many independent videos, an actor that is
-expensive to set up, results that must survive a kill. Ray Data streams the units through the
-pool, restarts actors that die and repeats their units. The actor itself writes what a unit
-yields, as one Parquet file a kind of table, so that a unit that is written is never done again,
-whoever was killed; the files of a unit have the same names and contents whoever writes them.
+Extraction, rendering and Step 2 have this form: many independent videos, actors that are expensive
+to set up, and results that must survive a kill. Ray Data streams the units through the pool,
+restarts actors that die, and repeats their units. The actor writes the results of a unit itself, as
+one Parquet file per table, so that a finished unit is never repeated. The names and contents of
+these files do not depend on the actor.
 """
 
 import hashlib
@@ -23,41 +23,42 @@ from distributed_avel.cluster.progress import progress
 from distributed_avel.errors import ArtifactError, AvelError, StorageError
 
 UNIT = "unit"
-"""The column that holds a unit's name."""
+"""Column with the name of the unit."""
 
 _UNITS = "units"
 _TABLE = "table"
 
-_MAX_UNDONE_IN_A_ROW = 4
-"""The storage must be gone where so many units in a row cannot be done: others are not tried."""
+_MAX_CONSECUTIVE_FAILURES = 4
+"""After so many consecutive storage failures, the storage is gone and no more units are tried."""
 
 
 class UnitWorker(Protocol):
-    """What an actor holds: an ordinary class, so that its tests need no Ray."""
+    """Processes units inside an actor: an ordinary class, so that its tests need no Ray."""
 
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Do one unit.
+        """Process one unit.
 
         Returns:
-            Tables by the folder that they are written to; an empty one is not written.
+            Tables by the folder to write them to; empty tables are not written.
 
         Raises:
-            StorageError: The unit cannot be done now. Others are done first.
-            AvelError: No unit can be done.
+            StorageError: This unit fails for now; the others are still processed.
+            AvelError: No unit can be processed.
         """
         ...
 
 
 MakeWorker = Callable[[], UnitWorker]
+"""Creates the worker of an actor; pickled and called in the actor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """The actors that do the units.
+    """Number and resources of the actors.
 
     Args:
-        units_per_actor: How many units an actor does at once, each in a thread of its own. They
-            are what is done again when it is killed.
+        units_per_actor: Units that an actor processes at once, one thread each. They are repeated
+            if the actor is killed.
     """
 
     num_actors: int
@@ -67,9 +68,9 @@ class Pool:
 
 
 class _UnitActor:
-    """Does units, writes their tables, and reports how many rows each had.
+    """Processes units, writes their tables, and returns a summary of each unit.
 
-    An `AvelError` reaches the driver as its class and message; Ray would wrap it in a traceback.
+    An `AvelError` is returned as class name and message; Ray would wrap it in a traceback.
     """
 
     def __init__(self, make_worker: MakeWorker, out: Location) -> None:
@@ -81,61 +82,62 @@ class _UnitActor:
             self._error = error
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Do the unit whose table is in `row`, as an Arrow stream."""
+        """Process the unit whose table is in `row`, as an Arrow stream."""
         rows = pa.ipc.open_stream(row[_TABLE]).read_all()
         error = self._error
         if error is None:
             try:
-                self._do(rows)
-            except AvelError as mistake:
-                error = mistake
+                self._process(rows)
+            except AvelError as unit_error:
+                error = unit_error
         return {
             "rows": rows.num_rows,
             "error": type(error).__name__ if error else "",
             "message": str(error or ""),
         }
 
-    def _do(self, rows: pa.Table) -> None:
+    def _process(self, rows: pa.Table) -> None:
         unit, written = rows[UNIT][0].as_py(), []
         for folder, table in self._worker(rows.drop_columns(UNIT)).items():
             path = f"{folder}/{unit}.parquet"
-            part = self._out / path
+            file = self._out / path
             if table.num_rows:
-                part.write_table(table)
+                file.write_table(table)
                 written.append(path)
-            elif part.exists():  # a killed attempt left it, such as a failure that was none
-                part.fs.delete_file(part.path)
+            elif file.exists():  # from a killed attempt, such as failures that did not recur
+                file.fs.delete_file(file.path)
         (self._out / _UNITS / unit).write_json(sealed({"files": digests(self._out, written)}))
 
 
 def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
-    """Tables of at most `size` rows, each with its unit's name in every row.
+    """Split a table into units of at most `size` rows, and add a column with the unit's name.
 
-    The name contains a hash of the rows, so that a unit of other rows is never taken for this one.
+    The name contains a hash of the rows, so that units with different rows are never confused.
     """
     units = []
     for start in range(0, rows.num_rows, size):
-        part = rows.slice(start, size)
-        values = json.dumps(part.to_pylist(), default=str)
+        unit = rows.slice(start, size)
+        values = json.dumps(unit.to_pylist(), default=str)
         content = hashlib.sha256(values.encode()).hexdigest()[:12]
-        name = f"{start:07d}-{start + part.num_rows:07d}-{content}"
-        units.append(part.append_column(UNIT, pa.array([name] * part.num_rows)))
+        name = f"{start:07d}-{start + unit.num_rows:07d}-{content}"
+        units.append(unit.append_column(UNIT, pa.array([name] * unit.num_rows)))
     return units
 
 
 def run_units(
     stage: str, units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool | None
 ) -> None:
-    """Do all units that `out` does not have yet.
+    """Process all units that are not finished in `out`.
 
     Args:
+        stage: Name of the stage, for progress messages.
         make_worker: Called once in each actor.
-        out: The folder of the stage.
-        pool: The actors; without them, this process does all, with the same result.
+        out: Folder of the stage.
+        pool: The actors; if None, process all units in the current process, with the same result.
 
     Raises:
-        AvelError: What a worker raised. Units that are done stay done.
-        StorageError: Some units could not be done; the same call does them later.
+        AvelError: A worker raised it. Finished units stay finished.
+        StorageError: Some units failed; the same call processes them later.
     """
     with ThreadPoolExecutor() as threads:
         markers = (out / _UNITS).children()
@@ -145,27 +147,27 @@ def run_units(
     total = sum(unit.num_rows for unit in units)
     done = total - sum(unit.num_rows for unit in todo)
     with progress(stage, total, "videos", already=done) as report:
-        do = _stream(todo, make_worker, out, pool) if pool else _do_here(todo, make_worker, out)
-        undone: list[str] = []
-        in_a_row = 0
-        for summary in do:
+        process = _process_in_pool if pool else _process_here
+        failures: list[str] = []
+        num_consecutive = 0
+        for summary in process(todo, make_worker, out, pool):
             if summary["error"] == StorageError.__name__:
-                undone.append(summary["message"])
-                in_a_row += 1
-                if in_a_row == _MAX_UNDONE_IN_A_ROW:
+                failures.append(summary["message"])
+                num_consecutive += 1
+                if num_consecutive == _MAX_CONSECUTIVE_FAILURES:
                     break
                 continue
-            in_a_row = 0
+            num_consecutive = 0
             if summary["error"]:
                 raise getattr(errors, summary["error"])(summary["message"])
             done += summary["rows"]
             report(done)
-    if undone:
-        raise StorageError("\n".join(undone))
+    if failures:
+        raise StorageError("\n".join(failures))
 
 
 def _is_intact(marker: Location, out: Location) -> bool:
-    """Whether the files of a unit that was finished are as they were written."""
+    """Whether the files of a finished unit match their checksums."""
     try:
         files = read_sealed(marker)["files"]
         return digests(out, list(files)) == files
@@ -173,19 +175,20 @@ def _is_intact(marker: Location, out: Location) -> bool:
         return False
 
 
-def _stream(
-    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool
+def _process_in_pool(
+    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool | None
 ) -> Iterator[dict[str, Any]]:
-    """What `_UnitActor` returns for each unit, as it is done."""
+    """Yield the summary of each unit, in the order in which they finish."""
     if not units:
         return
+    assert pool
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    # A unit is one row. map_batches requires a batch size with GPUs, and could then join units.
+    # A unit is one row. With GPUs, map_batches requires a batch size, which could merge units.
     rows = [pa.table({_TABLE: [_to_stream(unit)]}) for unit in units]
-    actor: Any = _UnitActor  # the annotation of map knows functions only
+    actor: Any = _UnitActor  # the type annotation of map allows functions only
     summaries = ray.data.from_arrow(rows).map(
         actor,
         fn_constructor_args=(make_worker, out),
@@ -200,10 +203,10 @@ def _stream(
     yield from summaries.iter_rows()
 
 
-def _do_here(
-    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location
+def _process_here(
+    units: Sequence[pa.Table], make_worker: MakeWorker, out: Location, pool: Pool | None
 ) -> Iterator[dict[str, Any]]:
-    """What `_stream` does, unit by unit in this process."""
+    """Process the units in the current process, and yield their summaries."""
     if units:
         actor = _UnitActor(make_worker, out)
         yield from (actor({_TABLE: _to_stream(unit)}) for unit in units)

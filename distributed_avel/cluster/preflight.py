@@ -31,24 +31,24 @@ from distributed_avel.errors import AvelError, ClusterError, FileSystemError
 from distributed_avel.redaction import redact
 
 _ANSWER_S = 5.0
-"""A cluster that does not answer for so long is given up; `ray.init` waits for two minutes."""
+"""Timeout of a cluster that does not answer; `ray.init` waits for two minutes."""
 
 _STORAGE_S = 10.0
-"""The same for storage: the clients of object stores try again and again, for over a minute."""
+"""Timeout of storage; the clients of object stores retry for more than a minute."""
 
 _PROBE = ".probe"
 _PROBE_BYTES = 1 << 16
 _MAX_REASON_CHARS = 300
 
 _LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""What Ray puts below its folder of temporary files; 4194304 is the largest process id of Linux."""
+"""Longest socket path below Ray's temporary folder; 4194304 is the largest process id of Linux."""
 
 
 def check_writable(key: str, folder: Location) -> None:
-    """Write a file into a folder and remove it again.
+    """Check that a folder can be written: write a file and remove it.
 
     Args:
-        key: The setting that names the folder, for the message.
+        key: The setting that names the folder, for the error message.
 
     Raises:
         FileSystemError: The folder cannot be written, or the storage does not answer.
@@ -57,10 +57,10 @@ def check_writable(key: str, folder: Location) -> None:
 
 
 def check_exists(key: str, location: Location) -> None:
-    """Look for a file or folder.
+    """Check that a file or folder exists.
 
     Args:
-        key: The setting that names it, for the message.
+        key: The setting that names it, for the error message.
 
     Raises:
         FileSystemError: It does not exist, or the storage does not answer.
@@ -68,11 +68,11 @@ def check_exists(key: str, location: Location) -> None:
     _within(_STORAGE_S, key, location, lambda: _refuse_missing(location))
 
 
-def _within(seconds: float, key: str, place: Location, check: Callable[[], None]) -> None:
-    """Run a check of storage in a thread that is left behind if it takes too long.
+def _within(seconds: float, key: str, location: Location, check: Callable[[], None]) -> None:
+    """Run a check of storage in a thread, which is abandoned if it takes too long.
 
     Raises:
-        FileSystemError: It failed, or took too long.
+        FileSystemError: The check failed, or took too long.
     """
     failures: list[Exception] = []
 
@@ -87,29 +87,29 @@ def _within(seconds: float, key: str, place: Location, check: Callable[[], None]
     thread.join(seconds)
     if thread.is_alive():
         raise FileSystemError(
-            f"{key}: {place} did not answer within {seconds:g} s; see to the network, the address "
-            "and the credentials"
+            f"{key}: {location} did not answer within {seconds:g} s; check the network, the "
+            "address and the credentials"
         )
     if failures:
         raise FileSystemError(f"{key}: {failures[0]}")
 
 
 def _write_and_remove(folder: Location) -> None:
-    fs, path = _impatient(folder.fs), (folder / _PROBE).path
+    fs, path = _with_short_timeouts(folder.fs), (folder / _PROBE).path
     with storage_errors("written", folder):
         is_new = folder.is_local and not Path(folder.path).exists()
         fs.create_dir(folder.path, recursive=True)
         with fs.open_output_stream(path) as stream:
             stream.write(bytes(_PROBE_BYTES))
-    with suppress(OSError):  # nothing else here is removed, so one may not be allowed to
+    with suppress(OSError):  # the run itself does not need the permission to remove files here
         fs.delete_file(path)
     if is_new:
-        with suppress(OSError):  # somebody else put something there
+        with suppress(OSError):  # another process wrote into it meanwhile
             Path(folder.path).rmdir()
 
 
-def _impatient(fs: pafs.FileSystem) -> pafs.FileSystem:
-    """The same file system with clients that give up soon; their threads hold up an exit too."""
+def _with_short_timeouts(fs: pafs.FileSystem) -> pafs.FileSystem:
+    """Return the file system with short timeouts, because its threads would also delay the exit."""
     if isinstance(fs, pafs.S3FileSystem):
         _, (options,) = fs.__reduce__()
         once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
@@ -121,18 +121,18 @@ def _impatient(fs: pafs.FileSystem) -> pafs.FileSystem:
     return fs
 
 
-def _refuse_missing(place: Location) -> None:
-    with storage_errors("read", place):
-        kind = _impatient(place.fs).get_file_info(place.path).type
+def _refuse_missing(location: Location) -> None:
+    with storage_errors("read", location):
+        kind = _with_short_timeouts(location.fs).get_file_info(location.path).type
     if kind == pafs.FileType.NotFound:
-        raise FileSystemError(f"there is no {place}; correct it, or mount what should be there")
+        raise FileSystemError(f"{location} does not exist; correct the path, or mount it")
 
 
 def check_cluster(config: ClusterConfig) -> None:
-    """Refuse, within seconds, a cluster that is not there, or a machine that cannot start one.
+    """Refuse, within seconds, a cluster that does not answer, or a machine that cannot start Ray.
 
     Raises:
-        ClusterError: It names the setting and the remedy.
+        ClusterError: The message names the setting and the remedy.
     """
     if ray.is_initialized():
         return
@@ -144,10 +144,10 @@ def check_cluster(config: ClusterConfig) -> None:
     remedy = f"start it, correct {key}, or leave it out to run on this machine alone"
     is_client = address.startswith("ray://")
     try:
-        where = address.removeprefix("ray://") if is_client else _gcs_address(address)
+        endpoint = address.removeprefix("ray://") if is_client else _gcs_address(address)
     except (ConnectionError, ValueError, OSError) as error:
         raise ClusterError(f"{key} {address}: {_one_line(error)}; {remedy}") from None
-    with grpc.insecure_channel(where, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(endpoint, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             if is_client:
                 grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
@@ -160,26 +160,26 @@ def check_cluster(config: ClusterConfig) -> None:
             raise ClusterError(f"{key} {address}: {_why_not_alive(error, key, remedy)}") from None
     if alive.ray_version != ray.__version__:
         raise ClusterError(
-            f"{key} {address}: this cluster runs Ray {alive.ray_version}, and this job Ray "
+            f"{key} {address}: this cluster runs Ray {alive.ray_version}, but this job runs Ray "
             f"{ray.__version__}; use the same version on both sides"
         )
 
 
 def _gcs_address(address: str) -> str:
-    """Host and port of the cluster's head as `ray.init` finds them.
+    """Return host and port of the cluster's head, as `ray.init` finds them.
 
     Raises:
         ConnectionError: No cluster runs on this machine.
-        ValueError: This is no address.
+        ValueError: `address` is not an address.
     """
-    found = canonicalize_bootstrap_address(address)
-    if found is None:
+    host_and_port = canonicalize_bootstrap_address(address)
+    if host_and_port is None:
         raise ConnectionError("no cluster runs on this machine")
-    return found
+    return host_and_port
 
 
 def _token() -> tuple[tuple[str, str], ...]:
-    """Ray's token for the metadata of a call, if there is one."""
+    """Return Ray's token as metadata of a gRPC call; empty if there is no token."""
     loader = AuthenticationTokenLoader.instance()
     if not loader.has_token(ignore_auth_mode=True):
         return ()
@@ -187,11 +187,11 @@ def _token() -> tuple[tuple[str, str], ...]:
 
 
 def _why_not_alive(error: grpc.RpcError, key: str, remedy: str) -> str:
-    """Describe the reason and its remedy; where a token is refused, the cluster is running."""
+    """Describe the reason and the remedy; if the token is refused, the cluster is running."""
     assert isinstance(error, grpc.Call)
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return (
-            "this cluster wants another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
+            "this cluster requires another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
             f"RAY_AUTH_TOKEN_PATH, as on its head; or leave {key} out to run on this machine alone"
         )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -200,10 +200,10 @@ def _why_not_alive(error: grpc.RpcError, key: str, remedy: str) -> str:
 
 
 def _check_temporary_folder() -> None:
-    """Refuse a folder of temporary files in which Ray cannot make its sockets.
+    """Refuse a temporary folder in which Ray cannot create its sockets.
 
     Raises:
-        ClusterError: Its name is too long, or it cannot be written.
+        ClusterError: Its path is too long, or it cannot be written.
     """
     folder = Path(get_default_ray_temp_dir())
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
@@ -213,7 +213,7 @@ def _check_temporary_folder() -> None:
     except OSError:
         longest = len(os.fsencode(folder.parent)) - _excess(folder)
         raise ClusterError(
-            f"{name}={folder.parent}: too long for the sockets that Ray makes below it; {remedy} "
+            f"{name}={folder.parent}: too long for the sockets that Ray creates below it; {remedy} "
             f"(at most {longest} bytes)"
         ) from None
     try:
@@ -227,8 +227,8 @@ def _check_temporary_folder() -> None:
 
 
 def _excess(folder: Path) -> int:
-    """Bytes by which the longest socket in a folder is too long."""
-    limit = 104 if sys.platform == "darwin" else 108  # with the zero at the end
+    """Return the number of bytes by which the longest socket path in a folder exceeds the limit."""
+    limit = 104 if sys.platform == "darwin" else 108  # includes the terminating zero
     return len(os.fsencode(folder / _LONGEST_SOCKET)) + 1 - limit
 
 

@@ -1,8 +1,7 @@
-"""MLflow: one parent run for a pipeline, a child run for each stage that was computed.
+"""MLflow tracking: one parent run per pipeline, and a child run for each computed stage.
 
 Only the driver logs, through the client and with explicit run ids, so that nothing depends on
-what is "active". A pipeline that is started again with the same settings goes on in its own
-parent run.
+MLflow's active run. A pipeline that runs again with the same settings continues its parent run.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
 from distributed_avel.artifacts import Location
-from distributed_avel.cluster.session import is_copy_of_ray
+from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.config import RunConfig, TrackingConfig
 from distributed_avel.errors import TrackingError
 from distributed_avel.provenance import commit
@@ -46,14 +45,14 @@ _BATCH = 900
 
 
 class Run:
-    """One MLflow run; without a client it keeps nothing."""
+    """An MLflow run; without a client, all methods do nothing."""
 
     def __init__(self, client: MlflowClient | None, run_id: str) -> None:
         self._client = client
         self.run_id = run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log nested settings under dotted names; MLflow refuses to change one later."""
+        """Log nested settings under dotted names; MLflow refuses changed values."""
         flat = [Param(_name(k), redact(str(v))[:_MAX_PARAM_CHARS]) for k, v in _flatten(values)]
         if self._client:
             for start in range(0, len(flat), 100):
@@ -66,7 +65,7 @@ class Run:
             self._client.log_batch(self.run_id, tags=tags)
 
     def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
-        """Log metrics of one step; one that is undefined is left out."""
+        """Log metrics of one step; undefined metrics (None) are omitted."""
         now_ms = int(time.time() * 1000)
         defined = {name: value for name, value in values.items() if value is not None}
         self._log([Metric(_name(name), value, now_ms, step) for name, value in defined.items()])
@@ -79,7 +78,7 @@ class Run:
         )
 
     def file(self, location: Location, folder: str | None = None) -> None:
-        """Log a file, wherever it lies."""
+        """Log a file from any file system."""
         if not self._client:
             return
         with tempfile.TemporaryDirectory() as directory:
@@ -88,7 +87,7 @@ class Run:
             self._client.log_artifact(self.run_id, str(copy), folder)
 
     def ended(self, *, failed: bool) -> None:
-        """Say that what the run stands for is over."""
+        """Set the final status of the run."""
         if self._client:
             self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
@@ -113,19 +112,23 @@ class Tracker:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Run]:
-        """A child run that ends with what happened to the stage."""
+        """Yield a child run for a stage; its final status is that of the stage."""
         if self._client is None:
             yield Run(None, "")
             return
         run_id = self._child(self._client, name)
-        with _ends(self._client, run_id):
+        with _final_status(self._client, run_id):
             yield Run(self._client, run_id)
 
     def trial(self, key: str, name: str) -> tuple[Run, bool]:
-        """The child run of a trial, and whether it was logged to its end before.
+        """Find or create the child run of a trial.
 
         Args:
-            key: What tells the trial from all others of this parent.
+            key: Identifies the trial among the children of this parent.
+            name: Name of a new run.
+
+        Returns:
+            The run, and whether an earlier session finished logging it.
         """
         if self._client is None:
             return Run(None, ""), False
@@ -142,13 +145,20 @@ class Tracker:
 
 
 def untracked() -> Tracker:
-    """A tracker that keeps nothing: for processes other than the driver."""
+    """Return a tracker that logs nothing, for processes other than the driver."""
     return Tracker(None, "", Run(None, ""))
 
 
 @contextmanager
 def tracked(config: RunConfig, name: str) -> Iterator[Tracker]:
-    """The tracker of a pipeline with these settings."""
+    """Yield the tracker of a pipeline with these settings.
+
+    Args:
+        name: Name of a new parent run.
+
+    Raises:
+        TrackingError: The store does not answer or cannot be written.
+    """
     if not config.tracking.enabled:
         yield untracked()
         return
@@ -173,18 +183,18 @@ def _with_parent_run(
     parent.tags({"git_commit": commit()})
     parent.params(settings)
     parent.json(settings, "config.json")
-    with _ends(client, run_id):
+    with _final_status(client, run_id):
         yield Tracker(client, experiment_id, parent)
 
 
 def store_uri(config: TrackingConfig) -> SecretUri:
-    """Where runs are logged: the setting, else MLFLOW_TRACKING_URI, else a local sqlite file.
+    """Return the URI of the store: the setting, else MLFLOW_TRACKING_URI, else a local SQLite file.
 
-    A setting whose secret was taken out, such as that of a sweep's best.yaml, stands for the
-    whole URI in MLFLOW_TRACKING_URI.
+    If the secret of the setting was redacted, as in a sweep's best.yaml, MLFLOW_TRACKING_URI gives
+    the whole URI.
 
     Raises:
-        TrackingError: Its secret is not there either.
+        TrackingError: The secret is in neither.
     """
     given = os.environ.get(_URI_VARIABLE)
     local = f"sqlite:///{Path(_LOCAL_STORE).absolute()}/mlflow.db"
@@ -200,7 +210,7 @@ def store_uri(config: TrackingConfig) -> SecretUri:
 
 
 def local_folder(config: TrackingConfig) -> Path | None:
-    """The folder on this machine that holds the store; None if it is a service."""
+    """Return the folder of a store on this machine; None if the store is a service."""
     uri = store_uri(config).whole
     scheme = uri.partition(":")[0] if "://" in uri or uri.startswith("file:") else ""
     if scheme == "sqlite":
@@ -212,7 +222,10 @@ def local_folder(config: TrackingConfig) -> Path | None:
 
 
 def connect(config: TrackingConfig) -> tuple[MlflowClient, str]:
-    """A client of the store and the id of the experiment, after both have been tried.
+    """Connect to the store, and create the experiment if it does not exist.
+
+    Returns:
+        A client, and the id of the experiment.
 
     Raises:
         TrackingError: The store does not answer or cannot be written, or the experiment is
@@ -220,15 +233,15 @@ def connect(config: TrackingConfig) -> tuple[MlflowClient, str]:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # raised again as it is
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of each retry
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it also raises
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it logs each retry
     uri = store_uri(config)
-    with _mlflow_errors(uri, OSError, ImportError, ValueError), _impatient():
+    with _mlflow_errors(uri, OSError, ImportError, ValueError), _short_timeouts():
         if _is_database(uri.whole):
             _open_database(uri.whole)
         client = MlflowClient(tracking_uri=uri.whole)
         experiment_id = _experiment(client, config)
-        client.set_experiment_tag(experiment_id, _CHECKED_TAG, "true")  # it can be written
+        client.set_experiment_tag(experiment_id, _CHECKED_TAG, "true")  # checks write access
     return client, experiment_id
 
 
@@ -237,7 +250,7 @@ def _is_database(uri: str) -> bool:
 
 
 def _open_database(uri: str) -> None:
-    """Connect to a database once; MLflow itself would try for two minutes."""
+    """Connect to a database once; MLflow itself retries for two minutes."""
     url, file = sqlalchemy.make_url(uri), _sqlite_file(uri)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +267,7 @@ def _open_database(uri: str) -> None:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite URI; None if it is in memory, or a URI of sqlite's own."""
+    """Return the file of an SQLite URI; None for databases in memory and SQLite's own URIs."""
     if not uri.startswith("sqlite:"):
         return None
     name = sqlalchemy.make_url(uri).database
@@ -262,8 +275,8 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """Let MLflow's client give up a server within seconds, unless the user says how long."""
+def _short_timeouts() -> Iterator[None]:
+    """Make MLflow's client give up within seconds, unless the user set its variables."""
     limits = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_ANSWER_S // 2),
@@ -279,10 +292,13 @@ def _impatient() -> Iterator[None]:
 
 @contextmanager
 def _mlflow_errors(uri: SecretUri, *more: type[Exception]) -> Iterator[None]:
-    """Tell what MLflow and its store raise, and more, as a user's error.
+    """Turn errors of MLflow and its store into user-facing errors.
+
+    Args:
+        more: Further classes of errors.
 
     Raises:
-        TrackingError: With the reason and a remedy.
+        TrackingError: The message has the reason and a remedy.
     """
     try:
         yield
@@ -291,16 +307,16 @@ def _mlflow_errors(uri: SecretUri, *more: type[Exception]) -> Iterator[None]:
 
 
 def _tracking_error(uri: SecretUri, error: Exception) -> TrackingError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    _, is_of_connection, cause = said.partition("Caused by ")
-    reason = redact(cause.rstrip(")") if is_of_connection else said)[:_MAX_REASON_CHARS]
-    remedy = "see to the store, name another in tracking.uri, or run with --tracking.no-enabled"
-    if "error code 401" in said or "error code 403" in said:
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    _, is_connection_error, cause = message.partition("Caused by ")
+    reason = redact(cause.rstrip(")") if is_connection_error else message)[:_MAX_REASON_CHARS]
+    remedy = "check the store, name another in tracking.uri, or run with --tracking.no-enabled"
+    if "error code 401" in message or "error code 403" in message:
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    elif "maintenance mode" in said:
+    elif "maintenance mode" in message:
         reason = "MLflow no longer writes to folders"
         remedy = "name a database, such as sqlite:///runs/mlflow.db"
-    elif "unsupported URI" in said:
+    elif "unsupported URI" in message:
         reason = "MLflow knows no store of this kind"
         remedy = "give http(s)://, sqlite:///, postgresql:// or mysql://"
     elif isinstance(error, ImportError):
@@ -309,44 +325,49 @@ def _tracking_error(uri: SecretUri, error: Exception) -> TrackingError:
 
 
 def _experiment(client: MlflowClient, config: TrackingConfig) -> str:
-    """The id of the experiment, which is made if there is none.
+    """Return the id of the experiment; create it if it does not exist.
 
     Raises:
-        TrackingError: It is deleted.
+        TrackingError: The experiment is deleted, or its files would be removed with the job.
     """
-    found = client.get_experiment_by_name(config.experiment)
-    if found is None:
+    experiment = client.get_experiment_by_name(config.experiment)
+    if experiment is None:
         file = _sqlite_file(client.tracking_uri)
         artifacts = file and (file.parent / "mlartifacts").as_uri()
-        if artifacts is None and _is_database(client.tracking_uri) and is_copy_of_ray("mlruns"):
+        if (
+            artifacts is None
+            and _is_database(client.tracking_uri)
+            and is_in_ray_working_dir("mlruns")
+        ):
             raise TrackingError(
                 f"tracking.experiment: the files of a new experiment {config.experiment!r} would "
-                "lie in Ray's copy of the job's working directory, which is removed; make it with "
+                "be in Ray's copy of the job's working directory, which is removed; create it with "
                 "`mlflow experiments create --experiment-name ... --artifact-location ...` first"
             )
         return client.create_experiment(config.experiment, artifact_location=artifacts)
-    if found.lifecycle_stage == LifecycleStage.DELETED:
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
         raise TrackingError(
             f"tracking.experiment: {config.experiment!r} is deleted; restore it (`mlflow "
-            f"experiments restore --experiment-id {found.experiment_id}`) or name another one"
+            f"experiments restore --experiment-id {experiment.experiment_id}`) or name another one"
         )
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 @contextmanager
-def _ends(client: MlflowClient, run_id: str) -> Iterator[None]:
+def _final_status(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Set the status of a run at the end of the block."""
     try:
         yield
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        with suppress(MlflowException), _impatient():  # the error that is under way says more
+        with suppress(MlflowException), _short_timeouts():  # the original error matters more
             client.set_terminated(run_id, status)
         raise
     client.set_terminated(run_id, "FINISHED")
 
 
 def _name(name: str) -> str:
-    """A name that MLflow takes: it has no plus sign."""
+    """Replace plus signs, which MLflow does not accept in names."""
     return name.replace("+", "-")
 
 

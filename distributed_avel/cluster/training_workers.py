@@ -1,7 +1,7 @@
 """Training workers: Ray Train workers, a Ray task, or the current process.
 
-Both run the same training loop. They differ in rank and device, in whether DDP wraps the objective,
-and in where checkpoints go.
+All run the same training loop. They differ in rank and device, in whether DDP wraps the objective,
+and in where checkpoints are written.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ _STATE = "state.pt"
 _CHECKPOINTS = "ray"
 
 CHECKPOINTS = (_STATE, f"{_CHECKPOINTS}/")
-"""Beginnings of the paths of checkpoints below the folder of a stage."""
+"""Path prefixes of checkpoints below the folder of a stage."""
 
 _MAX_FAILURES = 5
 _NO_STORAGE_ERRORS = (ConnectionError, FileNotFoundError)

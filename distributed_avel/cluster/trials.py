@@ -1,9 +1,8 @@
-"""Trials on Ray Tune, and the tasks that come before them. What a trial does is the caller's.
+"""Run trials with Ray Tune, and the tasks that precede them. The caller provides the trial body.
 
-The caller keeps the outcome of each trial that ended, and gives them back when the search is
-started again after a kill: those trials are not run again, while those that were under way or
-failed are. Tune's own record is made of pickles, which run code when they are read: it goes to
-a folder that only this process can use, and nobody reads it.
+The caller stores the outcome of each trial that ended. After an interruption it passes these
+outcomes, so that only unfinished and failed trials run again. Tune's own state consists of pickles,
+which execute code when they are loaded; it is written to a private temporary folder and never read.
 """
 
 import os
@@ -24,13 +23,13 @@ from distributed_avel.cluster.resources import TrialResources
 from distributed_avel.randomness import derive
 
 CRITERION, EPOCH, FINISHED = "criterion", "epoch", "finished"
-"""What every report of a trial says: how good it is, after how many epochs, whether it is done."""
+"""Keys of every report of a trial: the criterion, the number of epochs, whether it is finished."""
 
 VALIDATION_METRICS, STAGE_USES = "metrics", "stages"
-"""What reports say besides: all metrics, and, where the trial is done, what it was made of."""
+"""More keys: all metrics, and, in the report of a finished trial, the stages that it used."""
 
 UNDEFINED_CRITERION = -1.0
-"""For schedulers, which need a number: worse than any percentage."""
+"""Value for an undefined criterion, because schedulers need a number: below any percentage."""
 
 _POINT = "point"
 _REPORTED = (CRITERION, EPOCH, FINISHED, VALIDATION_METRICS, STAGE_USES)
@@ -39,42 +38,44 @@ _TASK_RETRIES = 3
 ReportTrial = Callable[[dict[str, Any]], None]
 
 TrialPoint = dict[str, Any]
-"""Values of the settings that a search varies, by their keys."""
+"""Values of the settings that a search varies, by key."""
 
 
 class SearchSpace(Protocol):
-    """The points that Optuna searches; see `search.space.Space`."""
+    """Search space of Optuna; `search.space.Space` implements it."""
 
     def suggest(self, trial: Any) -> Any:
         """Ask an Optuna trial for a value of each dimension."""
         ...
 
     def suggested(self, values: Mapping[str, Any]) -> TrialPoint:
-        """Return the point of the values that Optuna suggested."""
+        """Convert values that Optuna suggested to a point."""
         ...
 
     def asked(self, point: TrialPoint) -> dict[str, Any]:
-        """Return the values that `suggested` turns into a point."""
+        """Convert a point to Optuna's values; the inverse of `suggested`."""
         ...
 
 
 class TrialBody(Protocol):
-    """What a trial does; pickled and called in another process."""
+    """Body of a trial; pickled and called in another process."""
 
     def __call__(self, point: TrialPoint, report: ReportTrial) -> None:
-        """Try a point, with `CRITERION`, `EPOCH` and `FINISHED` in every report."""
+        """Evaluate a point; every report has `CRITERION`, `EPOCH` and `FINISHED`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Which trials there are.
+    """The trials of a search.
 
     Args:
-        points: The trials of a search that knows them beforehand.
-        space: Where Optuna looks for `num_trials` of them, if there are no points.
-        max_epochs: ASHA stops the worse trials before so many epochs, if given.
-        grace_epochs: But none before these.
+        points: Points of a search that knows them in advance.
+        space: Search space in which Optuna chooses `num_trials` points, if `points` is empty.
+        num_trials: Number of trials of Optuna.
+        max_epochs: Number of epochs of a trial; if given, ASHA stops the worse trials earlier.
+        grace_epochs: ASHA stops no trial before this number of epochs.
+        seed: Seed of Optuna.
     """
 
     points: Sequence[TrialPoint] = ()
@@ -90,11 +91,12 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a trial ended.
+    """Outcome of a trial.
 
     Args:
-        report: Its last report; None if there was none.
-        error: Why it failed, if it did.
+        point: The point that it evaluated.
+        report: Its last report; None if it made none.
+        error: Reason of the failure, if it failed.
     """
 
     point: TrialPoint
@@ -107,28 +109,31 @@ def run_trials(
     body: TrialBody,
     *,
     ended: Sequence[Outcome],
-    keep: Callable[[Outcome], None],
+    store: Callable[[Outcome], None],
     resources: TrialResources,
     concurrency: int | None,
     max_retries: int,
     watch: Callable[[], None],
 ) -> list[Outcome]:
-    """Run the trials of a search that have not ended before.
+    """Run the trials of a search that have not ended in an earlier run.
 
     Args:
-        ended: Trials of this search that ended without an error in earlier runs. Optuna learns
-            from them; ASHA compares the others with each other alone.
-        keep: Called with each trial that ends without an error, also where ASHA ends it early.
-        concurrency: How many run at once; None leaves it to the cluster.
-        watch: Called again and again while trials run.
+        body: Body of a trial.
+        ended: Outcomes, without errors, of earlier runs of this search. Optuna learns from them;
+            ASHA does not compare new trials with them.
+        store: Called with each outcome without an error, also if ASHA stopped the trial early.
+        resources: Resources of one trial.
+        concurrency: Maximum number of trials at once; None leaves it to the cluster.
+        max_retries: How often a failed trial is retried.
+        watch: Called repeatedly while trials run.
 
     Returns:
-        How all trials of the search ended.
+        Outcomes of all trials of the search.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one talks whatever it is told
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output ignores verbose=0
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is handled by the job
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are those of the job
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # keep the relative paths of the job
     points = [outcome.point for outcome in ended]
     todo = [point for point in search.points if point not in points]
     if not todo and len(ended) >= len(search):
@@ -146,7 +151,7 @@ def run_trials(
                 name="trials",
                 storage_path=private,
                 failure_config=tune.FailureConfig(max_failures=max_retries),
-                callbacks=[_Keeper(keep, search.space)],
+                callbacks=[_StoreOutcomes(store, search.space)],
                 verbose=0,
             ),
         )
@@ -162,26 +167,26 @@ def _point_of(config: dict[str, Any], space: SearchSpace | None) -> TrialPoint:
     return config[_POINT] if _POINT in config or space is None else space.suggested(config)
 
 
-class _Keeper(tune.Callback):
-    """Hands over each trial as soon as it ends, so that a kill does not lose it."""
+class _StoreOutcomes(tune.Callback):
+    """Stores the outcome of each trial as soon as it ends, so that a kill does not lose it."""
 
-    def __init__(self, keep: Callable[[Outcome], None], space: SearchSpace | None) -> None:
-        self._keep, self._space = keep, space
+    def __init__(self, store: Callable[[Outcome], None], space: SearchSpace | None) -> None:
+        self._store, self._space = store, space
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
-        return tune.Callback, ()  # Tune writes its callbacks down; this one is of this process
+        return tune.Callback, ()  # Tune pickles its callbacks; this one only works in this process
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Hand over a trial that ended without an error."""
+        """Store the outcome of a trial that ended without an error."""
         report = _report(trial.last_result)
         if report is not None:
-            self._keep(
+            self._store(
                 Outcome(point=_point_of(trial.config, self._space), report=report, error=None)
             )
 
 
 class _Distributions:
-    """What a space asks an Optuna trial for, noted down."""
+    """Records the distributions that a search space asks an Optuna trial for."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, BaseDistribution] = {}
@@ -224,14 +229,14 @@ def _tune_config(
 
 
 def _optuna(space: SearchSpace, seed: int, ended: Sequence[Outcome]) -> OptunaSearch:
-    """Optuna as it was after the trials that ended.
+    """Restore Optuna's state from the trials that ended.
 
-    The seed counts them, because the first suggestions of a seed are always the same.
+    The seed depends on their number, because a seed always gives the same first suggestions.
     """
-    asked = _Distributions()
-    space.suggest(asked)
+    distributions = _Distributions()
+    space.suggest(distributions)
     return OptunaSearch(
-        asked.by_name,
+        distributions.by_name,
         metric=CRITERION,
         mode="max",
         seed=derive(seed, "sweep", "optuna", len(ended)) % 2**32,
@@ -248,21 +253,21 @@ def _outcome(result: tune.Result, space: SearchSpace | None) -> Outcome:
 
 
 def _report(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a trial reported last, without what Tune adds; None if it reported nothing."""
+    """Return the last report of a trial, without Tune's own keys; None if it made none."""
     if not metrics or CRITERION not in metrics:
         return None
     return {name: metrics[name] for name in _REPORTED if name in metrics}
 
 
 def _first_cause(error: BaseException) -> str:
-    """The last line of a remote traceback: what went wrong, rather than where it passed."""
+    """Return the last line of a remote traceback, which names the error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """A task that raised, and why."""
+    """Result of a task that raised an error."""
 
     error: str
 
@@ -273,9 +278,12 @@ def run_tasks(
     resources: TrialResources,
     concurrency: int | None,
 ) -> Iterator[tuple[int, Any]]:
-    """Results of the tasks as they come, with their numbers; a `TaskFailure` where one raised.
+    """Run tasks, and yield the index and the result of each as it finishes.
 
-    A task whose machine dies is run again elsewhere.
+    Tasks are retried on another machine if theirs dies.
+
+    Yields:
+        Index of the task, and its result, or a `TaskFailure` if it raised.
     """
     remote = ray.remote(_call).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=_TASK_RETRIES

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from distributed_avel.cluster.preflight import check_cluster
-from distributed_avel.cluster.session import is_copy_of_ray
+from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.cluster.tracking import connect, store_uri, tracked
 from distributed_avel.config import ClusterConfig, RunConfig, TrackingConfig, validate
 from distributed_avel.errors import AvelError, ClusterError, ConfigError, TrackingError
@@ -120,7 +120,7 @@ def test_an_object_store_that_does_not_answer_is_refused(kind, key, tmp_path, re
 
 def test_a_data_folder_that_is_not_there_is_refused(tmp_path):
     data = {"dataset": "folder", "root": str(tmp_path / "videos")}
-    with refused(AvelError, f"data.root: there is no {tmp_path}/videos"):
+    with refused(AvelError, f"data.root: {tmp_path}/videos does not exist"):
         check_before_start(config_of(tmp_path, data=data))
 
 
@@ -259,7 +259,7 @@ def test_results_in_a_copy_of_ray_are_refused_together(copy_of_ray, monkeypatch)
         check_results_last(validate({"data": {"dataset": "synthetic"}}, "test"))
     lines = str(error.value).splitlines()
     assert [line.partition(": ")[0] for line in lines] == ["run_dir", "tracking.uri"]
-    assert f"{copy_of_ray}/runs/synthetic lies in Ray's copy" in lines[0]
+    assert f"{copy_of_ray}/runs/synthetic is in Ray's copy" in lines[0]
     assert "--run-dir" in lines[0]
     assert "--tracking.uri sqlite:////" in lines[1]
 
@@ -277,7 +277,7 @@ def test_what_lasts_is_not_refused_in_a_copy_of_ray(copy_of_ray, tmp_path):
         for uri in (f"sqlite:///{tmp_path}/mlflow.db", "http://127.0.0.1:1", "databricks"):
             check_results_last(config_of(tmp_path, run_dir=run_dir, tracking={"uri": uri}))
     check_results_last(config_of(tmp_path))
-    assert not is_copy_of_ray(tmp_path)
+    assert not is_in_ray_working_dir(tmp_path)
 
 
 # The job itself

@@ -67,7 +67,7 @@ def test_a_cluster_that_wants_another_token_is_one_line_with_a_remedy(tmp_path, 
     assert run.returncode == 2, run.stderr
     assert run.stdout == ""
     assert run.stderr == (
-        f"error: cluster.address {address}: this cluster wants another token; set "
+        f"error: cluster.address {address}: this cluster requires another token; set "
         "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, as on its head; or "
         "leave cluster.address out to run on this machine alone\n"
     )

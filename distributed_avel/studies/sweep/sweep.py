@@ -13,7 +13,7 @@ from functools import cached_property
 from distributed_avel.artifacts import Artifact
 from distributed_avel.cluster.leases import LeaseActor, computed_stages
 from distributed_avel.cluster.progress import ProgressActor, messages, progress, say
-from distributed_avel.cluster.session import beside_the_driver
+from distributed_avel.cluster.session import on_driver_node
 from distributed_avel.cluster.tracking import Tracker, store_uri
 from distributed_avel.cluster.trials import (
     FINISHED,
@@ -188,7 +188,7 @@ class Sweep:
                 search,
                 self._trial,
                 ended=ended,
-                keep=self._record.keep,
+                store=self._record.keep,
                 resources=self._campaign.resources,
                 concurrency=self._campaign.concurrency,
                 max_retries=self.config.sweep.max_retries,
@@ -239,8 +239,8 @@ class Sweep:
             criterion=self.config.sweep.criterion,
             in_process=self._campaign.resources.in_process,
             known=self._driver.shared_artifacts(),
-            leases=LeaseActor.options(**beside_the_driver()).remote(),
-            progress=ProgressActor.options(**beside_the_driver()).remote(),
+            leases=LeaseActor.options(**on_driver_node()).remote(),
+            progress=ProgressActor.options(**on_driver_node()).remote(),
         )
 
     @cached_property
