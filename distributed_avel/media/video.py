@@ -153,6 +153,10 @@ def open_reader(
             return DecordReader(media, size_hw, facts)
         except FramesDifferError as error:
             reason = str(error)
+        except MediaError:  # such as a header without a length, which decord needs
+            if name == "decord":
+                raise
+            return PyavReader(media, size_hw)
     if name == "decord":
         raise MediaError(f"decord may return other frames: {reason}; set extract.reader to auto")
     return PyavReader(media, size_hw)

@@ -1,6 +1,7 @@
 """Every container and codec that people use: the product's seconds are those of FFmpeg."""
 
 import shutil
+import subprocess
 
 import av
 import numpy as np
@@ -132,6 +133,17 @@ def test_both_readers_give_the_same_pixels_wherever_decord_is_used(name, source,
         np.testing.assert_array_equal(ours.frames_FHW3, theirs.frames_FHW3)
         np.testing.assert_array_equal(ours.index_TS, theirs.index_TS)
         np.testing.assert_allclose(ours.times_F, theirs.times_F, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm"])
+def test_a_file_whose_header_has_no_length_is_read_all_the_same(name, source, tmp_path):
+    """FFmpeg cannot go back in a pipe, so it writes no length, which decord needs."""
+    kind = {"h264.mkv": "matroska", "vp9.webm": "webm"}[name]
+    command = ["ffmpeg", "-v", "error", "-i", source, *ENCODED[name], "-f", kind, "-"]
+    written = subprocess.run([*map(str, command)], capture_output=True, check=True, timeout=60)
+    (tmp_path / name).write_bytes(written.stdout)
+
+    check_against_ffmpeg(tmp_path / name)
 
 
 def test_each_size_of_pictures_has_the_pixels_of_pyav(source, tmp_path):
