@@ -5,7 +5,7 @@ errors of the configuration do not load torch, Ray or MLflow.
 """
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from inspect import cleandoc
 from types import MappingProxyType
@@ -206,36 +206,24 @@ def predict(argv: Sequence[str]) -> int:
         avel predict runs/demo/model FOLDER s3://BUCKET/PREFIX --out DIR --format csv vtt
 
     MODEL is the folder `model` of a finished run. Sources are media files and folders. A video may
-    have any length up to 20 minutes. Exit status: 0; 1 if some files failed; 2 if an option or the
-    model is wrong.
+    have any length from half a segment to 20 minutes. Exit status: 0; 1 if some files failed, the
+    others are predicted; 2 if an option or the model is wrong, or no source can be used.
 
-        --out DIR         write the events to this folder
-        --format NAME...  csv (default), json, parquet, vtt, srt, audacity
-        --processes N     decoding processes (default: one per CPU)
-        --gpu             run the base model on the GPU
-        --plugins NAME... modules that register the model or the extractor
+        --out DIR                  write the events to this folder
+        --format NAME...           csv (default), json, parquet, vtt, srt, audacity
+        --processes N              decoding processes (default: one per CPU)
+        --gpu                      run the base model on the GPU
+        --weights NETWORK=FILE...  weights of the extractor's networks, if they are elsewhere than
+                                   in training; their hashes are checked
+        --weights-dir DIR          folder for downloaded weights
+        --plugins NAME...          modules that register the model or the extractor
     """
-    parser = _own_options()
-    parser.add_argument("model", metavar="MODEL", nargs="?")
-    parser.add_argument("sources", metavar="SOURCE", nargs="*")
-    parser.add_argument("--out", metavar="DIR")
-    parser.add_argument("--format", nargs="+", default=["csv"])
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--plugins", nargs="+", default=[])
     if {"-h", "--help"} & {*argv}:
         print(cleandoc(predict.__doc__ or ""))  # noqa: T201
         return 0
-    options, unknown = parser.parse_known_args(argv)
-    problem = (
-        f"no option {unknown[0]}"
-        if unknown
-        else "name a model folder and at least one video: avel predict MODEL SOURCE..."
-        if not options.sources
-        else None
-    )
-    if problem is not None:
-        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+    options = _predict_options(argv)
+    if isinstance(options, str):
+        print(f"error: {options}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
 
     def run() -> int:
@@ -244,6 +232,29 @@ def predict(argv: Sequence[str]) -> int:
         return predict_files(options)
 
     return run_safely(run)
+
+
+def _predict_options(argv: Sequence[str]) -> Namespace | str:
+    """Return the options of `avel predict`, or what is wrong with them."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--out")
+    parser.add_argument("--format", nargs="+")
+    parser.add_argument("--processes")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--weights", nargs="+", default=[])
+    parser.add_argument("--weights-dir")
+    parser.add_argument("--plugins", nargs="+", default=[])
+    try:
+        options, unknown = parser.parse_known_intermixed_args(argv)  # sources also after options
+    except ArgumentError as error:
+        return str(error)
+    if unknown:
+        return f"no option {unknown[0]}; `avel predict --help` lists them"
+    options.model, *options.sources = options.words or [""]
+    if not options.sources:
+        return "name a model folder and at least one video: avel predict MODEL SOURCE..."
+    return options
 
 
 def inspect(argv: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pyarrow import fs as pafs
 
@@ -49,6 +49,25 @@ _SERVE = (
 )
 _PR_SET_PDEATHSIG = 1
 
+
+class Decoder(Protocol):
+    """What a process runs: an extractor, or an object that decodes with one."""
+
+    def prepare(self, media: bytes) -> Any:
+        """See `Extractor.prepare`."""
+        ...
+
+
+@runtime_checkable
+class LongFileDecoder(Decoder, Protocol):
+    """A decoder whose time limit grows with the length of the file."""
+
+    def timeout_factor(self, media: bytes) -> float:
+        """Return what the time limit of a file is multiplied by."""
+        ...
+
+
+MakeDecoder = Callable[[], Decoder]
 MakeExtractor = Callable[[], Extractor]
 
 
@@ -71,16 +90,14 @@ class DecodingProcesses:
     """A pool of processes, each of which prepares one media file at a time.
 
     Args:
-        make_extractor: Factory that is called once in each process; must be picklable and
+        make_decoder: Factory that is called once in each process; must be picklable and
             importable there.
         num_processes: Number of processes.
         timeout_s: Time limit for reading a file, and for decoding it.
     """
 
-    def __init__(
-        self, make_extractor: MakeExtractor, *, num_processes: int, timeout_s: float
-    ) -> None:
-        self._processes = [_Process(make_extractor, timeout_s) for _ in range(num_processes)]
+    def __init__(self, make_decoder: MakeDecoder, *, num_processes: int, timeout_s: float) -> None:
+        self._processes = [_Process(make_decoder, timeout_s) for _ in range(num_processes)]
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         # PR_SET_PDEATHSIG kills a process when the *thread* that started it ends. These threads
         # live as long as the pool.
@@ -132,8 +149,8 @@ class _CrashError(Exception):
 class _Process:
     """One process of the pool, restarted if it has ended."""
 
-    def __init__(self, make_extractor: MakeExtractor, timeout_s: float) -> None:
-        self._make_extractor = make_extractor
+    def __init__(self, make_decoder: MakeDecoder, timeout_s: float) -> None:
+        self._make_decoder = make_decoder
         self._timeout_s = timeout_s
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._is_ready = False
@@ -171,7 +188,7 @@ class _Process:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         self._running, self._is_ready = (process, ours), False
-        ours.send(self._make_extractor)
+        ours.send(self._make_decoder)
         return ours
 
     def stop(self) -> str:
@@ -191,13 +208,15 @@ class _Process:
     def _request(self, media: Location) -> "tuple[_Reply, Any]":
         connection = self._ready_connection()
         connection.send(media)
-        end = time.monotonic() + self._timeout_s
+        limit_s = self._timeout_s
+        end = time.monotonic() + limit_s
         on_timeout, remedy = _Reply.UNREADABLE, " of reading; check the storage"
         while connection.poll(max(end - time.monotonic(), 0.0)):
             reply, value = connection.recv()
             if reply is _Reply.READ:
                 on_timeout, remedy = _Reply.REFUSED, "; fetch it again"
-                end = time.monotonic() + self._timeout_s  # decoding has its own time limit
+                limit_s = value * self._timeout_s  # decoding has its own time limit
+                end = time.monotonic() + limit_s
                 continue
             if reply is _Reply.BROKEN:
                 self.stop()
@@ -205,7 +224,7 @@ class _Process:
                 value = f"unexpected {value}; fetch it again (the worker's log has the whole error)"
             return reply, value
         self.stop()
-        return on_timeout, f"gave up after {self._timeout_s:g} s{remedy} or raise extract.timeout_s"
+        return on_timeout, f"gave up after {limit_s:g} s{remedy} or raise extract.timeout_s"
 
     def _ready_connection(self) -> Connection:
         """Wait until the process is ready, so that its start does not count as a file's time."""
@@ -222,7 +241,10 @@ class _Process:
 
 
 class _Reply(Enum):
-    """Messages of a process: `READY` once, then for each file `READ` and one other reply."""
+    """Messages of a process: `READY` once; for each file `READ` and then one other reply.
+
+    The value of `READ` is the factor of the time limit of decoding. It may be sent again.
+    """
 
     READY = auto()
     READ = auto()
@@ -239,11 +261,11 @@ def serve(descriptor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Connection(descriptor) as connection, ExitStack() as on_exit:
         on_exit.push(partial(_report_error, connection))
-        extractor = connection.recv()()
+        decoder = connection.recv()()
         warm_up()
         connection.send((_Reply.READY, None))
         while (media := _next(connection)) is not None:
-            connection.send(_prepare(extractor, media, connection))
+            connection.send(_prepare(decoder, media, connection))
 
 
 def _report_error(
@@ -264,11 +286,13 @@ def _next(connection: Connection) -> Location | None:
         return None
 
 
-def _prepare(extractor: Extractor, media: Location, connection: Connection) -> tuple[_Reply, Any]:
+def _prepare(decoder: Decoder, media: Location, connection: Connection) -> tuple[_Reply, Any]:
     try:
         content = _read(media)
-        connection.send((_Reply.READ, None))
-        return _Reply.PREPARED, extractor.prepare(content)
+        connection.send((_Reply.READ, 1.0))
+        if isinstance(decoder, LongFileDecoder):
+            connection.send((_Reply.READ, decoder.timeout_factor(content)))
+        return _Reply.PREPARED, decoder.prepare(content)
     except MediaError as error:
         return _Reply.REFUSED, str(error)
     except StorageError as error:

@@ -16,6 +16,7 @@ from distributed_avel.media.container import (
     Media,
     audio_stream,
     open_container,
+    open_media,
     start_s,
     video_stream,
 )
@@ -157,6 +158,34 @@ def picture_facts(media: Media, until_s: float) -> PictureFacts:
         orientation=orientation,
         interlaced=bool(first and first.interlaced_frame),
     )
+
+
+def packet_ends(media: bytes | IO[bytes], until_s: float) -> dict[str, float]:
+    """Read all packets; return the end of the video and of the audio track that are used.
+
+    Args:
+        media: Content of the file, or a seekable binary file.
+        until_s: Packets that start later on the presentation timeline are not read.
+
+    Returns:
+        End of the last packet on the presentation timeline, in seconds, by "video" and "audio".
+
+    Raises:
+        MediaError: The file cannot be read, or lacks a track.
+    """
+    with open_media(media) as opened:
+        ends_s = {"video": 0.0, "audio": 0.0}
+        for packet in opened.container.demux(opened.video, opened.audio):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or packet.is_discard or stamp is None or packet.time_base is None:
+                continue
+            start_s = float(stamp * packet.time_base) - opened.start_s
+            end_s = start_s + float((packet.duration or 0) * packet.time_base)
+            kind = packet.stream.type
+            ends_s[kind] = max(ends_s[kind], end_s)
+            if start_s > until_s:
+                break
+        return ends_s
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

@@ -1,10 +1,8 @@
 """A trained model, loaded from its folder, that finds events in media files."""
 
-import math
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,40 +12,69 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Location
-from distributed_avel.errors import ArtifactError, ConfigError, MediaError, StorageError
+from distributed_avel.config import ExtractConfig
+from distributed_avel.errors import (
+    ArtifactError,
+    AvelError,
+    ConfigError,
+    MediaError,
+    StorageError,
+    WeightsError,
+)
+from distributed_avel.features.any_length import AnyLengthRecipe
 from distributed_avel.features.base import Extractor, ExtractorRecipe
 from distributed_avel.features.decoder_pool import DecodingProcesses, Failed
-from distributed_avel.media.container import MAX_MISSING_SEGMENTS, open_media
-from distributed_avel.media.facts import TrackFacts, picture_facts, read_header
+from distributed_avel.models import BaseModel
 from distributed_avel.predict.inference import CPU, segment_probabilities
-from distributed_avel.predict.model_folder import MODEL_WEIGHTS, ModelSettings, read_model_folder
+from distributed_avel.predict.model_folder import (
+    MODEL_CONFIG,
+    MODEL_WEIGHTS,
+    ModelSettings,
+    read_model_folder,
+)
 from distributed_avel.predict.prediction import Column, Prediction
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 from distributed_avel.train.checkpoint import load_weights
 from distributed_avel.train.model_recipe import ModelRecipe
 
-MAX_DURATION_S = 1200.0
-"""Longest video. All sampled frames of a video are in memory at once: 0.6 MB per segment."""
-
 _MODALITIES = {"event": "audio-visual", "heard": "audio", "seen": "visual"}
 
+_OTHER_PLACE = (
+    "other places can be named by weights and weights_dir of load_model, or by --weights and "
+    "--weights-dir of avel predict"
+)
 
-def load_model(folder: str | Path | Location, *, use_gpu: bool = False) -> "TrainedModel":
+
+def load_model(
+    folder: str | Path | Location,
+    *,
+    use_gpu: bool = False,
+    weights: Mapping[str, str] | None = None,
+    weights_dir: str | Path | None = None,
+) -> "TrainedModel":
     """Load a model folder, such as `runs/demo/model`.
+
+    The weights of the extractor must have the hashes that they had in training, wherever they are.
 
     Args:
         folder: Path or URI.
         use_gpu: Run the base model on the GPU.
+        weights: File of the weights of a network of the extractor, by the network's name, as in
+            `extract.weights`; it replaces what the folder says.
+        weights_dir: Folder for downloaded weights, as in `extract.weights_dir`.
 
     Raises:
         ArtifactError: It is not a model folder, or it is damaged.
-        ConfigError: The model or the extractor is not registered.
+        ConfigError: The model or the extractor is not registered, or there is no GPU.
         WeightsError: The weights of the extractor are missing or are others than in training.
     """
     location = folder if isinstance(folder, Location) else Location.at(folder)
-    settings, weights = read_model_folder(location)
-    return TrainedModel(settings, weights, str(location / MODEL_WEIGHTS), use_gpu=use_gpu)
+    settings, content = read_model_folder(location)
+    if settings.extract is not None:
+        extract = _with_weights(settings.extract, weights or {}, weights_dir)
+        settings = settings.model_copy(update={"extract": extract})
+    return TrainedModel(settings, content, location, use_gpu=use_gpu)
 
 
 class TrainedModel:
@@ -55,32 +82,31 @@ class TrainedModel:
 
     Args:
         weights: Content of the weights file.
-        source: Where the weights come from, for messages.
+        folder: Where settings and weights come from, for messages.
     """
 
     def __init__(
-        self, settings: ModelSettings, weights: bytes, source: str, *, use_gpu: bool = False
+        self, settings: ModelSettings, weights: bytes, folder: Location, *, use_gpu: bool = False
     ) -> None:
+        if use_gpu and not torch.cuda.is_available():
+            raise ConfigError("there is no GPU that PyTorch can use; leave out --gpu (use_gpu)")
         self.settings = settings
-        self.task = task_of(settings.model, settings.train)
         self._device = torch.device("cuda") if use_gpu else CPU
-        recipe = ModelRecipe(
-            config=settings.model,
-            num_classes=len(settings.classes),
-            audio_shape=settings.audio_shape,
-            visual_shape=settings.visual_shape,
-        )
-        self.model = recipe().eval()
-        load_weights(self.model, weights, source)
+        try:
+            self.task = task_of(settings.model, settings.train)
+            self.model = _create_model(settings)
+            self._extractor = None if settings.extract is None else self._recipe()()
+        except ConfigError as error:
+            raise ConfigError(
+                f"{folder / MODEL_CONFIG}: {error}; if a plug-in registers it, name its module "
+                "with --plugins, or import it before load_model"
+            ) from None
+        _load_weights(self.model, weights, folder / MODEL_WEIGHTS)
         self.model.to(self._device)
-        if settings.extract is not None:
-            found = self._recipe(settings.num_segments)().provenance()
-            if found != settings.extractor_provenance:
-                raise ArtifactError(
-                    f"{source}: the extractor {settings.extract.extractor} of this installation "
-                    f"({found}) is not that of the training ({settings.extractor_provenance}); use "
-                    "the same weights and version"
-                )
+        if self._extractor is not None:
+            _refuse_other_features(self._extractor, settings, folder / MODEL_CONFIG)
+        self._decoding: DecodingProcesses | None = None
+        self._num_processes = 0
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,17 +114,18 @@ class TrainedModel:
         return self.settings.classes
 
     def predict(self, video: str | Path | Location) -> Prediction:
-        """Find the events in one media file of any length up to `MAX_DURATION_S`.
+        """Find the events in one media file, of half a segment to 20 minutes.
 
         Args:
             video: Path or URI.
 
         Raises:
+            ConfigError: The model was trained on features that its data set brought.
             MediaError: The file cannot be used; the message says why.
             StorageError: The file cannot be read.
         """
-        ((_, result),) = self.predict_all([video])
-        if isinstance(result, MediaError | StorageError):
+        ((_, result),) = self.predict_all([video], max(1, self._num_processes))
+        if isinstance(result, AvelError):
             raise result
         return result
 
@@ -108,6 +135,7 @@ class TrainedModel:
         """Find the events in many media files, in their order.
 
         Files are decoded in processes, which a damaged file cannot harm, while others are scored.
+        The processes are kept for the next call.
 
         Args:
             num_processes: Decoding processes.
@@ -118,21 +146,25 @@ class TrainedModel:
         Raises:
             ConfigError: The model was trained on features that its data set brought.
         """
-        if self.settings.extract is None:
+        if self._extractor is None:
             raise ConfigError(
                 f"{self.settings.arm}: trained on features that {self.settings.dataset} brings, so "
-                "there is no extractor for media files; train on features of an extractor"
+                "there is no extractor for media files; train on features of an extractor, or pass "
+                "features to probabilities()"
             )
-        extractor = self._recipe(self.settings.num_segments)()
-        extractor.load()
+        decoding = self._started(num_processes)
+        self._extractor.load()
         names = iter(videos)
-        with self._decoding(num_processes) as decoding:
-            waiting = [self._submit(decoding, video) for video in islice(names, 2 * num_processes)]
+        waiting = [self._submit(decoding, video) for video in islice(names, 2 * num_processes)]
+        try:
             while waiting:
                 name, decoded = waiting.pop(0)
-                result = self._finish(name, extractor, decoded.result())
+                result = self._finish(name, self._extractor, decoded.result())
                 waiting += [self._submit(decoding, video) for video in islice(names, 1)]
                 yield name, result
+        finally:
+            for _, decoded in waiting:  # an abandoned call leaves no work for the next one
+                decoded.cancel()
 
     def probabilities(
         self, audio_MD: NDArray[np.float32], visual_MRD: NDArray[np.float16]
@@ -143,23 +175,27 @@ class TrainedModel:
             self.task, self.model, audio_MD, visual_MRD, num_segments, self._device
         )
 
-    def _recipe(self, num_segments: int) -> ExtractorRecipe:
+    def _recipe(self) -> ExtractorRecipe:
         assert self.settings.extract is not None
-        timeline = Timeline(num_segments=num_segments, segment_s=self.settings.segment_s)
-        return ExtractorRecipe(timeline, self.settings.extract)
+        return ExtractorRecipe(self._timeline(self.settings.num_segments), self.settings.extract)
 
-    @contextmanager
-    def _decoding(self, num_processes: int) -> Iterator[DecodingProcesses]:
+    def _timeline(self, num_segments: int) -> Timeline:
+        return Timeline(num_segments=num_segments, segment_s=self.settings.segment_s)
+
+    def _started(self, num_processes: int) -> DecodingProcesses:
+        """Return decoding processes; they end with this object."""
         assert self.settings.extract is not None
-        decoding = DecodingProcesses(
-            AnyLengthRecipe(self._recipe(self.settings.num_segments)),
-            num_processes=num_processes,
-            timeout_s=self.settings.extract.timeout_s,
-        )
-        try:
-            yield decoding
-        finally:
-            decoding.close()
+        if self._decoding is None or self._num_processes != num_processes:
+            if self._decoding is not None:
+                self._decoding.close()
+            self._decoding = DecodingProcesses(
+                AnyLengthRecipe(self._recipe()),
+                num_processes=num_processes,
+                timeout_s=self.settings.extract.timeout_s,
+            )
+            self._num_processes = num_processes
+            weakref.finalize(self, self._decoding.close)
+        return self._decoding
 
     def _submit(
         self, decoding: DecodingProcesses, video: str | Path | Location
@@ -173,16 +209,22 @@ class TrainedModel:
         if isinstance(decoded, Failed):
             kind = StorageError if decoded.is_unreadable else MediaError
             return kind(f"{name}: {decoded.reason}")
-        num_segments, prepared = decoded
-        timeline = Timeline(num_segments=num_segments, segment_s=self.settings.segment_s)
+        extent, prepared = decoded
+        timeline = self._timeline(extent.num_segments)
         (features,) = extractor.with_timeline(timeline).embed([prepared])
         prob_MK = self.probabilities(features.audio_TD, features.visual_TRD)
+        if not np.isfinite(prob_MK).all():
+            return MediaError(
+                f"{name}: the model predicts values that are no numbers for this file; convert it, "
+                "or train the model again"
+            )
         return Prediction(
             video=name,
             segment_s=self.settings.segment_s,
             columns=self._columns(),
             probabilities=prob_MK,
             predicted=self.task.predicted(prob_MK[None])[0],
+            note=extent.note,
         )
 
     def _columns(self) -> tuple[Column, ...]:
@@ -191,68 +233,54 @@ class TrainedModel:
         )
 
 
-class AnyLength:
-    """Decodes files of any length in a decoding process.
-
-    Args:
-        extractor: An extractor with the segment length of the model.
-    """
-
-    def __init__(self, extractor: Extractor) -> None:
-        self._extractor = extractor
-
-    def prepare(self, media: bytes) -> tuple[int, Any]:
-        """Decode a file; return the number of its segments and the input of `Extractor.embed`.
-
-        Raises:
-            MediaError: The file cannot be used, or is too long.
-        """
-        segment_s = self._extractor.timeline.segment_s
-        num_segments = num_segments_of(media, segment_s)
-        timeline = Timeline(num_segments=num_segments, segment_s=segment_s)
-        return num_segments, self._extractor.with_timeline(timeline).prepare(media)
+def _with_weights(
+    config: ExtractConfig, weights: Mapping[str, str], weights_dir: str | Path | None
+) -> ExtractConfig:
+    changed: dict[str, Any] = {"weights": {**config.weights, **weights}}
+    if weights_dir is not None:
+        changed["weights_dir"] = str(weights_dir)
+    return config.model_copy(update=changed)
 
 
-@dataclass(frozen=True, slots=True)
-class AnyLengthRecipe:
-    """A picklable factory of `AnyLength`."""
+def _create_model(settings: ModelSettings) -> BaseModel:
+    recipe = ModelRecipe(
+        config=settings.model,
+        num_classes=len(settings.classes),
+        audio_shape=settings.audio_shape,
+        visual_shape=settings.visual_shape,
+    )
+    return recipe().eval()
 
-    extractor: ExtractorRecipe
 
-    def __call__(self) -> Any:
-        """Create one."""
-        return AnyLength(self.extractor())
+def _load_weights(model: BaseModel, content: bytes, place: Location) -> None:
+    try:
+        load_weights(model, content, str(place))
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{' '.join(str(error).split())}; {MODEL_CONFIG} was changed or belongs to another "
+            "model: copy the whole folder again"
+        ) from None
 
 
-def num_segments_of(media: bytes, segment_s: float) -> int:
-    """The number of segments of a media file, from the end of its shorter track.
-
-    A last segment counts if at least half of it is there, as in extraction.
+def _refuse_other_features(extractor: Extractor, settings: ModelSettings, place: Location) -> None:
+    """Refuse an extractor whose features differ from those of the training.
 
     Raises:
-        MediaError: The file is shorter than that, longer than `MAX_DURATION_S`, or lacks a track.
+        ArtifactError: They differ.
+        WeightsError: Weights are missing.
     """
-    header = read_header(media)
-    ends_s = [end for track in (header.video, header.audio) if (end := _end_s(track)) is not None]
-    if header.video is not None and _end_s(header.video) is None:
-        with open_media(media) as opened:
-            ends_s.append(picture_facts(opened, MAX_DURATION_S + segment_s).end_s)
-    if not ends_s:
-        ends_s = [header.duration_s or 0.0]
-    end_s = min(ends_s)
-    if end_s > MAX_DURATION_S:
-        raise MediaError(
-            f"{end_s:.0f} s long, more than the {MAX_DURATION_S:.0f} s that are predicted at once; "
-            "cut it, such as: ffmpeg -i INPUT -f segment -segment_time 600 -reset_timestamps 1 "
-            "-c copy PART%03d.mp4"
+    try:
+        present = extractor.provenance()
+    except WeightsError as error:
+        raise WeightsError(f"{place}: {error}; {_OTHER_PLACE}") from None
+    trained = settings.extractor_provenance
+    differences = [
+        f"{key} was {trained.get(key)}, is {present.get(key)}"
+        for key in sorted(trained.keys() | present.keys())
+        if trained.get(key) != present.get(key)
+    ]
+    if differences:
+        raise ArtifactError(
+            f"{place}: the extractor is not that of the training: {'; '.join(differences)}; use "
+            f"the same weights and settings ({_OTHER_PLACE})"
         )
-    num_segments = math.floor(end_s / segment_s + MAX_MISSING_SEGMENTS)
-    if num_segments < 1:
-        raise MediaError(f"too short: {end_s:.2f} s, but a segment is {segment_s:g} s")
-    return num_segments
-
-
-def _end_s(track: TrackFacts | None) -> float | None:
-    if track is None or track.duration_s is None:
-        return None
-    return (track.start_s or 0.0) + track.duration_s

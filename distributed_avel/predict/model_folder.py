@@ -11,20 +11,24 @@ No file of the folder can execute code when it is read.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
 
 from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, ExtractConfig, ModelConfig, TrainConfig, explain
 from distributed_avel.errors import ArtifactError
+from distributed_avel.version import VERSION
 
-_CONFIG, MODEL_WEIGHTS, _METRICS, _CARD = (
+MODEL_CONFIG, MODEL_WEIGHTS, _METRICS, _CARD = (
     "config.json",
     "model.safetensors",
     "metrics.json",
     "README.md",
 )
+
+MODEL_FORMAT = 1
+"""Version of the layout of the folder."""
 
 
 class ModelSettings(Config):
@@ -45,13 +49,13 @@ class ModelSettings(Config):
     synthetic: bool
     """Whether the data set was generated."""
 
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the event classes, in the order of the model's columns."""
 
-    num_segments: int
+    num_segments: PositiveInt
     """T, the number of segments of the training videos."""
 
-    segment_s: float
+    segment_s: Annotated[FiniteFloat, Field(gt=0)]
     """Length of a segment, in seconds."""
 
     model: ModelConfig
@@ -62,10 +66,14 @@ class ModelSettings(Config):
     extractor_provenance: dict[str, str]
     """What the features depend on besides the settings, such as hashes of weights."""
 
-    audio_shape: tuple[int, ...]
-    visual_shape: tuple[int, ...]
+    audio_shape: tuple[PositiveInt, PositiveInt]
+    """Segments and feature size, (T, D)."""
+
+    visual_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Segments, regions and feature size, (T, R, D)."""
+
     sha256: str
-    """Of the weights."""
+    """Hash of the weights."""
 
 
 def write_model_folder(
@@ -84,7 +92,9 @@ def write_model_folder(
     (folder / MODEL_WEIGHTS).write_bytes(weights)
     (folder / _METRICS).write_json(dict(metrics))
     (folder / _CARD).write_bytes(_card(checked, metrics).encode())
-    (folder / _CONFIG).write_json(checked.model_dump(mode="json"))  # last: a whole folder has it
+    (folder / MODEL_CONFIG).write_json(
+        checked.model_dump(mode="json")
+    )  # last: a whole folder has it
     return checked
 
 
@@ -94,20 +104,30 @@ def read_model_folder(folder: Location) -> tuple[ModelSettings, bytes]:
     Raises:
         ArtifactError: It is not a model folder, or it is damaged.
     """
+    place = folder / MODEL_CONFIG
     try:
-        content = (folder / _CONFIG).read_json()
+        content = place.read_json()
         weights = (folder / MODEL_WEIGHTS).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        missing = MODEL_WEIGHTS if place.exists() else MODEL_CONFIG
         raise ArtifactError(
-            f"{folder}: not a model folder: no {error.filename or _CONFIG}; name the folder "
-            "`model` of a finished run"
+            f"{folder}: not a model folder: no {missing}; name the folder `model` of a finished run"
         ) from None
-    except ValueError:
-        raise ArtifactError(f"{folder / _CONFIG}: damaged: not JSON; copy it again") from None
+    except (ValueError, RecursionError):
+        raise ArtifactError(f"{place}: damaged: not JSON; copy it again") from None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{place}: damaged: no JSON object; copy it again")
+    if content.get("format") != MODEL_FORMAT:
+        raise ArtifactError(
+            f"{place}: format {content.get('format')!r}, written by distributed_avel "
+            f"{content.get('version')}; this version ({VERSION}) reads format {MODEL_FORMAT}; "
+            "install the version that wrote it"
+        )
     try:
         settings = ModelSettings.model_validate(content)
     except ValidationError as error:
-        raise ArtifactError(explain(str(folder / _CONFIG), error)) from None
+        problems = " ".join(explain(str(place), error).split())
+        raise ArtifactError(f"{problems}; copy the folder again, as the run wrote it") from None
     if hashlib.sha256(weights).hexdigest() != settings.sha256:
         raise ArtifactError(
             f"{folder / MODEL_WEIGHTS}: damaged: its sha256 is another; copy it again"

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-EVENT_COLUMNS = ("video", "label", "modality", "start_s", "end_s", "confidence")
+EVENT_COLUMNS = {
+    "video": "object",
+    "label": "object",
+    "modality": "object",
+    "start_s": "float64",
+    "end_s": "float64",
+    "confidence": "float64",
+}
+"""Columns of a table of events, and their types in pandas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class Prediction:
         probabilities: Shape (M, K) with `len(columns)` columns, and one of background at the end
             if the task is localization.
         predicted: Which columns are predicted in each segment, of the same shape.
+        note: What part of the file is not predicted, and why; empty if none is.
     """
 
     video: str
@@ -63,6 +72,7 @@ class Prediction:
     columns: tuple[Column, ...]
     probabilities: NDArray[np.float32]
     predicted: NDArray[np.bool_]
+    note: str = ""
 
     @property
     def num_segments(self) -> int:
@@ -91,7 +101,7 @@ class Prediction:
         import pandas as pd
 
         rows = [{"video": self.video, **asdict(event)} for event in self.events]
-        return pd.DataFrame(rows, columns=list(EVENT_COLUMNS))
+        return pd.DataFrame(rows, columns=list(EVENT_COLUMNS)).astype(EVENT_COLUMNS)
 
     def segments_dataframe(self) -> "pd.DataFrame":
         """A row per segment, class and modality: its times, and its probability."""
@@ -116,6 +126,7 @@ class Prediction:
         return {
             "video": self.video,
             "segment_s": self.segment_s,
+            "note": self.note,
             "events": [asdict(event) for event in self.events],
             "columns": [asdict(column) for column in self.columns],
             "probabilities": self.probabilities[:, : len(self.columns)].tolist(),
@@ -136,9 +147,13 @@ def to_vtt(events: Sequence[Event]) -> str:
 
 
 def to_srt(events: Sequence[Event]) -> str:
-    """Events as SubRip subtitles."""
+    """Events as SubRip subtitles.
+
+    Players take `<…>` for markup, and the format has no way to escape it; `‹…›` stands for it.
+    """
     cues = [
-        f"{number}\n{_clock(e.start_s, ',')} --> {_clock(e.end_s, ',')}\n{_caption(e)}\n"
+        f"{number}\n{_clock(e.start_s, ',')} --> {_clock(e.end_s, ',')}\n"
+        f"{_caption(e).replace('<', '‹').replace('>', '›')}\n"
         for number, e in enumerate(events, start=1)
     ]
     return "\n".join(cues)

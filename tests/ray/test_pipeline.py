@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from distributed_avel import load_model
 from distributed_avel.artifacts import Artifact, Location
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.errors import ArtifactError, ConfigError
@@ -77,6 +78,23 @@ def test_the_results_follow_from_the_stored_predictions(finished):
         assert (scores.argmax(axis=1) == prediction).all()
         np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-5)
         assert segment_metrics(truth, prediction, scores.shape[1] - 1) == results["arms"][arm]
+
+
+def test_the_model_folder_predicts_what_the_run_predicted(finished):
+    """From the media files, to the last bit."""
+    table = Location.at(finished / "run" / "predictions.parquet").read_table()
+    table = table.filter(pc.field("arm") == "AVE+A+LR")
+    videos = sorted({*table["video_id"].to_pylist()})
+    files = [next((finished / "run").rglob(f"{video}.mp4")) for video in videos]
+    model = load_model(finished / "run" / "model")
+
+    found = [prediction for _, prediction in model.predict_all(files)]
+
+    for video, prediction in zip(videos, found, strict=True):
+        rows = table.filter(pc.field("video_id") == video).sort_by("segment")
+        scores_TK = np.array(rows["scores"].to_pylist(), dtype=np.float32)
+        np.testing.assert_array_equal(prediction.probabilities, scores_TK)
+        assert (prediction.predicted.argmax(axis=1) == rows["prediction"].to_numpy()).all()
 
 
 def test_repeating_the_true_label_finds_no_background(finished):

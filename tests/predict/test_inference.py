@@ -1,0 +1,83 @@
+"""Probabilities of the segments of videos of any length, from their features."""
+
+import numpy as np
+import pytest
+import torch
+
+from distributed_avel.models import model_names
+from distributed_avel.predict.inference import window_starts
+from tests.predict.folders import T, feature_model, random_features
+
+
+@pytest.mark.parametrize("num_segments", [1, 2, 3, 4, 7, 10, 60])
+@pytest.mark.parametrize("num_video_segments", [*range(1, 35), 59, 60, 61, 119, 1200])
+def test_windows_cover_every_segment_and_none_beyond_the_video(num_video_segments, num_segments):
+    starts = window_starts(num_video_segments, num_segments)
+
+    covered = np.zeros(num_video_segments, dtype=int)
+    for start in starts:
+        covered[start : start + num_segments] += 1
+    assert (covered > 0).all()
+    assert starts == sorted(set(starts))
+    assert starts[0] == 0
+    if num_video_segments <= num_segments:
+        assert starts == [0]
+    else:
+        assert starts[-1] == num_video_segments - num_segments  # all windows are whole
+        assert (np.diff(starts) <= max(1, num_segments // 2)).all()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {name: feature_model(root / name, name) for name in ("ave", "han")}
+
+
+@pytest.mark.parametrize("num_video_segments", [1, 3, T - 1, T, T + 1, 14, 15, 2 * T, 37])
+@pytest.mark.parametrize("name", ["ave", "han"])
+def test_probabilities_are_the_mean_over_windows(models, name, num_video_segments):
+    model = models[name]
+    audio_MD, visual_MRD = random_features(num_video_segments)
+
+    found_MK = model.probabilities(audio_MD, visual_MRD)
+
+    of_segment: list[list[np.ndarray]] = [[] for _ in range(num_video_segments)]
+    for start in window_starts(num_video_segments, T):
+        with torch.no_grad():
+            codes_1TD = model.model.encode(
+                torch.from_numpy(audio_MD[None, start : start + T]),
+                torch.from_numpy(visual_MRD[None, start : start + T].astype(np.float32)),
+            )
+            prob_TK = model.task.segment_prob(model.model, codes_1TD)[0]
+        for offset, prob_K in enumerate(prob_TK.double().numpy()):
+            of_segment[start + offset].append(prob_K)
+    expected_MK = np.stack([np.mean(of_one, axis=0) for of_one in of_segment])
+    assert found_MK.dtype == np.float32
+    assert found_MK.shape == expected_MK.shape
+    np.testing.assert_allclose(found_MK, expected_MK, atol=1e-6)
+    if name == "ave":
+        np.testing.assert_allclose(found_MK.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_model_predicts_videos_that_are_shorter_and_longer(name, tmp_path):
+    model = feature_model(tmp_path, name)
+
+    for num_video_segments in (1, 2, T, 2 * T + 3):
+        prob_MK = model.probabilities(*random_features(num_video_segments))
+        assert prob_MK.shape[0] == num_video_segments
+        assert np.isfinite(prob_MK).all()
+        assert ((prob_MK >= 0) & (prob_MK <= 1)).all()
+
+
+@pytest.mark.parametrize("name", ["ave", "han"])
+def test_a_prediction_does_not_depend_on_features_that_lie_in_other_windows(models, name):
+    """Segments 0 to 4 are only in the first window, so the end of the video is not seen."""
+    audio_MD, visual_MRD = random_features(3 * T)
+    before_MK = models[name].probabilities(audio_MD, visual_MRD)
+
+    audio_MD[T:], visual_MRD[T:] = -audio_MD[T:], -visual_MRD[T:]
+    after_MK = models[name].probabilities(audio_MD, visual_MRD)
+
+    np.testing.assert_array_equal(before_MK[: T // 2], after_MK[: T // 2])
+    assert (before_MK[T:] != after_MK[T:]).any()
