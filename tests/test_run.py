@@ -108,5 +108,5 @@ def test_tables_give_an_option_to_one_model_only():
 def test_no_sweep_chooses_between_models_with_other_metrics():
     values = {"sweep": {"vary": ["model.name=ave,han"]}}
 
-    with pytest.raises(ConfigError, match="han and ave have other metrics"):
+    with pytest.raises(ConfigError, match="han and ave have different metrics"):
         run_sweep(validate(values, "test", TuneConfig))

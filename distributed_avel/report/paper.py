@@ -13,19 +13,19 @@ from distributed_avel.arms import WITHOUT_CONTRASTIVE_LOSS
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, is_verified
 
-Says = Literal["prediction", "repeated", "truth"]
+RowOutput = Literal["prediction", "repeated", "truth"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class System:
-    """The model and arm of a row, and which of its predictions the row evaluates.
+class Experiment:
+    """The model and arm of a row of a table, and the output that the row evaluates.
 
     Args:
         model: Name of a base model in the registry.
         arm: Ablation arm.
         windows: Window N and stride s; those of the configuration by default.
         threshold: tau; that of the configuration by default.
-        says: "prediction": segment predictions; "repeated": the video-level prediction repeated
+        output: "prediction": segment predictions; "repeated": the video-level prediction repeated
             over all segments; "truth": the ground-truth video-level label repeated over all
             segments, which needs no model.
     """
@@ -34,12 +34,12 @@ class System:
     arm: str = "base"
     windows: tuple[int, int] | None = None
     threshold: float | None = None
-    says: Says = "prediction"
+    output: RowOutput = "prediction"
 
     @property
-    def trained(self) -> "System":
-        """The system with its segment predictions; rows with an equal one share the training."""
-        return replace(self, says="prediction")
+    def trained(self) -> "Experiment":
+        """The experiment with segment predictions; rows with the same one share a training."""
+        return replace(self, output="prediction")
 
 
 WEAK_LABELS = "weak labels"
@@ -47,7 +47,7 @@ WEAK_LABELS = "weak labels"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Args:
@@ -59,7 +59,7 @@ class Row:
 
     name: str
     paper: Mapping[str, float]
-    source: System | Literal["weak labels"]
+    source: Experiment | Literal["weak labels"]
     note: str = ""
 
     @property
@@ -68,7 +68,7 @@ class Row:
 
         Tables list these rows last, below this mark.
         """
-        if not isinstance(self.source, System) or is_verified(self.source.model):
+        if not isinstance(self.source, Experiment) or is_verified(self.source.model):
             return ""
         return UNVERIFIED
 
@@ -81,15 +81,15 @@ class PaperTable:
         number: Number in the paper.
         title: Title.
         rows: Rows, from top to bottom.
-        rows_are: Heading of the first column.
+        first_column: Heading of the first column.
         metrics: Metrics of the columns.
         data: Data set of the paper's figures.
     """
 
     number: int
     title: str
-    rows: tuple[Row, ...]
-    rows_are: str = "System"
+    rows: tuple[TableRow, ...]
+    first_column: str = "System"
     metrics: tuple[str, ...] = segment.SEGMENT_METRICS
     data: Literal["AVE", "LLP"] = "AVE"
 
@@ -146,7 +146,7 @@ _WINDOWS = {
 _NUM_WINDOWS = {(2, 2): 5, (3, 1): 8, (4, 2): 4, (5, 5): 2}
 _BY_THRESHOLD = {0.01: 67.3, 0.03: 68.1, 0.05: 70.2, 0.07: 68.7, 0.10: 67.8}
 
-_REFINED = System(arm="A+LR")
+_REFINED = Experiment(arm="A+LR")
 _FROM_ABSTRACT = f"{UNVERIFIED}: only its paper's abstract was available, most details are ours"
 _FROM_NOTES = f"{UNVERIFIED}: only its paper's abstract and published notes were available"
 
@@ -159,20 +159,20 @@ TABLES: tuple[PaperTable, ...] = (
         title="The base model and naive strategies",
         metrics=("accuracy", "non_ave_f1", "non_ave_recall", "non_ave_precision"),
         rows=(
-            Row(
+            TableRow(
                 name="AVE",
                 paper={k: v for k, v in _AVE.items() if k == "accuracy" or k[:4] == "non_"},
-                source=System(),
+                source=Experiment(),
             ),
-            Row(
+            TableRow(
                 name="AVE-repeat",
                 paper={"accuracy": 69.1, "non_ave_f1": 0.0},
-                source=System(says="repeated"),
+                source=Experiment(output="repeated"),
             ),
-            Row(
+            TableRow(
                 name="GT-repeat",
                 paper={"accuracy": 82.2, "non_ave_f1": 0.0},
-                source=System(says="truth"),
+                source=Experiment(output="truth"),
                 note="the ground-truth video-level label, repeated over all segments",
             ),
         ),
@@ -181,33 +181,33 @@ TABLES: tuple[PaperTable, ...] = (
         number=2,
         title="Base models, and AVE with refined labels",
         rows=(
-            Row(name="AVE", paper=_AVE, source=System()),
-            Row(name="AVSDN", paper=_accuracy(68.4), source=System(model="avsdn")),
-            Row(name="CMRA", paper=_CMRA, source=System(model="cmran")),
-            Row(name="PSP", paper=_PSP, source=System(model="psp")),
-            Row(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
-            Row(
+            TableRow(name="AVE", paper=_AVE, source=Experiment()),
+            TableRow(name="AVSDN", paper=_accuracy(68.4), source=Experiment(model="avsdn")),
+            TableRow(name="CMRA", paper=_CMRA, source=Experiment(model="cmran")),
+            TableRow(name="PSP", paper=_PSP, source=Experiment(model="psp")),
+            TableRow(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
+            TableRow(
                 name="CMAN",
                 paper=_accuracy(67.8),
-                source=System(model="cman"),
+                source=Experiment(model="cman"),
                 note=_FROM_NOTES,
             ),
-            Row(
+            TableRow(
                 name="AVFB",
                 paper=_accuracy(68.9),
-                source=System(model="avfb"),
+                source=Experiment(model="avfb"),
                 note=_FROM_ABSTRACT,
             ),
-            Row(
+            TableRow(
                 name="AVIN",
                 paper=_accuracy(69.4),
-                source=System(model="avin"),
+                source=Experiment(model="avin"),
                 note=_FROM_NOTES,
             ),
-            Row(
+            TableRow(
                 name="AVT",
                 paper=_accuracy(70.2),
-                source=System(model="avt"),
+                source=Experiment(model="avt"),
                 note=_FROM_ABSTRACT,
             ),
         ),
@@ -216,43 +216,45 @@ TABLES: tuple[PaperTable, ...] = (
         number=3,
         title="Ablation of the method",
         rows=(
-            Row(name="AVE", paper=_AVE, source=System()),
-            Row(name="AVE+PL", paper=_AVE_PL, source=System(arm="PL")),
-            Row(name="AVE+LR_dummy", paper=_AVE_DUMMY, source=System(arm="LR_dummy")),
-            Row(name="AVE+LR", paper=_AVE_LR, source=System(arm="LR")),
-            Row(name="AVE+A", paper={}, source=System(arm="A"), note="not in the paper's table"),
-            Row(
+            TableRow(name="AVE", paper=_AVE, source=Experiment()),
+            TableRow(name="AVE+PL", paper=_AVE_PL, source=Experiment(arm="PL")),
+            TableRow(name="AVE+LR_dummy", paper=_AVE_DUMMY, source=Experiment(arm="LR_dummy")),
+            TableRow(name="AVE+LR", paper=_AVE_LR, source=Experiment(arm="LR")),
+            TableRow(
+                name="AVE+A", paper={}, source=Experiment(arm="A"), note="not in the paper's table"
+            ),
+            TableRow(
                 name="AVE+LR_alone",
                 paper={},
-                source=System(arm="LR_alone"),
+                source=Experiment(arm="LR_alone"),
                 note="windows of the original videos, without partners; not in the paper's table",
             ),
-            Row(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
+            TableRow(name="AVE+A+LR", paper=_AVE_A_LR, source=_REFINED),
         ),
     ),
     PaperTable(
         number=4,
         title="The threshold tau, with AVE+A+LR",
-        rows_are="tau",
+        first_column="tau",
         metrics=("accuracy",),
         rows=(
             *(
-                Row(
+                TableRow(
                     name=f"{tau:.2f}",
                     paper=_accuracy(accuracy),
                     source=replace(_REFINED, threshold=tau),
                 )
                 for tau, accuracy in _BY_THRESHOLD.items()
             ),
-            Row(name="configured", paper={}, source=_REFINED, note="not in the paper's table"),
+            TableRow(name="configured", paper={}, source=_REFINED, note="not in the paper's table"),
         ),
     ),
     PaperTable(
         number=5,
         title="Refined labels with PSP",
         rows=(
-            Row(name="PSP", paper=_PSP, source=System(model="psp")),
-            Row(name="PSP+A+LR", paper=_PSP_A_LR, source=System(model="psp", arm="A+LR")),
+            TableRow(name="PSP", paper=_PSP, source=Experiment(model="psp")),
+            TableRow(name="PSP+A+LR", paper=_PSP_A_LR, source=Experiment(model="psp", arm="A+LR")),
         ),
     ),
     PaperTable(
@@ -261,33 +263,33 @@ TABLES: tuple[PaperTable, ...] = (
         metrics=parsing.PARSING_METRICS,
         data="LLP",
         rows=(
-            Row(
+            TableRow(
                 name="weak label repeated",
                 paper={},
                 source=WEAK_LABELS,
                 note="the ground-truth video-level labels, repeated over all segments of both "
                 "modalities",
             ),
-            Row(
+            TableRow(
                 name="HAN",
                 paper=_parsing(60.1, 52.9, 48.9, 54.0, 55.4, 51.3, 48.9, 43.0, 47.7, 48.0),
-                source=System(model="han"),
+                source=Experiment(model="han"),
             ),
-            Row(
+            TableRow(
                 name="HAN+LR",
                 paper=_parsing(59.7, 57.9, 52.6, 56.7, 56.6, 52.2, 54.0, 46.9, 51.1, 49.2),
-                source=System(model="han", arm="LR"),
+                source=Experiment(model="han", arm="LR"),
             ),
-            Row(
+            TableRow(
                 name="HAN+A+LR",
                 paper={},
-                source=System(model="han", arm="A+LR"),
+                source=Experiment(model="han", arm="A+LR"),
                 note="not in the paper's table",
             ),
-            Row(
+            TableRow(
                 name="HAN+MA",
                 paper={},
-                source=System(model="han", arm="MA"),
+                source=Experiment(model="han", arm="MA"),
                 note="modality-aware exchange (Wu and Yang 2021), "
                 f"{WITHOUT_CONTRASTIVE_LOSS}; not in the paper's table",
             ),
@@ -296,9 +298,9 @@ TABLES: tuple[PaperTable, ...] = (
     PaperTable(
         number=7,
         title="Window N and stride s, with AVE+A+LR",
-        rows_are="N, s (T1)",
+        first_column="N, s (T1)",
         rows=tuple(
-            Row(
+            TableRow(
                 name=f"{window}, {stride} ({_NUM_WINDOWS[window, stride]})",
                 paper=figures,
                 source=replace(_REFINED, windows=(window, stride)),

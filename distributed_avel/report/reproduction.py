@@ -22,7 +22,14 @@ from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report import svg
 from distributed_avel.report.figures import WIDTH
 from distributed_avel.report.page_data import Figure, Spread
-from distributed_avel.report.paper import COMPARABLE, PAPER_LOSS, SETTINGS, PaperTable, Row, System
+from distributed_avel.report.paper import (
+    COMPARABLE,
+    PAPER_LOSS,
+    SETTINGS,
+    Experiment,
+    PaperTable,
+    TableRow,
+)
 from distributed_avel.report.tables import Table, format_cell, heading, to_markdown
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.tasks.parsing import PARSING_LOSS
@@ -44,7 +51,7 @@ class Measured:
         notes: Why the row was not measured, or remarks, such as the tau that was chosen.
     """
 
-    row: Row
+    row: TableRow
     by_seed: BySeed
     varies: bool = True
     notes: tuple[str, ...] = ()
@@ -179,9 +186,9 @@ class Reproduction:
             "provenance": dict(self.provenance),
         }
 
-    def threshold_rule_of(self, row: Row) -> str:
+    def threshold_rule_of(self, row: TableRow) -> str:
         """Return the rule for tau of a row, or "" if its arm has no threshold."""
-        if not isinstance(row.source, System) or not ARMS[row.source.arm].has_threshold:
+        if not isinstance(row.source, Experiment) or not ARMS[row.source.arm].has_threshold:
             return ""
         refine = self.settings["refine"]
         if row.source.threshold is not None:
@@ -220,7 +227,7 @@ def shown_table(reproduction: Reproduction, table: MeasuredTable) -> Table:
     groups = list(_groups(table.paper.metrics))
     is_comparable = reproduction.is_comparable(table.paper)
     paper = reproduction.paper_heading(table.paper)
-    columns = [table.paper.rows_are]
+    columns = [table.paper.first_column]
     for group in groups:
         columns += [heading(group[0]) + (" (R/P)" if len(group) > 1 else "")]
         columns += [paper] if is_comparable else []
@@ -256,7 +263,7 @@ def table_csv(reproduction: Reproduction, table: MeasuredTable) -> str:
     the data and the settings in every row.
     """
     paper, commit = reproduction.paper_heading(table.paper), reproduction.provenance["commit"]
-    header = [table.paper.rows_are]
+    header = [table.paper.first_column]
     for metric in table.paper.metrics:
         header += [heading(metric), f"{heading(metric)} sd", f"{heading(metric)} {paper}"]
     header += ["mark", "data set", "synthetic", "seeds", "g", "tau", "commit"]
@@ -389,11 +396,11 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seeds: {', '.join(map(str, seeds))}; mean ± standard deviation over seeds"
 
 
-def _paper_cell(row: Row, group: Sequence[str]) -> str:
+def _paper_cell(row: TableRow, group: Sequence[str]) -> str:
     return _cell([row.paper.get(metric) for metric in group])
 
 
-def _paper_cells(row: Row, groups: Sequence[Sequence[str]]) -> str:
+def _paper_cells(row: TableRow, groups: Sequence[Sequence[str]]) -> str:
     """Format all figures of a row, such as 70.2 / 68.6 / 32.3 (25.5/43.9)."""
     return " / ".join(_paper_cell(row, group) for group in groups) if row.paper else "–"
 

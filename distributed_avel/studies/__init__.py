@@ -1,1 +1,1 @@
-"""Studies: many pipelines that share stages."""
+"""Studies: many pipelines that share stages, such as sweeps and the paper's tables."""

@@ -1,7 +1,7 @@
-"""Campaigns: stages of many pipelines, each different result computed once.
+"""Campaigns: compute stages of many pipelines, each different result once.
 
 Several experiments may need the same result, such as Step 1 of a base model. A campaign finds the
-different results among the stages, and computes each missing one in a task of its own.
+different results among the stages, and computes each missing result in its own task.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Campaign:
     """Computes stages of many pipelines.
 
     Args:
-        resources: What each task claims.
-        concurrency: How many tasks run at once; None leaves it to the cluster.
+        resources: Resources of each task.
+        concurrency: Maximum number of tasks at once; None leaves it to the cluster.
     """
 
     resources: TrialResources
@@ -31,7 +31,7 @@ class Campaign:
 
     @classmethod
     def plan(cls, resources: TrialResources, limit: int | None = None) -> "Campaign":
-        """A campaign with as many tasks at once as the cluster can run.
+        """Create a campaign with as many concurrent tasks as the cluster can run.
 
         Args:
             limit: Upper bound, if given.
@@ -54,7 +54,7 @@ class Campaign:
             stages: Their inputs must be finished, or cheap.
 
         Returns:
-            Why stages have no result, by their index in `stages`.
+            Reasons of failures, by index in `stages`.
         """
         failures: dict[int, str] = {}
         by_result: dict[str, list[int]] = {}

@@ -7,7 +7,7 @@ from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, model_class
 from distributed_avel.models.base import PublishedModel
 from distributed_avel.refine.windows import window_mask
-from distributed_avel.report.paper import TABLES, System
+from distributed_avel.report.paper import TABLES, Experiment
 
 BY_NUMBER = {table.number: table for table in TABLES}
 
@@ -68,7 +68,7 @@ def test_rows_of_models_that_follow_text_say_so():
     """Else a difference from the paper's figure would seem to be one between implementations."""
     for table in TABLES:
         for row in table.rows:
-            if isinstance(row.source, System):
+            if isinstance(row.source, Experiment):
                 follows_text = not issubclass(model_class(row.source.model), PublishedModel)
                 assert (row.mark == UNVERIFIED) == follows_text, row.name
                 assert (UNVERIFIED in row.note) == follows_text, row.name
@@ -76,7 +76,7 @@ def test_rows_of_models_that_follow_text_say_so():
 
 def test_the_number_of_windows_in_a_name_is_that_of_its_pair():
     for row in BY_NUMBER[7].rows:
-        assert isinstance(row.source, System)
+        assert isinstance(row.source, Experiment)
         assert row.source.windows is not None
         window, stride = row.source.windows
         assert row.name == f"{window}, {stride} ({len(window_mask(10, window, stride))})"

@@ -1,4 +1,4 @@
-"""What came of a sweep: kept, logged as trials end, and written for people at the end."""
+"""Results of a sweep: store and log each trial as it ends; write the report at the end."""
 
 import hashlib
 from collections.abc import Sequence
@@ -40,16 +40,19 @@ TRIALS = "sweep.json"
 PAGE = "sweep.html"
 _TRIALS = "trials"
 SEED = "seed"
-"""The key of a point that asks for another seed than that of the run."""
+"""Key of a point for a seed other than that of the run."""
 
 
 @dataclass
-class Record:
-    """How the trials of a sweep ended.
+class TrialStore:
+    """Outcomes of the trials of a sweep.
 
     Args:
-        run_dir: Where the stages of the trials lie.
-        folder: Of the sweep's own files.
+        config: Configuration of the sweep.
+        tracker: MLflow run of the sweep.
+        run_dir: Run directory with the artifacts of the trials.
+        folder: Folder of the sweep's own files.
+        trials: Trials that ended, by key.
     """
 
     config: TuneConfig
@@ -59,12 +62,12 @@ class Record:
     trials: dict[str, Trial] = field(default_factory=dict)
 
     def key(self, point: Point) -> str:
-        """What tells the trial of a point, with its seed, from the others."""
+        """Return the key of a trial: a hash of its point and seed."""
         items = sorted({SEED: self.config.seed, **point}.items())
         return hashlib.sha256(repr([items]).encode()).hexdigest()[:12]
 
-    def note(self, outcome: Outcome) -> str:
-        """Keep how a trial ended, and log it once; returns its key."""
+    def add(self, outcome: Outcome) -> str:
+        """Add the outcome of a trial, log it to MLflow once, and return its key."""
         point = {key: value for key, value in outcome.point.items() if key != SEED}
         seed = outcome.point.get(SEED, self.config.seed)
         key, report = self.key(outcome.point), outcome.report
@@ -78,13 +81,13 @@ class Record:
             self._log(key, trial)
         return key
 
-    def keep(self, outcome: Outcome) -> None:
-        """Write down a trial that ended without an error, for a rerun of the sweep."""
+    def save(self, outcome: Outcome) -> None:
+        """Write an outcome without an error to the sweep's folder, for a rerun of the sweep."""
         file = self.folder / _TRIALS / f"{self.key(outcome.point)}.json"
         file.write_json(sealed({"point": outcome.point, "report": outcome.report}))
 
-    def ended(self) -> list[Outcome]:
-        """The trials that ended in earlier runs, as they were written down."""
+    def saved(self) -> list[Outcome]:
+        """Read the outcomes of earlier runs; warn about damaged files."""
         outcomes = []
         for file in (self.folder / _TRIALS).children():
             try:
@@ -109,19 +112,19 @@ class Record:
         run.ended(failed=trial.error is not None)
 
     def ranked(self) -> list[Candidate]:
-        """The points by their mean criterion, the best first."""
+        """Return the points, sorted by mean criterion, the best first."""
         return rank(self.trials.values(), self.config.sweep.criterion)
 
     def best_so_far(self) -> str:
-        """For a line of progress."""
+        """Describe the best point so far, for progress messages."""
         best = self.ranked()
         return f"best {best[0].mean:.2f} at {describe(best[0].point)}" if best else ""
 
     def choose(self) -> Candidate:
-        """The best point over its seeds.
+        """Choose the point with the best mean criterion over its seeds.
 
         Raises:
-            AvelError: No trial finished with a criterion; the message has the reasons.
+            AvelError: The criterion is defined for no finished trial; the message has the reasons.
         """
         sweep = self.config.sweep
         candidates = choose(list(self.trials.values()), sweep.criterion, sweep.num_seeds)
@@ -137,20 +140,20 @@ class Record:
         return candidates[0]
 
     def chosen_config(self, chosen: Candidate) -> RunConfig:
-        """The run that repeats a point, with the arm that the sweep was about."""
+        """Return the configuration of a run with the chosen point and the arm of the sweep."""
         arm, other = ("A+LR", "LR") if self.config.sweep.auxiliary else ("LR", "A+LR")
         others = (a for a in self.config.arms if a != other and not ARMS[a].needs_modalities)
         arms = tuple(dict.fromkeys([*others, arm]))
         return with_values(self.config.run, {**chosen.point, "arms": arms})
 
     def write(self, chosen: Candidate, videos: VideoSet, windows: tuple[Windows, ...]) -> None:
-        """The configuration that was chosen, all trials, the page and its figures."""
-        said = (
+        """Write the chosen configuration, all trials, the page and its figures, also to MLflow."""
+        header = (
             f"# Chosen by a sweep over {len(self.trials)} trials on the validation split of "
             f"{videos.name}.\n# avel run --config {BEST}\n"
         )
         values = self.chosen_config(chosen).model_dump(mode="json")
-        text = said + yaml.safe_dump(values, sort_keys=False)
+        text = header + yaml.safe_dump(values, sort_keys=False)
         report = self._report(chosen, videos, windows)
         for folder in (self.folder, self.run_dir):
             (folder / BEST).write_bytes(text.encode())
@@ -187,7 +190,7 @@ class Record:
         )
 
     def _conditions(self) -> dict[str, str]:
-        """What the figures depend on: g, the rule for tau, and whether the model is verified."""
+        """Conditions of the results: g, the rule for tau, and whether the models are verified."""
         config, sweep = self.config, self.config.sweep
         tau = "given" if sweep.thresholds else "between the ends that validation windows allow"
         models = {
@@ -200,14 +203,15 @@ class Record:
         }
 
     def _searched(self) -> list[Trial]:
-        """Trials of the search, without those for more seeds."""
+        """Return the trials of the search, without those with further seeds."""
         return [trial for trial in self.trials.values() if trial.seed == self.config.seed]
 
     def say(self, chosen: Candidate, computed: Sequence[str]) -> None:
-        """What was chosen, what it cost, and what sharing saved.
+        """Print the chosen point, its cost, and the time that sharing stages saved.
 
         Args:
-            computed: Name of each stage that was computed in this session.
+            chosen: The chosen point.
+            computed: Names of the stages that were computed in this session.
         """
         counts = count_stages(self._searched())
         for count in counts:

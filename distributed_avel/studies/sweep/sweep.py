@@ -1,10 +1,9 @@
-"""A sweep: the best tau, window and stride, and what else is varied, found on validation alone.
+"""Sweep over tau, window, stride and other settings; the validation split decides.
 
-The stages that trials share are computed first, each once: Step 1 for each setting that it
-depends on, then Step 2. Window pseudo-labels of the validation split then say which tau are
-worth a Step 3. The trials train Step 3 and look at the validation split; the best few are tried
-with more seeds. The test split is read once, for the configuration that was chosen, by the
-ordinary evaluation.
+Stages that trials share are computed first and once: Step 1 for each setting that it depends on,
+then Step 2. The window pseudo-labels of the validation split pre-select the range of tau. The
+trials train Step 3 and evaluate it on the validation split; the best points are repeated with more
+seeds. The test split is read once, by the evaluation of the chosen configuration.
 """
 
 from dataclasses import dataclass, replace
@@ -44,36 +43,42 @@ from distributed_avel.stages.report import REPORT, RESULTS
 from distributed_avel.stages.resources import trial_resources
 from distributed_avel.startup import check_names, started
 from distributed_avel.studies.campaign import Campaign
-from distributed_avel.studies.sweep.results import BEST, PAGE, SEED, TRIALS, Record
+from distributed_avel.studies.sweep.results import BEST, PAGE, SEED, TRIALS, TrialStore
 from distributed_avel.studies.sweep.trial import SweepTrial
 from distributed_avel.tasks import task_class
 
 
 def run_sweep(config: TuneConfig) -> None:
-    """The whole sweep, then what was chosen, what it cost, and where everything lies."""
+    """Run a sweep, print its result, and evaluate the chosen configuration.
+
+    Raises:
+        ConfigError: A setting of the sweep is invalid.
+        AvelError: A check before the start fails, or no trial can be chosen.
+    """
     check_names(config)
     config = _with_criterion(config)
     dimensions = tuple(parse_dimension(text, config.run) for text in config.sweep.vary)
     for dimension in dimensions:
         for value in dimension.values if isinstance(dimension, Choice) else ():
-            tried = with_values(config.run, {dimension.key: value})
-            check_names(tried)
-            if task_class(tried.model.name) is not task_class(config.model.name):
+            varied = with_values(config.run, {dimension.key: value})
+            check_names(varied)
+            if task_class(varied.model.name) is not task_class(config.model.name):
                 raise ConfigError(
-                    f"sweep.vary: {tried.model.name} and {config.model.name} have other metrics, "
-                    "localization and parsing, so no sweep can choose between them"
+                    f"sweep.vary: {varied.model.name} and {config.model.name} have different "
+                    "metrics (localization and parsing), so no sweep can choose between them; "
+                    "leave one out"
                 )
     refuse_options_of_others(dimensions, config.run)
     windows = tuple(chosen_windows(config.sweep, config.data.num_segments))
     space = Space(windows=windows, dimensions=dimensions)
     if config.sweep.search == "grid":
-        space.grid()  # refuses ranges before anything starts
+        space.grid()  # refuses ranges before the start
     with started(config, f"sweep {config.data.dataset}") as tracker:
         Sweep(config, space, tracker).run()
 
 
 def _with_criterion(config: TuneConfig) -> TuneConfig:
-    """The configuration with the criterion of the task, if it names none of its own."""
+    """Return the configuration with the criterion of the task, unless it has its own."""
     task = task_class(config.model.name)
     check_criterion(config.sweep.criterion, task.metrics)
     criterion = config.sweep.criterion or task.criterion
@@ -83,29 +88,39 @@ def _with_criterion(config: TuneConfig) -> TuneConfig:
 
 @dataclass
 class Sweep:
-    """One sweep, phase by phase."""
+    """A sweep.
+
+    Args:
+        config: Configuration of the sweep.
+        space: Search space.
+        tracker: MLflow run of the sweep.
+    """
 
     config: TuneConfig
     space: Space
     tracker: Tracker
 
     def run(self) -> None:
-        """All phases; each reuses what an earlier run of it left."""
+        """Run all phases; each reuses the results of an interrupted sweep.
+
+        Raises:
+            AvelError: No validation video has features, or no trial can be chosen.
+        """
         if not self._driver.usable("val"):
             raise DatasetError(
                 f"{self._driver.videos.name}: no validation video has features, so a sweep "
-                "cannot choose; name some in the validation split"
+                "cannot choose; add some to the validation split"
             )
         self._share_stages()
         self._screen()
         self._search()
         self._more_seeds()
-        chosen = self._record.choose()
-        self._record.write(chosen, self._driver.videos, self.space.windows)
-        evaluated = Pipeline(self._record.chosen_config(chosen), self.tracker)
+        chosen = self._store.choose()
+        self._store.write(chosen, self._driver.videos, self.space.windows)
+        evaluated = Pipeline(self._store.chosen_config(chosen), self.tracker)
         publish(evaluated)
         computed = computed_stages(self._trial.leases)
-        self._record.say(chosen, list(computed.values()))
+        self._store.say(chosen, list(computed.values()))
         for name in (BEST, PAGE, TRIALS, RESULTS, REPORT):
             say(f"{name}: {evaluated.run_dir / name}")
         if self.config.tracking.enabled:
@@ -114,7 +129,7 @@ class Sweep:
     # Phases ------------------------------------------------------------------------------
 
     def _share_stages(self) -> None:
-        """Steps 1 and 2 of every pair of windows, each once, before anything needs them."""
+        """Compute Steps 1 and 2 of all windows and strides, each once."""
         pipelines = [self._trial.pipeline(point) for point in self._shared]
         for name, stages in (
             ("base", [pipeline.base(self._auxiliary) for pipeline in pipelines]),
@@ -129,7 +144,7 @@ class Sweep:
                 say(f"{name} with {describe(points[0])}{others} failed: {error}")
 
     def _screen(self) -> None:
-        """Narrow tau to what the validation split finds worth a Step 3."""
+        """Narrow the range of tau with the window pseudo-labels of the validation split."""
         everything = whole_range()
         low, high = screened_range(self._curves, self.config.sweep.screen_keep, everything)
         thresholds = self.config.sweep.thresholds or spread_thresholds(
@@ -142,7 +157,7 @@ class Sweep:
         self.space = replace(self.space, thresholds=thresholds, threshold_range=(low, high))
 
     def _search(self) -> None:
-        """One trial a point, with the seed of the run."""
+        """Run the trials of the search, with the seed of the run."""
         sweep, train = self.config.sweep, self.config.train
         if sweep.search == "optuna":
             search = Search(space=self.space, num_trials=sweep.num_trials, seed=self.config.seed)
@@ -161,9 +176,9 @@ class Sweep:
         self._run("search", search)
 
     def _more_seeds(self) -> None:
-        """The best few points again, with other seeds: Steps 1 to 3 anew for each."""
+        """Repeat Steps 1 to 3 of the best points with other seeds."""
         sweep, seed = self.config.sweep, self.config.seed
-        best = self._record.ranked()[: sweep.num_best]
+        best = self._store.ranked()[: sweep.num_best]
         points = [
             {**candidate.point, SEED: seed + number}
             for candidate in best
@@ -173,52 +188,52 @@ class Sweep:
             self._run("seeds", Search(points=points))
 
     def _run(self, name: str, search: Search) -> None:
-        """Run trials, with progress, and take note of how each ended."""
+        """Run trials with progress messages, and add their outcomes to the store."""
         progress_actor, ended = self._trial.progress, self._ended(search)
-        done = {self._record.note(outcome) for outcome in ended}
+        done = {self._store.add(outcome) for outcome in ended}
         with progress(name, len(search), "trials", already=len(done)) as report:
 
             def watch() -> None:
                 for message in messages(progress_actor):
                     outcome = Outcome(point=message["point"], report=message["report"], error=None)
-                    done.add(self._record.note(outcome))
-                    report(len(done), self._record.best_so_far())
+                    done.add(self._store.add(outcome))
+                    report(len(done), self._store.best_so_far())
 
             outcomes = run_trials(
                 search,
                 self._trial,
                 ended=ended,
-                store=self._record.keep,
+                store=self._store.save,
                 resources=self._campaign.resources,
                 concurrency=self._campaign.concurrency,
                 max_retries=self.config.sweep.max_retries,
                 watch=watch,
             )
             for outcome in outcomes:
-                done.add(self._record.note(outcome))
-            report(len(done), self._record.best_so_far())
+                done.add(self._store.add(outcome))
+            report(len(done), self._store.best_so_far())
         for outcome in outcomes:
             if outcome.error:
                 say(f"trial {describe(outcome.point)} failed: {outcome.error}")
 
     def _ended(self, search: Search) -> list[Outcome]:
-        """The trials of a search that ended in earlier runs, and whose Step 3 is intact."""
+        """Return outcomes of earlier runs of a search, if their Step 3 is intact."""
         return [
             outcome
-            for outcome in self._record.ended()
+            for outcome in self._store.saved()
             if (outcome.point in search.points if search.points else SEED not in outcome.point)
             and (not (outcome.report or {})[FINISHED] or self._is_done(outcome.point))
         ][: len(search)]
 
     def _is_done(self, point: Point) -> bool:
-        """Whether Step 3 of a point is there."""
+        """Whether Step 3 of a point is finished and undamaged."""
         return self._trial.pipeline(point).retrain(self._auxiliary).is_done()
 
-    # What follows from them --------------------------------------------------------------
+    # Pipelines and resources -------------------------------------------------------------
 
     @cached_property
     def _driver(self) -> Pipeline:
-        """The run that all trials start from: it makes data and features."""
+        """The pipeline of the data set and its features, which all trials share."""
         return Pipeline(self.config.run, self.tracker)
 
     @property
@@ -245,7 +260,7 @@ class Sweep:
 
     @cached_property
     def _shared(self) -> list[Point]:
-        """The settings whose Steps 1 and 2 are computed before any trial: all of a grid's."""
+        """Points without tau whose Steps 1 and 2 are computed before the trials."""
         return self.space.shared(all_dimensions=self.config.sweep.search == "grid")
 
     @cached_property
@@ -259,7 +274,7 @@ class Sweep:
 
     @cached_property
     def _stage(self) -> Artifact:
-        """Where the sweep keeps its own files; it has no marker, because a rerun is cheap."""
+        """Artifact with the sweep's own files; it has no marker, because a rerun is cheap."""
         depends = {
             "revision": 3,
             "settings": sweep_settings(self.config),
@@ -269,6 +284,6 @@ class Sweep:
         return Artifact(self._driver.run_dir, "sweep", depends)
 
     @cached_property
-    def _record(self) -> Record:
+    def _store(self) -> TrialStore:
         run_dir = self._driver.run_dir
-        return Record(self.config, self.tracker, run_dir, self._stage.location)
+        return TrialStore(self.config, self.tracker, run_dir, self._stage.location)

@@ -1,4 +1,4 @@
-"""What a trial of a sweep does, in a process of its own."""
+"""Body of a trial of a sweep, which runs in its own process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,15 +26,18 @@ from distributed_avel.tasks import task_class
 
 @dataclass(frozen=True, kw_only=True)
 class SweepTrial:
-    """Trains Step 3 at a point and looks at the validation split; runs in another process.
+    """Trains Step 3 of a point and evaluates it on the validation split.
 
-    Stages that are there are found, and those that another trial computes are waited for.
+    Cached stages are reused. If another trial holds the lease of a stage, this trial waits for it.
 
     Args:
-        in_process: Train in the process of the trial instead of in workers of its own.
-        known: The stages `data` and `extract`, which all trials share.
-        leases: The actor `LeaseActor`.
-        progress: The actor `ProgressActor`, for the driver.
+        config: Configuration of the runs.
+        auxiliary: Train the base model with the auxiliary loss.
+        criterion: Metrics whose mean is the criterion.
+        in_process: Train in the process of the trial instead of in separate workers.
+        known: Artifacts of the data and the features, which all trials share.
+        leases: The `LeaseActor`.
+        progress: The `ProgressActor`, which passes reports to the driver.
     """
 
     config: RunConfig
@@ -46,14 +49,19 @@ class SweepTrial:
     progress: Any
 
     def pipeline(self, point: Mapping[str, Any], report: ReportTrial | None = None) -> Pipeline:
-        """The pipeline of a point, with its seed if it has one."""
+        """Create the pipeline of a point, with its seed if it has one.
+
+        Args:
+            report: Called with validation metrics after each evaluated epoch of Step 3.
+        """
         config = with_values(self.config, point)
 
         def watch(stage: str, epoch: int, metrics: Mapping[str, float]) -> None:
-            found = {k.removeprefix("val/"): v for k, v in metrics.items() if k[:4] == "val/"}
+            validation = {k.removeprefix("val/"): v for k, v in metrics.items() if k[:4] == "val/"}
             is_last = epoch + 1 == config.train.retrain_epochs
-            if report and stage == "retrain" and found and not is_last:
-                values = {name: found.get(name) for name in task_class(config.model.name).metrics}
+            if report and stage == "retrain" and validation and not is_last:
+                names = task_class(config.model.name).metrics
+                values = {name: validation.get(name) for name in names}
                 report(self._report(values, epoch + 1, finished=False))
 
         execution = Execution(
@@ -66,7 +74,7 @@ class SweepTrial:
         return Pipeline(config, untracked(), execution=execution)
 
     def __call__(self, point: Point, report: ReportTrial) -> None:
-        """The trial itself."""
+        """Run the trial."""
         pipeline = self.pipeline(point, report)
         retrained = pipeline.retrain(self.auxiliary).ensure()
         stages = (pipeline.base(self.auxiliary), pipeline.refine(self.auxiliary), retrained)
