@@ -1,4 +1,4 @@
-"""The two tasks, and which of them a base model is for."""
+"""The two tasks, and the task of each base model."""
 
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.models.base import model_class
@@ -12,12 +12,12 @@ _TASKS: dict[str, type[Task]] = {"localization": Localization, "parsing": Parsin
 
 
 def task_class(model: str) -> type[Task]:
-    """The task of the base model of that name."""
+    """Return the task class of a base model, by the name of the model."""
     return _TASKS[model_class(model).task]
 
 
 def task_of(model: ModelConfig, train: TrainConfig) -> Task:
-    """The task of a run, with what the configuration says of it."""
+    """Create the task of a run from its configuration."""
     if task_class(model.name) is Parsing:
         return Parsing(visual_smoothing=train.visual_smoothing)
     pooling = model_class(model.name).pooling if model.pooling == "model" else model.pooling

@@ -1,15 +1,17 @@
-"""What a model is trained for: all that Steps 1 to 3 and the evaluation ask of a task.
+"""Interface of a task: its losses, probabilities, labels and metrics.
 
-There are two. *Localization* (AVEL) says of each segment which one event is both seen and heard,
-or background. *Parsing* (AVVP) says which events are heard and which are seen. They differ in
-the columns of labels, probabilities and scores, and in what a model's raw scores mean; the steps
-are the same.
+There are two tasks. *Localization* (AVEL) predicts for each segment one event that is both visible
+and audible, or background. *Parsing* (AVVP) predicts the audio events and the visual events. They
+differ in the columns of labels and probabilities, and in the meaning of a model's raw scores;
+Steps 1 to 3 and the evaluation are the same.
 
-Labels and probabilities are arrays with K columns. Localization has one for each class and one
-for background; parsing has those of what is heard, then those of what is seen, and none for
-background.
+Labels and probabilities are arrays with K columns. Localization has a column for each class and one
+for background; parsing has the columns of the audio events, then those of the visual events, and
+none for background.
 
-Shape suffixes: V, B = videos, T = segments, W = windows, K = columns, D = code size.
+Shape suffixes used in this file:
+    V, B = videos    T = segments    W = windows    D = code size
+    K = columns of labels    E = columns of events (K without background)
 """
 
 from abc import ABC, abstractmethod
@@ -28,94 +30,113 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Task(ABC, Generic[Model]):
-    """One of the two; small, immutable and pickled with every job.
+    """A task; small, immutable, and pickled with every training job.
 
-    `Model` is what the task asks of its base models. What raw scores mean is theirs to say, so all
-    that reads scores gets the model that made them.
+    `Model` is the class of its base models. Raw scores are interpreted by the model that computed
+    them, so every method that reads scores takes the model.
     """
 
     metrics: ClassVar[tuple[str, ...]]
-    """What `judge` returns, in the order in which tables show it."""
+    """Names of the metrics of `judge`, in the order of the columns of tables."""
 
     criterion: ClassVar[tuple[str, str]]
-    """Two metrics between which there may be a choice; unless a sweep says otherwise, their mean
-    on the validation split finds its best point."""
+    """Two metrics with a trade-off; by default, the mean of both on the validation split is the
+    criterion of sweeps."""
 
     best_epoch: ClassVar[str]
-    """The metric that finds the best epoch of a training."""
+    """Validation metric that selects the best epoch of a training."""
 
     background: ClassVar[bool]
     """Whether the last column of labels is background."""
 
     settings: ClassVar[tuple[str, ...]]
-    """Settings of training that only this task reads."""
+    """Settings of `train` that only this task reads."""
 
     parts: ClassVar[tuple[str, ...]]
-    """Names of the parts, of equal size, that the columns of events fall into. Each has a tau of
-    its own: how sure a model is of what it hears says nothing of how sure it is of what it sees."""
+    """Names of the groups of event columns, of equal size, such as one per modality. Each group has
+    its own tau, because the confidence of a model differs between modalities."""
 
     @property
     @abstractmethod
     def loss_name(self) -> str:
-        """g, as tables name it."""
+        """Name of g in tables."""
 
     def refuse(self, videos: VideoSet) -> None:
-        """Refuse videos without the annotations that the task is judged by.
+        """Refuse a data set without the annotations that the evaluation needs.
 
         Raises:
-            DatasetError: It says which they are.
+            DatasetError: The message names the first video without them.
         """
 
-    # Losses, each one number per video -----------------------------------------------------
+    # Losses, one value per video -----------------------------------------------------------
 
     @abstractmethod
     def mil_loss(self, model: Model, scores: Tensor, targets_BK: Tensor) -> Tensor:
-        """L_MIL: raw segment scores against the video-level targets, shape (B,)."""
+        """Compute L_MIL of raw segment scores (B, T, ...) and video-level targets, shape (B,)."""
 
     @abstractmethod
     def auxiliary_loss(self, model: Model, scores_of_windows: Tensor, union_BK: Tensor) -> Tensor:
-        """L_A (eqs. 15-18): raw scores (B, W, T, ...) of synthetic videos, shape (B,)."""
+        """Compute L_A (eqs. 15 to 18) of raw scores (B, W, T, ...) of synthetic videos.
+
+        Args:
+            model: Model that computed the scores.
+            scores_of_windows: Raw scores of a synthetic video for each window.
+            union_BK: Union of the labels of the video and its partner video.
+
+        Returns:
+            Shape (B,).
+        """
 
     @abstractmethod
     def refinement_loss(
         self, model: Model, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
     ) -> Tensor:
-        """L_LR (eqs. 12 and 13): windows of the original video, shape (B,)."""
+        """Compute L_LR (eqs. 12 and 13) of the windows of the original videos.
+
+        Args:
+            model: Model that computed the scores.
+            scores: Raw segment scores (B, T, ...).
+            targets_BWK: Pseudo-labels of the windows.
+            mask_WT: Segments of each window.
+
+        Returns:
+            Shape (B,).
+        """
 
     # Probabilities -------------------------------------------------------------------------
 
     @abstractmethod
     def video_prob(self, model: Model, scores: Tensor) -> Tensor:
-        """Raw scores (..., T, ...) of videos, real or synthetic, pooled, shape (..., K)."""
+        """Pool raw scores (..., T, ...) to video-level probabilities in 0..1, shape (..., K)."""
 
     @abstractmethod
     def window_prob(self, model: Model, scores: Tensor, mask_WT: Tensor) -> Tensor:
-        """Raw scores of videos, pooled within each window, shape (B, W, K)."""
+        """Pool raw scores (B, T, ...) within each window to probabilities, shape (B, W, K)."""
 
     @abstractmethod
     def segment_prob(self, model: Model, codes_BTD: Tensor) -> Tensor:
-        """What the model predicts for each segment, shape (B, T, K)."""
+        """Compute the probabilities of each segment in 0..1, shape (B, T, K)."""
 
     @abstractmethod
     def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """The prediction of each segment as labels, from `segment_prob`, shape (V, T, K)."""
+        """Convert probabilities of `segment_prob` to predicted labels, shape (V, T, K)."""
 
     @abstractmethod
     def repeated(self, model: Model, codes_BTD: Tensor) -> Tensor:
-        """The video-level prediction of the model, 0/1, shape (B, K)."""
+        """Compute the video-level prediction (0 or 1) that `<model>-repeat` uses, shape (B, K)."""
 
     # Labels --------------------------------------------------------------------------------
 
     @abstractmethod
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
-        """Video-level labels, shape (V, K)."""
+        """Return the video-level labels of the chosen videos, shape (V, K)."""
 
     @abstractmethod
     def truth(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
-        """Segment labels, shape (V, T, K).
+        """Return the ground-truth segment labels of the chosen videos, shape (V, T, K).
 
         Raises:
-            DatasetError: A video lacks the annotations that the task needs.
+            DatasetError: A video has no segment-level annotations of the kind that the task needs.
         """
 
     # Evaluation ----------------------------------------------------------------------------
@@ -124,22 +145,26 @@ class Task(ABC, Generic[Model]):
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> Mapping[str, float | None]:
-        """All of `metrics`, in percent; None where one is undefined (0/0).
+        """Compute all `metrics`, in percent; None if a metric is undefined (0/0).
+
+        Args:
+            truth_VTK: Ground-truth labels of the segments.
+            prob_VTK: Probabilities of `segment_prob`.
 
         Raises:
-            FloatingPointError: A probability is not a finite number: the training diverged.
+            FloatingPointError: A probability is not finite, because the training diverged.
         """
 
     @abstractmethod
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
-        """The part of the segments in which no event is predicted, in 0..1."""
+        """Compute the share of the segments without a predicted event, in 0..1."""
 
     @staticmethod
     def refuse_not_finite(prob_VTK: NDArray[np.floating]) -> None:
-        """Refuse probabilities that are no numbers: `argmax` would name class 0 for them.
+        """Refuse NaN and infinite probabilities, for which `argmax` would return some class.
 
         Raises:
-            FloatingPointError: There is one.
+            FloatingPointError: A probability is not finite.
         """
         if not np.isfinite(prob_VTK).all():
             raise FloatingPointError("a predicted probability is not a finite number")
@@ -147,7 +172,12 @@ class Task(ABC, Generic[Model]):
     # Windows -------------------------------------------------------------------------------
 
     def threshold_by_column(self, threshold: Threshold, num_columns: int) -> NDArray[np.float64]:
-        """tau of each of the columns."""
+        """Return tau of each column, shape (num_columns,).
+
+        Args:
+            threshold: One tau, or one for each of `parts`.
+            num_columns: Number of columns, a multiple of the number of parts.
+        """
         if not isinstance(threshold, Mapping):
             threshold = dict.fromkeys(self.parts, threshold)
         values = [threshold[part] for part in self.parts]
@@ -155,12 +185,22 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
-        """Counts of the columns of events, without background, as counts of the classes."""
+        """Convert counts of event columns to counts of classes."""
 
     def count_segments(
         self, targets_VK: NDArray[np.bool_], labels_VTK: NDArray[np.bool_]
     ) -> dict[str, int]:
-        """What the base model says of the segments of the training videos, as counts."""
+        """Count the labels that the base model predicts for segments of the training videos.
+
+        Args:
+            targets_VK: Video-level labels.
+            labels_VTK: Predicted labels of the segments.
+
+        Returns:
+            "segments", "background", "outside_label" (segments with a class that the video-level
+            label lacks), "of_event_free" (segments of event-free videos) and
+            "events_in_event_free" (those with a predicted event).
+        """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VTE = targets_VK[:, :num_events], labels_VTK[..., :num_events]
         present_VT = np.any(labels_VTE, axis=-1)
@@ -177,7 +217,17 @@ class Task(ABC, Generic[Model]):
     def count_windows(
         self, targets_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]
     ) -> dict[str, Any]:
-        """What refinement made of the windows of the videos with an event, as counts."""
+        """Count the pseudo-labels of the windows of videos with an event.
+
+        Args:
+            targets_VK: Video-level labels.
+            labels_VWK: Pseudo-labels of the windows.
+
+        Returns:
+            "videos" and "of_events" (the videos with an event and their windows), "background"
+            (windows without a label), and per class "of_class" (labels before refinement) and
+            "kept_of_class" (after).
+        """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VWE = targets_VK[:, :num_events], labels_VWK[..., :num_events]
         event_V = targets_VE.any(axis=1)

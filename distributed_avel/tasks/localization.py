@@ -1,7 +1,8 @@
-"""Localization (AVEL): the one event of a segment that is both seen and heard, or background.
+"""Localization (AVEL): the event of a segment that is both visible and audible, or background.
 
-Shape suffixes: V, B = videos, T = segments, W = windows, C = event classes, K = C + 1
-(background last), D = code size.
+Shape suffixes used in this file:
+    V, B = videos    T = segments    W = windows    D = code size
+    C = event classes    K = C + 1 (background last)    E = C
 """
 
 from collections.abc import Iterable
@@ -25,8 +26,8 @@ class Localization(Task[BaseModel]):
     """The task of the paper.
 
     Args:
-        pooling: From segment to video scores.
-        loss: g, the video-level loss.
+        pooling: MIL pooling of segment scores to video scores (eq. 6).
+        loss: Video-level loss g.
     """
 
     metrics = SEGMENT_METRICS
@@ -41,67 +42,67 @@ class Localization(Task[BaseModel]):
 
     @property
     def loss_name(self) -> str:
-        """As the configuration has it."""
+        """Name of g in the configuration."""
         return self.loss
 
     def mil_loss(self, model: BaseModel, scores: Tensor, targets_BK: Tensor) -> Tensor:
-        """Eqs. 6 and 7."""
+        """Compute L_MIL (eqs. 6 and 7)."""
         return mil_loss(scores, targets_BK, self.pooling, self.loss)
 
     def auxiliary_loss(
         self, model: BaseModel, scores_of_windows: Tensor, union_BK: Tensor
     ) -> Tensor:
-        """Eqs. 15 to 18."""
+        """Compute L_A (eqs. 15 to 18)."""
         return auxiliary_loss(scores_of_windows, union_BK, self.pooling, self.loss)
 
     def refinement_loss(
         self, model: BaseModel, scores: Tensor, targets_BWK: Tensor, mask_WT: Tensor
     ) -> Tensor:
-        """Eqs. 12 and 13."""
+        """Compute L_LR (eqs. 12 and 13)."""
         return refinement_loss(scores, targets_BWK, mask_WT, self.pooling, self.loss)
 
     def video_prob(self, model: BaseModel, scores: Tensor) -> Tensor:
-        """Softmax of the pooled scores (eq. 6)."""
+        """Apply softmax to the pooled scores (eq. 6)."""
         return mil_pool(scores, self.pooling).softmax(dim=-1)
 
     def window_prob(self, model: BaseModel, scores: Tensor, mask_WT: Tensor) -> Tensor:
-        """Softmax of the scores pooled within each window."""
+        """Apply softmax to the scores pooled within each window."""
         return pool_windows(scores, mask_WT, self.pooling).softmax(dim=-1)
 
     def segment_prob(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
-        """Softmax over the classes; the largest is the predicted one."""
+        """Apply softmax to the segment scores."""
         return model.localize(codes_BTD).softmax(dim=-1)
 
     def predicted(self, prob_VTK: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """One class a segment, the most probable one; it may be background."""
+        """Predict the most probable class of each segment, which may be background."""
         return prob_VTK.argmax(axis=-1)[..., None] == np.arange(prob_VTK.shape[-1])
 
     def repeated(self, model: BaseModel, codes_BTD: Tensor) -> Tensor:
-        """The most probable event of the video, and never background (Sec. 5.1)."""
+        """Predict the most probable event of the video, never background (Sec. 5.1)."""
         prob_BK = self.video_prob(model, model.score(codes_BTD))
         return one_hot(prob_BK[..., :-1].argmax(dim=-1), prob_BK.shape[-1])
 
     def targets(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
-        """Y; the background bit is set only where there is no event."""
+        """Return Y; the background column is set only for videos without an event."""
         return videos.video_labels(chosen)
 
     def truth(self, videos: VideoSet, chosen: Iterable[Video]) -> NDArray[np.bool_]:
-        """Events both seen and heard; background where there is none."""
+        """Return the audio-visual event of each segment, or background."""
         return videos.segment_labels(chosen)
 
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> dict[str, float | None]:
-        """The metrics of the paper's tables on AVE."""
+        """Compute the metrics of the paper's tables on AVE."""
         self.refuse_not_finite(prob_VTK)
         class_VT = prob_VTK.argmax(axis=-1)
         truth_VT = one_label_per_segment(truth_VTK, class_VT)
         return segment_metrics(truth_VT, class_VT, truth_VTK.shape[-1] - 1)
 
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
-        """Segments whose class is background."""
+        """Compute the share of the segments that are predicted as background."""
         return float((prob_VTK.argmax(axis=-1) == prob_VTK.shape[-1] - 1).mean())
 
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
-        """A class has one column."""
+        """Return the counts: each class has one column."""
         return counts_E.tolist()

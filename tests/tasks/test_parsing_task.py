@@ -431,7 +431,7 @@ def test_videos_without_annotated_modalities_are_refused_before_features_are_mad
     sizes = {"num_train": 4, "num_event_free": 1, "num_val": 2, "num_test": 2}
     run = small_run(tmp_path, data={"dataset": "synthetic", "synthetic": sizes})
 
-    with pytest.raises(DatasetError, match=r"val_0000 \(val\): nobody annotated what is heard"):
+    with pytest.raises(DatasetError, match=r"val_0000 \(val\): no separate annotations"):
         run.base(False).ensure()
 
     assert not (tmp_path / "extract").exists()
