@@ -124,6 +124,8 @@ def find_files(sources: Sequence[str]) -> tuple[list[MediaFile], list[str]]:
                 files.setdefault(Location.at(file.address), file)
         except (AvelError, OSError) as error:
             failures.append(str(error))
+        except UnicodeEncodeError:
+            failures.append(f"{source!a}: the name is not UTF-8; rename it")
     return list(files.values()), failures
 
 
@@ -137,17 +139,26 @@ def _files_of(source: str) -> Iterator[MediaFile]:
         return
     selector = pafs.FileSelector(location.path, recursive=True)
     prefix = location.path.rstrip("/") + "/"
+    paths, num_unnameable = [], 0
+    for found in location.fs.get_file_info(selector):
+        try:
+            paths += [found.path] if found.is_file else []
+        except UnicodeDecodeError:
+            num_unnameable += 1
     names = sorted(
-        found.path.removeprefix(prefix)
-        for found in location.fs.get_file_info(selector)
-        if found.is_file and Path(found.path).suffix.lower() in MEDIA_SUFFIXES
+        path.removeprefix(prefix) for path in paths if Path(path).suffix.lower() in MEDIA_SUFFIXES
     )
-    if not names:
+    if not names and not num_unnameable:
         raise DatasetError(f"{source}: no media file in this folder; name a file instead")
     for name in names:
         is_uri = "://" in source
         address = str(location / name) if is_uri else str(Path(source).expanduser() / name)
         yield MediaFile(address, name)
+    if num_unnameable:
+        raise DatasetError(
+            f"{source}: the names of {num_unnameable} files or folders in it are not UTF-8; "
+            "rename them"
+        )
 
 
 def write_predictions(

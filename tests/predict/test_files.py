@@ -1,5 +1,6 @@
 """`avel predict` on odd files and folders: events, or one line that says what is wrong."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -297,6 +298,21 @@ def test_a_folder_at_a_uri_is_searched_too(tmp_path):
     assert find_files([f"file://{tmp_path}/nothing"])[1] == [
         f"file://{tmp_path}/nothing: no such file or folder; check the path"
     ]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_a_name_that_is_not_utf_8_is_reported_and_the_others_are_found(tmp_path):
+    made(tmp_path, "a b#c?.mp4", b"x")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    odd.write_bytes(b"x")
+
+    files, failures = find_files([str(tmp_path), str(odd)])
+
+    assert [file.name for file in files] == ["a b#c?.mp4"]
+    assert len(failures) == 2
+    assert "the names of 1 files or folders in it are not UTF-8; rename them" in failures[0]
+    assert failures[1].endswith("the name is not UTF-8; rename it")
+    assert all(failure.isascii() for failure in failures)
 
 
 def test_files_of_the_same_name_do_not_overwrite_each_other(tmp_path):
