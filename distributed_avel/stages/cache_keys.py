@@ -1,8 +1,8 @@
-"""The settings that fingerprints hash: all of a section, without a few that are named.
+"""Settings that fingerprints hash: whole sections, except for named settings.
 
-A setting that is added to a section of the configuration is hashed by every stage that reads the
-section, until somebody names it: in `NEUTRAL`, if no result depends on it, or in the file of a
-stage that does not read it. A forgotten setting costs a computation, never a stale result.
+A new setting of a section is hashed by every stage that reads the section, unless it is named in
+`NEUTRAL`, if no result depends on it, or in the file of a stage that does not read it. A forgotten
+entry causes a recomputation, never a stale result.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from distributed_avel.tasks import Localization, Parsing, Task
 
 NEUTRAL: Mapping[str, str] = MappingProxyType(
     {
-        "run_dir": "where results lie",
-        "plugins": "the names of what is used of them are hashed",
-        "tracking": "where results are logged as well",
-        "cluster": "where Ray runs",
+        "run_dir": "location of results",
+        "plugins": "the names of the components that a run uses are hashed instead",
+        "tracking": "location of the MLflow log",
+        "cluster": "cluster that Ray runs on",
         "data.root": "the annotations, and sizes and times of the files, are hashed instead",
         "data.split": "the splits themselves are hashed, with the annotations",
-        "extract.num_actors": "an actor extracts each unit of videos by itself",
-        "extract.unit_size": "an extractor computes each video independently of the others",
+        "extract.num_actors": "actors process units of videos independently",
+        "extract.unit_size": "an extractor processes each video independently",
         "extract.weights": "the sha256 of the weights is hashed instead",
         "extract.weights_dir": "the sha256 of the weights is hashed instead",
         "extract.max_failed_fraction": "every run compares it with the failures",
-        "refine.num_actors": "the scores of a video do not depend on what an actor scored before",
-        "sweep.num_best": "which trials there are, not the result of one",
-        "sweep.num_seeds": "which trials there are, not the result of one",
-        "sweep.max_concurrent": "how many trials run at once",
-        "sweep.gpus_per_trial": "how many trials share a GPU; train.use_gpu says whether they do",
-        "sweep.max_retries": "a trial that is run again gives the same result",
+        "refine.num_actors": "the scores of a video do not depend on other videos of the actor",
+        "sweep.num_best": "selects trials, does not change their results",
+        "sweep.num_seeds": "selects trials, does not change their results",
+        "sweep.max_concurrent": "number of concurrent trials",
+        "sweep.gpus_per_trial": "share of a GPU; train.use_gpu, which is hashed, enables the GPU",
+        "sweep.max_retries": "a retried trial gives the same result",
     }
 )
-"""Settings, or whole sections, that no result depends on, each with the reason."""
+"""Settings, or whole sections, that no result depends on, with the reasons."""
 
 WINDOWS = frozenset({"window", "stride"})
 """Settings of `refine`: the windows."""
@@ -48,7 +48,7 @@ PARTNERS = frozenset({"partners", "num_partners"})
 """Settings of `refine`: the partner videos."""
 
 THRESHOLD_CHOICE = frozenset({"threshold", "num_candidates", "screen_keep"})
-"""Settings of `refine` that say how tau is chosen."""
+"""Settings of `refine` for the choice of tau."""
 
 STEP_3 = THRESHOLD_CHOICE | {"labels"}
 """Settings of `refine` that Step 2 does not read, because its probabilities serve every tau."""
@@ -57,7 +57,7 @@ STEP_3 = THRESHOLD_CHOICE | {"labels"}
 def without_neutral(
     config: Config, key: str = "", unread: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
-    """The settings of a configuration or of a section, as JSON, without those that are neutral.
+    """Return the settings of a configuration or section as JSON, without neutral settings.
 
     Args:
         key: Key of the section; empty for the whole configuration.
@@ -76,9 +76,9 @@ def _pruned(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def training_settings(config: RunConfig, task: Task, num_epochs: int) -> dict[str, Any]:
-    """Settings that Steps 1 and 3 read alike.
+    """Return the settings that both Step 1 and Step 3 read.
 
-    Threads and workers are hashed, because the rounding of sums depends on how they are split.
+    The numbers of threads and workers are hashed, because the rounding of sums depends on them.
     """
     unread = unread_by_training(config, task)
     unread |= {"base_epochs", "retrain_epochs"}  # one of them is `num_epochs`
@@ -91,19 +91,19 @@ def training_settings(config: RunConfig, task: Task, num_epochs: int) -> dict[st
 
 
 def model_settings(config: RunConfig) -> dict[str, Any]:
-    """Settings of the base model."""
+    """Return the settings of the base model, with the defaults of its options."""
     options = model_options(config.model.name, config.model.options)
     return {**without_neutral(config.model, "model", {"options"}), **option_settings(options)}
 
 
 def option_settings(options: Config) -> dict[str, Any]:
-    """Options of a model or an extractor with their defaults, if it has any."""
+    """Return the options of a model or an extractor, with defaults; empty if it has none."""
     values = options.model_dump(mode="json")
     return {"options": values} if values else {}
 
 
 def unread_by_training(config: RunConfig, task: Task) -> set[str]:
-    """Settings of `train` without an effect on this configuration."""
+    """Return the settings of `train` that have no effect with this configuration."""
     train = config.train
     unread = {*Localization.settings, *Parsing.settings} - {*task.settings}
     if train.lr_decay == 1.0:
@@ -114,7 +114,7 @@ def unread_by_training(config: RunConfig, task: Task) -> set[str]:
 
 
 def refine_section(config: RunConfig, unread: AbstractSet[str]) -> dict[str, Any]:
-    """Settings of `refine`; of its GPUs, whether there are any."""
+    """Return the settings of `refine`; `gpus_per_actor` becomes `use_gpu`."""
     settings = without_neutral(config.refine, "refine", unread | {"gpus_per_actor"})
     if "use_gpu" not in unread:
         settings["use_gpu"] = config.refine.gpus_per_actor > 0
@@ -122,7 +122,7 @@ def refine_section(config: RunConfig, unread: AbstractSet[str]) -> dict[str, Any
 
 
 def sweep_settings(config: TuneConfig) -> dict[str, Any]:
-    """Settings of the trials of a sweep; the page of the chosen run is not part of them."""
+    """Return the settings of the trials of a sweep, without those of the report."""
     others = unread_sections(config.data.dataset)
     return {
         **without_neutral(config, unread={"report"}),
@@ -136,6 +136,6 @@ def sweep_settings(config: TuneConfig) -> dict[str, Any]:
 
 
 def short_hash(value: Any) -> str:
-    """12 hexadecimal digits of the sha256 of a value, as canonical JSON."""
+    """Hash the canonical JSON of a value: 12 hexadecimal digits of its sha256."""
     canonical = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

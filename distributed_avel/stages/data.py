@@ -1,4 +1,4 @@
-"""The data stage: the videos of the data set and their labels. The demo is rendered here."""
+"""Stage `data`: the videos of the data set and their labels; renders the demo videos."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +38,15 @@ _RENDER_UNIT = 16
 
 @dataclass(frozen=True, slots=True)
 class DataManifest:
-    """What the table of videos does not say.
+    """Properties of the data set.
 
     Args:
-        num_videos: Videos of each split.
+        name: Name of the data set.
+        classes: Names of the event classes.
+        synthetic: Whether videos or features are generated.
+        num_segments: T.
+        segment_s: Length of a segment in seconds.
+        num_videos: Number of videos of each split.
     """
 
     name: str
@@ -61,16 +66,16 @@ class Data(Stage[DataManifest]):
     manifest_type = DataManifest
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """None."""
+        """Return no stages."""
         return ()
 
     def depends(self) -> Mapping[str, Any]:
-        """The settings of this data set, and its annotations as they are now."""
+        """Return the settings of the data set and a hash of its current annotations."""
         config = self.config.data
         return {"settings": settings(self.config), "annotations": annotations(config, self.root)}
 
     def compute(self, out: Location, run: "Run") -> DataManifest:
-        """Write the table of videos; render the demo if it is not there."""
+        """Write the table of videos; render the demo videos if they do not exist."""
         config = self.config.data
         if config.dataset == _DEMO and not is_rendered(config.demo, self.root):
             _render(config.demo, self.root, self.config.extract.num_actors, out)
@@ -97,7 +102,7 @@ class Data(Stage[DataManifest]):
 
     @cached_property
     def videos(self) -> VideoSet:
-        """The data set.
+        """The videos of the data set, with their labels.
 
         Raises:
             ArtifactError: The stage is not finished.
@@ -130,15 +135,15 @@ def _read_videos(
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """The settings of the data set, without the sections of others."""
+    """Return the settings of the data set, without the sections of other data sets."""
     return without_neutral(config.data, "data", unread_sections(config.data.dataset))
 
 
 def root_of(config: DataConfig, run_dir: Location) -> Location:
-    """The folder of the media files of a data set.
+    """Return the folder of the media files of a data set.
 
     Raises:
-        ConfigError: A data set of files has no `data.root`.
+        ConfigError: The data set consists of files, but `data.root` is not set.
     """
     if config.root is not None:
         return Location.at(config.root)
@@ -146,11 +151,11 @@ def root_of(config: DataConfig, run_dir: Location) -> Location:
         return run_dir / "videos" / short_hash(demo_identity(config.demo))
     if not needs_root(config.dataset):
         return run_dir / "videos"
-    raise ConfigError(f"data.root: name the folder with the files of {config.dataset!r}")
+    raise ConfigError(f"data.root: give the folder with the files of {config.dataset!r}")
 
 
 def annotations(config: DataConfig, root: Location) -> str:
-    """A fingerprint of the annotations as they are now, or of what will be rendered."""
+    """Hash the current annotations, or the specification of the videos to render."""
     if config.dataset == _DEMO:
         return short_hash(demo_identity(config.demo))
     videos = load_dataset(config, root)
@@ -159,13 +164,13 @@ def annotations(config: DataConfig, root: Location) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _RenderWorker:
-    """Renders units of the demo's videos."""
+    """Renders units of demo videos."""
 
     config: DemoConfig
     root: Location
 
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Write the videos of one unit; there is no table to keep."""
+        """Render the videos of one unit; returns no tables."""
         for number in rows["number"].to_pylist():
             render_into(demo_specs(self.config)[number], self.root)
         return {}

@@ -1,6 +1,10 @@
-"""Evaluation: every arm and the naive strategies on the test split. No other stage reads it.
+"""Stage `evaluate`: evaluate every arm and the naive baselines on the test split.
 
-Shape suffixes: V = videos, T = segments, C = event classes, K = columns of labels, D = code size.
+No other stage reads the test split.
+
+Shape suffixes used in this file:
+    V = videos    T = segments    R = regions    D = feature or code size
+    C = event classes    K = columns of labels    N = V * T
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +43,11 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationManifest:
-    """The share of the test segments without a predicted event, by arm."""
+    """Facts about the evaluation.
+
+    Args:
+        background: Share of the test segments without a predicted event, in 0..1, by arm.
+    """
 
     background: dict[str, float]
 
@@ -66,11 +74,11 @@ class Evaluate(Stage[EvaluationManifest]):
         self.features, self.arms = features, arms
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """The trained models."""
+        """Return the features and the trained models."""
         return (self.features, *self.arms.values())
 
     def depends(self) -> Mapping[str, Any]:
-        """The trained models, and the labels and features of the test videos."""
+        """Return fingerprints of the models, and of the labels and features of the test videos."""
         test = self.features.usable("test")
         return {
             "arms": {name: arm.fingerprint for name, arm in self.arms.items()},
@@ -94,11 +102,11 @@ class Evaluate(Stage[EvaluationManifest]):
         return EvaluationManifest(background)
 
     def metrics(self) -> dict[str, dict[str, float | None]]:
-        """Metrics in percent, by arm; None where undefined."""
+        """Read the metrics in percent, by arm; None if a metric is undefined (0/0)."""
         return (self.location / METRICS_FILE).read_json()
 
     def predictions(self) -> pa.Table:
-        """Prediction and ground truth of every segment."""
+        """Read probabilities, predictions and ground truth of every segment."""
         return (self.location / PREDICTIONS).read_table()
 
 
@@ -113,11 +121,20 @@ def evaluate(
     """Write metrics, in percent, and predictions of every arm to `out`.
 
     Args:
+        task: Task of the models.
+        videos: Data set.
+        features: Folder of the features.
         arms: Trained models by name.
-        repeated: Those whose video-level prediction is also repeated over all segments.
+        repeated: Names of the models whose video-level prediction is also evaluated, repeated over
+            all segments.
+        out: Folder of the stage.
 
     Returns:
-        The share of the segments that each arm calls background.
+        Share of the segments that each arm predicts as background, in 0..1.
+
+    Raises:
+        DatasetError: No test video has features.
+        FloatingPointError: A probability is not finite, because the training diverged.
     """
     store = FeatureStore(features)
     chosen = [v for v in videos.split("test") if v.video_id in store]
@@ -146,12 +163,12 @@ def _predictions(
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     num_segments = videos.timeline.num_segments
     yield "GT-repeat", repeat(task.targets(videos, chosen), num_segments)
-    device = torch.device("cpu")  # on every machine, so that all find the same cached figures
+    device = torch.device("cpu")  # the same results on machines with and without a GPU
     audio_VTD, visual_VTRD = store.read([v.video_id for v in chosen])
     for arm, recipe in arms.items():
         model = recipe().eval()
-        # Each video alone, so that its prediction does not depend on the others, and a model folder
-        # gives the same.
+        # One video at a time, so that its prediction does not depend on other videos and is the
+        # same as that of the exported model folder.
         prob_VTK = np.stack(
             [
                 segment_probabilities(task, model, audio_TD, visual_TRD, num_segments)
@@ -200,7 +217,7 @@ def _parsing_table(
 
 
 def _segments(arm: str, chosen: Sequence[Video], num_segments: int) -> list[pa.Array]:
-    """The arm, the video and the number of each segment."""
+    """Return the arm, the video id and the index of each segment."""
     return [
         pa.array([arm] * (len(chosen) * num_segments)),
         pa.array(np.repeat([v.video_id for v in chosen], num_segments), pa.string()),
@@ -214,7 +231,7 @@ def _scores(prob_VTK: NDArray[np.float32]) -> pa.Array:
 
 
 def _classes(events_VTC: NDArray[np.bool_]) -> pa.Array:
-    """The classes of each segment, as a list."""
+    """Return the list of the classes of each segment."""
     rows_NC = events_VTC.reshape(-1, events_VTC.shape[-1])
     ends_N = np.concatenate([[0], rows_NC.sum(axis=1).cumsum()]).astype(np.int32)
     classes = np.nonzero(rows_NC)[1].astype(np.int32)

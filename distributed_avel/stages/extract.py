@@ -1,12 +1,13 @@
-"""The features stage: manifest -> decoding processes -> feature actors -> Parquet.
+"""Stage `extract`: media files -> decoding processes -> feature actors -> Parquet.
 
-A feature actor keeps one decoding process per CPU that it claims. The actor itself runs the
-network, which may be on a GPU. It works on two units at a time, so that one is decoded while the
-other is embedded and written.
+A feature actor has one decoding process per CPU. The actor itself runs the network, which may be on
+a GPU. It processes two units at once, so that it decodes one while it embeds and writes the other.
 
-Videos whose features exist already are not extracted again: their Parquet files are copied from
-earlier results of the same extractor in the same run directory, if the media file has the same
-name, size and time of change.
+Existing features are reused: if the name, size and modification time of a media file are the same,
+its features are copied from an earlier result of the same extractor in the same run directory.
+
+Shape suffixes used in this file:
+    T = segments    R = regions    D = feature size
 """
 
 import hashlib
@@ -45,7 +46,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
 RETRY_S = (1.0, 2.0, 4.0, 8.0)
-"""Waits before files that cannot be read are tried again, in seconds."""
+"""Delays before retries of files that cannot be read, in seconds."""
 
 SOURCES_FILE = "sources.parquet"
 REUSED_FILE = "reused.json"
@@ -71,7 +72,7 @@ class Extract(FeatureStage):
 
     @cached_property
     def media(self) -> MediaFiles:
-        """The media files; waits a few seconds for files that are missing for a moment."""
+        """The media files; files that are missing are looked for again for a few seconds."""
         media = find_media(self.data.videos, self.data.root)
         for wait_s in RETRY_S:
             if not media.missing or self._artifact_of(media).is_done():
@@ -83,7 +84,7 @@ class Extract(FeatureStage):
 
     @cached_property
     def extractor_key(self) -> dict[str, Any]:
-        """What the features of a video depend on besides its media file, as JSON."""
+        """What the features of a video depend on in addition to its media file, as JSON."""
         timeline = self.data.videos.timeline
         return {
             "settings": settings(self.config, self.extractor),
@@ -92,7 +93,7 @@ class Extract(FeatureStage):
         }
 
     def depends(self) -> Mapping[str, Any]:
-        """The extractor, the videos and their media files; no labels."""
+        """Return the extractor, the videos and their media files, but not their labels."""
         return self._depends_on(self.media)
 
     def _depends_on(self, media: MediaFiles) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Extract(FeatureStage):
         return Artifact(self.context.run_dir, self.name, depends)
 
     def compute(self, out: Location, run: "Run") -> FeaturesManifest:
-        """Extract the videos whose features are not there yet, and list what failed."""
+        """Extract the features of videos that have none yet, and list the failures."""
         config, videos = self.config.extract, self.data.videos
         manifest = extract(
             videos,
@@ -122,7 +123,7 @@ class Extract(FeatureStage):
         return manifest
 
     def _unchanged_sources(self) -> pa.Table:
-        """The files that did not change during extraction; features of others are not reused."""
+        """Return the files that did not change during extraction, whose features can be reused."""
         before, after = self.media.sources, find_media(self.data.videos, self.data.root).sources
         same = {tuple(row.values()) for row in after.to_pylist()}
         is_same = [tuple(row.values()) in same for row in before.to_pylist()]
@@ -131,20 +132,20 @@ class Extract(FeatureStage):
         return before.filter(pa.array(is_same, pa.bool_()))
 
     def identity(self, videos: Sequence[Video]) -> str:
-        """A fingerprint of the extractor and of the media files of these videos alone.
+        """Compute a fingerprint of the extractor and of the media files of these videos only.
 
-        Where the storage has no times of change, it is that of all features.
+        If the storage has no modification times, return the fingerprint of all features.
         """
         sources = _by_uri((self.location / SOURCES_FILE).read_table())
         if any(video.uri not in sources for video in videos):
             return self.fingerprint
         files = [[v.video_id, v.uri, sources[v.uri]] for v in videos]
-        depends = self.artifact.depends  # not `extractor_key`, which looks for weights again
+        depends = self.artifact.depends  # `extractor_key` would look up the weights again
         key = {name: depends[name] for name in ("revision", "settings", "extractor", "timeline")}
         return short_hash([key, files])
 
     def _reusable(self) -> "list[Reusable]":
-        """Earlier extractions by the same extractor that have features of the current files."""
+        """Find earlier extractions by the same extractor with features of the current files."""
         current = _by_uri(self.media.sources)
         uri_of = {v.video_id: v.uri for v in self.data.videos.videos}
         expected = {"revision": self.revision, **self.extractor_key}
@@ -171,14 +172,19 @@ class Extract(FeatureStage):
 
 @dataclass(frozen=True, slots=True)
 class Reusable:
-    """An earlier extraction, and the Parquet file of each video whose media file is the same."""
+    """An earlier extraction with reusable features.
+
+    Args:
+        artifact: The earlier extraction.
+        part_of: Name of the Parquet file of each video whose media file is unchanged.
+    """
 
     artifact: Artifact
     part_of: Mapping[str, str]
 
 
 def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
-    """The settings of extraction that the extractor reads."""
+    """Return the settings of `extract` that the extractor reads."""
     unread = extractor.unread | {"gpus_per_actor", "frames_per_segment", "options"}
     read = without_neutral(config.extract, "extract", unread)
     if "gpus_per_actor" not in extractor.unread:
@@ -188,7 +194,10 @@ def settings(config: RunConfig, extractor: Extractor) -> dict[str, Any]:
 
 
 def _by_uri(sources: pa.Table) -> dict[str, list[int]]:
-    """Size and time of each file. Without a time, equal sizes are no evidence of equal content."""
+    """Return size and modification time of each file that has a time.
+
+    Without a time, equal sizes do not imply equal content.
+    """
     return {
         row["uri"]: [row["size"], row["mtime_ns"]]
         for row in sources.to_pylist()
@@ -197,14 +206,18 @@ def _by_uri(sources: pa.Table) -> dict[str, list[int]]:
 
 
 class ExtractWorker:
-    """Turns units of (video_id, uri) rows into features, and a row for each failure.
+    """Extracts the features of units with rows (video_id, uri); a failure is a row of a table.
 
-    Several threads may call it; the network takes one unit at a time.
+    Several threads may call it; the network processes one unit at a time.
 
     Args:
-        missing: Files that are known to be missing. Others that cannot be read are tried again,
-            and a unit with one of them is not finished.
-        retry_s: Waits before they are tried again, in seconds.
+        make_extractor: Creates the extractor, here and in each decoding process.
+        root: Folder of the media files.
+        num_processes: Number of decoding processes.
+        timeout_s: Time limit for decoding a file.
+        missing: Files that are known to be missing, which are failures. Other files that cannot be
+            read are retried; if that fails, the unit is not finished.
+        retry_s: Delays before retries, in seconds.
     """
 
     def __init__(
@@ -229,7 +242,11 @@ class ExtractWorker:
         self._lock = Lock()
 
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """The tables of one unit."""
+        """Extract one unit; return its features and its failures.
+
+        Raises:
+            StorageError: A file cannot be read after all retries.
+        """
         videos = rows.to_pylist()
         prepared: dict[str, Any] = {}
         failures = []
@@ -249,10 +266,10 @@ class ExtractWorker:
     def _prepare_all(self, videos: Sequence[Mapping[str, str]]) -> list[Any]:
         """Prepare the videos of a unit; retry files that cannot be read.
 
-        Retries end early when reading has taken long, as it does from a storage that hangs.
+        Retries end early if reading has taken long, as from storage that hangs.
 
         Raises:
-            StorageError: Some files cannot be read; a line for each.
+            StorageError: Some files cannot be read; the message has a line for each.
         """
         results = [_MISSING if v["uri"] in self._missing else _UNREAD for v in videos]
         waits, end = iter(self._retry_s), time.monotonic() + sum(self._retry_s) + self._timeout_s
@@ -299,18 +316,22 @@ def extract(
     reusable: Sequence[Reusable] = (),
     weights_note: str | None = None,
 ) -> FeaturesManifest:
-    """Extract the features of all videos into `out`, and list what failed.
+    """Extract the features of all videos into `out`, and list the failures.
 
     Args:
-        make_extractor: Makes the extractor in each process, if not as `config` says.
-        missing: Files that are known to be missing; they are failures.
-        retry_s: Waits before files that cannot be read are tried again, in seconds.
+        videos: Data set.
+        root: Folder of the media files.
+        config: Settings of the extraction.
+        out: Folder of the stage.
+        make_extractor: Creates the extractor in each process; that of `config` by default.
+        missing: Files that are known to be missing, which are failures.
+        retry_s: Delays before retries of files that cannot be read, in seconds.
         reusable: Earlier extractions whose features are copied.
-        weights_note: For the manifest.
+        weights_note: Remark on the weights, for the manifest.
 
     Raises:
-        ArtifactError: Some files cannot be read, though they are not missing. What is
-            extracted is kept, and the same call does the rest.
+        ArtifactError: Some files exist but cannot be read. Extracted features are kept, and the
+            same call continues from there.
     """
     make_extractor = make_extractor or ExtractorRecipe(videos.timeline, config)
     rows = videos.to_table().select(["video_id", "uri"])
@@ -341,8 +362,8 @@ def extract(
         raise ArtifactError(
             f"{root}: these files cannot be read, after {len(retry_s)} retries:\n  "
             + "\n  ".join(lines)
-            + "\nbring them back unchanged and run the same command again, which goes on with what "
-            "is extracted; or take them out of the annotations, to extract all others anew"
+            + "\nrestore them unchanged and run the same command, which continues from here; or "
+            "remove them from the annotations, which extracts all others again"
         ) from None
     names = {f"{unit[UNIT][0].as_py()}.parquet" for unit in units}
     failed, parts = (
@@ -384,17 +405,19 @@ def reuse(
 ) -> Mapping[str, str]:
     """Copy the features of earlier extractions to `out`.
 
-    What was copied is noted in `REUSED_FILE`, so that an interrupted extraction continues with
-    the same units, whatever other extractions have finished meanwhile.
+    `REUSED_FILE` records the copies, so that an interrupted extraction continues with the same
+    units, even if other extractions have finished since.
 
     Args:
-        video_ids: The videos that are needed.
+        reusable: Earlier extractions.
+        video_ids: Videos whose features are needed.
+        out: Folder of the stage.
 
     Returns:
         Name of the Parquet file of each video that was copied.
     """
-    if (noted := _reused_before(out)) is not None:
-        return noted
+    if (recorded := _recorded_copies(out)) is not None:
+        return recorded
     part_of: dict[str, str] = {}
     missing = set(video_ids)
     for earlier in reusable:
@@ -425,8 +448,8 @@ def _copy(part: Location, out: Location) -> str:
     return name
 
 
-def _reused_before(out: Location) -> Mapping[str, str] | None:
-    """What an interrupted extraction copied; None if there is none or it is damaged."""
+def _recorded_copies(out: Location) -> Mapping[str, str] | None:
+    """Return the copies of an interrupted extraction; None if there are none or one is damaged."""
     try:
         part_of = read_sealed(out / REUSED_FILE)["part_of"]
         for name in set(part_of.values()):
@@ -442,7 +465,7 @@ def _hash(content: bytes) -> str:
 
 
 def _map(read: Callable[[Location], T], parts: Sequence[Location]) -> list[T]:
-    """Read many small files, several at once: each takes a while on object storage."""
+    """Read many small files with several threads, because object storage is slow."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(read, parts))
 

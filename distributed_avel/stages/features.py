@@ -1,4 +1,4 @@
-"""The features of the videos, whether they are extracted or brought by the data set."""
+"""Base class of the two stages `extract`: extract features, or import those of the data set."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -29,11 +29,11 @@ class FeaturesManifest:
 
     Args:
         num_videos: Videos with features.
-        num_failed: Videos without; `failures.parquet` has the reasons.
+        num_failed: Videos without features; `failures.parquet` has the reasons.
         num_reused: Videos whose features were copied from an earlier extraction.
         audio_shape: (T, D_a).
         visual_shape: (T, R, D_v).
-        weights_note: What a reader of the results must know about the extractor's weights.
+        weights_note: Remark on the extractor's weights for reports, if there is one.
     """
 
     num_videos: int
@@ -60,7 +60,7 @@ class FeatureStage(Stage[FeaturesManifest]):
         return (self.data,)
 
     def after_ensuring(self) -> None:
-        """Refuse too many failures, of this run or of an earlier one with a higher limit."""
+        """Check the number of failures, also if an earlier run with a higher limit extracted."""
         num_videos = len(self.data.videos.videos)
         refuse_too_many_failures(self.location, num_videos, self.config.extract)
 
@@ -79,16 +79,15 @@ class FeatureStage(Stage[FeaturesManifest]):
 
     @abstractmethod
     def identity(self, videos: Sequence[Video]) -> str:
-        """A fingerprint of the features of some videos.
+        """Compute a fingerprint of the features of some videos.
 
-        It stays the same when other videos are added, changed or removed, as far as the source of
-        the features can tell.
+        If the source of the features allows it, the fingerprint does not depend on other videos.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFiles:
-    """The media or feature files of a data set, as they are now.
+    """The current media or feature files of a data set.
 
     Args:
         sources: Name, size and time of each file that exists, as `schema.SOURCES`.
@@ -100,15 +99,15 @@ class MediaFiles:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of names, sizes and times; None where features are generated.
+        """Hash of names, sizes and modification times; None if features are generated.
 
-        A file that was replaced changes it, because its features are those of another file.
+        A replaced file changes the fingerprint, because its features may differ.
         """
         return short_hash(self.sources.to_pylist()) if self.sources.num_rows else None
 
 
 def find_media(videos: VideoSet, root: Location) -> MediaFiles:
-    """Look for the files of a data set.
+    """List the files of a data set, and those that are missing.
 
     Raises:
         DatasetError: None of the files exists.
@@ -126,8 +125,8 @@ def find_media(videos: VideoSet, root: Location) -> MediaFiles:
     missing = frozenset(file for file, info in found if info.type == pafs.FileType.NotFound)
     if files and len(missing) == len(files):
         raise DatasetError(
-            f"data.root: none of the {len(files)} files is in {root}, such as {files[0]}; name the "
-            "folder that has them, or bring it back"
+            f"data.root: none of the {len(files)} files is in {root}, such as {files[0]}; give the "
+            "folder that contains them, or mount it"
         )
     rows = [
         {"uri": file, "size": info.size, "mtime_ns": info.mtime_ns}
@@ -141,7 +140,7 @@ def refuse_too_many_failures(out: Location, num_videos: int, config: ExtractConf
     """Stop if more videos failed than `extract.max_failed_fraction` allows.
 
     Raises:
-        DatasetError: The message has the commonest reasons.
+        DatasetError: The message has the most frequent reasons and the remedy.
     """
     failures = (out / FAILURES_FILE).read_table()
     if failures.num_rows <= config.max_failed_fraction * num_videos:

@@ -1,4 +1,4 @@
-"""The features stage of a data set that brings its features: conversion in constant memory."""
+"""Stage `extract` of a data set with its own features: convert them in constant memory."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
 
 
 class ImportFeatures(FeatureStage):
-    """The features that a data set brings."""
+    """Features that the data set contains."""
 
     revision = 4
 
@@ -37,12 +37,12 @@ class ImportFeatures(FeatureStage):
         self.source = source
 
     def depends(self) -> Mapping[str, Any]:
-        """The data set and its feature files."""
+        """Return fingerprints of the data set and of its feature files."""
         media = find_media(self.data.videos, self.data.root)
         return {"settings": {}, "videos": self.data.fingerprint, "media": media.fingerprint}
 
     def compute(self, out: Location, run: "Run") -> FeaturesManifest:
-        """Write the features of all videos as Parquet, and list the videos without."""
+        """Write the features of all videos as Parquet, and list the videos without features."""
         config, videos = self.config, self.data.videos
         manifest = import_features(videos, self.source, config.data, self.data.root, out)
         refuse_too_many_failures(out, len(videos.videos), config.extract)
@@ -51,7 +51,7 @@ class ImportFeatures(FeatureStage):
         return manifest
 
     def identity(self, videos: Sequence[Video]) -> str:
-        """The fingerprint of all features: a feature file holds any number of videos."""
+        """Return the fingerprint of all features, because a file may contain many videos."""
         return self.fingerprint
 
 

@@ -1,4 +1,4 @@
-"""The base class of the stages, and what the stages of one pipeline share.
+"""Base class of the stages, and the context that the stages of a pipeline share.
 
 A stage declares what its result depends on. A hash of that is its fingerprint, and its artifact is
 `<run_dir>/<stage>/<fingerprint>/`. `Stage.ensure` reuses the artifact if it is finished and
@@ -45,7 +45,8 @@ class Execution:
         watch: Called after each epoch of a training in the current process.
         quiet: Do not report cached stages.
         lease: Context manager around the computation of an artifact that other processes may need
-            at the same time. It yields False if another process has finished it meanwhile.
+            at the same time. It yields False if another process has finished the artifact. A lease
+            is the right to compute an artifact for a limited time, see `cluster.leases`.
         known: Artifacts, by the name of their stage, that are known to be finished, so that many
             pipelines on one data set do not verify all of its files again.
     """
@@ -59,7 +60,7 @@ class Execution:
 
 @dataclass(kw_only=True)
 class Context:
-    """What the stages of one pipeline share.
+    """Configuration and services that the stages of a pipeline share.
 
     Args:
         tracker: Logs each stage that is computed.
@@ -112,12 +113,12 @@ class Context:
         reason = artifact.why_not_done()
         if self.may_run is not None and artifact.name not in self.may_run:
             raise ArtifactError(
-                f"{artifact.name} is not there for these settings ({reason}); "
+                f"{artifact.name} has no result for these settings ({reason}); "
                 f"run `{command}` with the same options first"
             )
         with self.execution.lease(artifact) as has_lease:
             if has_lease and artifact.restore_marker():
-                say(f"{label}: {reason}; all other files are as they were written")
+                say(f"{label}: {reason}; all other files are intact")
             elif has_lease:
                 say(f"{label}: {reason}")
                 self._compute(artifact, compute, temporary)
@@ -157,13 +158,13 @@ def is_intact(artifact: Artifact) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NoManifest:
-    """The manifest of a stage whose files say everything."""
+    """Manifest of a stage without facts of its own."""
 
 
 class Stage(ABC, Generic[ManifestT]):
-    """One step of a pipeline with certain settings and inputs, computed or not.
+    """One step of a pipeline with given settings and inputs; its result may not exist yet.
 
-    Subclasses set the class attributes, and give `inputs`, `depends` and `compute`.
+    Subclasses set the class attributes, and implement `inputs`, `depends` and `compute`.
     """
 
     name: ClassVar[str]
@@ -176,7 +177,7 @@ class Stage(ABC, Generic[ManifestT]):
     """The command that computes the stage."""
 
     temporary: ClassVar[Sequence[str]] = ()
-    """Beginnings of the paths of files that are removed at the end, such as checkpoints."""
+    """Path prefixes of files that are removed at the end, such as checkpoints."""
 
     manifest_type: ClassVar[type[Any]]
     """Dataclass of the facts that `compute` returns, `ManifestT`."""
@@ -187,11 +188,11 @@ class Stage(ABC, Generic[ManifestT]):
 
     @abstractmethod
     def inputs(self) -> "Sequence[Stage[Any]]":
-        """Stages that have to be finished before `depends` and `compute` are called."""
+        """Return the stages that must be finished before `depends` and `compute` are called."""
 
     @abstractmethod
     def depends(self) -> Mapping[str, Any]:
-        """What the result depends on, as JSON: settings, and fingerprints of what it reads."""
+        """Return what the result depends on, as JSON: settings and fingerprints of inputs."""
 
     @abstractmethod
     def compute(self, out: Location, run: "Run") -> ManifestT:
@@ -204,7 +205,7 @@ class Stage(ABC, Generic[ManifestT]):
 
     @cached_property
     def artifact(self) -> Artifact:
-        """The result on storage, finished or not."""
+        """The artifact of the stage, finished or not."""
         known = self.context.execution.known.get(self.name)
         if known is not None:
             return known
@@ -244,7 +245,7 @@ class Stage(ABC, Generic[ManifestT]):
         """Compute the stage, after its inputs, or reuse its result.
 
         Raises:
-            ArtifactError: Neither is possible: see `Context.run_or_reuse`.
+            ArtifactError: There is no result and the stage may not run, see `Context.run_or_reuse`.
         """
         if not self._is_ensured and self.name not in self.context.execution.known:
             for stage in self.inputs():
@@ -255,10 +256,10 @@ class Stage(ABC, Generic[ManifestT]):
         return self
 
     def after_ensuring(self) -> None:
-        """Called once when the stage is finished, by this run or by an earlier one."""
+        """Hook that is called once when the result exists, computed now or by an earlier run."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what can be read again, so that a stage is small when it is sent to a task."""
+        """Drop cached properties except the artifact, to keep a pickled stage small."""
         return {
             name: value
             for name, value in vars(self).items()

@@ -331,7 +331,9 @@ def test_files_that_stay_away_fail_the_stage_and_are_read_when_they_are_back(sto
     first, *files, last = storage.refused()
     assert first == f"{storage.media}: these files cannot be read, after 1 retries:"
     assert sorted(files) == [f"  {path}: {NO_FILE}" for path in away]
-    assert last.startswith("bring them back unchanged and run the same command again")
+    assert last.startswith(
+        "restore them unchanged and run the same command, which continues from here"
+    )
     units_of_away = {"04", "05", "06", "07", "28", "29", "30", "31"}
     assert storage.finished_units() == {*storage.names} - units_of_away
     done = storage.times()
@@ -358,7 +360,9 @@ def test_a_storage_that_is_gone_stops_the_stage_and_keeps_what_is_done(storage):
     unmounting.join()
     assert first == f"{storage.media}: these files cannot be read, after 1 retries:"
     assert len(files) == len({*files}) <= 11  # ten, and how many more
-    assert last.startswith("bring them back unchanged and run the same command again")
+    assert last.startswith(
+        "restore them unchanged and run the same command, which continues from here"
+    )
     finished = storage.finished_units()
     assert len(finished) < 40
     gone.rename(storage.media)

@@ -151,7 +151,7 @@ def test_a_result_whose_last_file_is_missing_is_kept(finished, tmp_path, capsys)
 
     assert marker.exists()
     assert weights.stat().st_mtime_ns == written
-    assert "DONE is missing; all other files are as they were written" in capsys.readouterr().err
+    assert "DONE is missing; all other files are intact" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_whose_checkpoint_is_damaged_starts_anew(
