@@ -1,4 +1,4 @@
-"""Step 1: the base model, with or without the auxiliary loss on synthetic videos."""
+"""Stage `base` (Step 1): train the base model, with or without the auxiliary loss L_A."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,11 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
 
 @dataclass(frozen=True, slots=True)
 class BaseManifest:
-    """The number of training videos."""
+    """Facts about the training.
+
+    Args:
+        num_videos: Number of training videos.
+    """
 
     num_videos: int
 
@@ -41,11 +45,11 @@ class BaseTraining(TrainingStage[BaseManifest]):
         self.auxiliary = auxiliary
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """The features."""
+        """Return the features."""
         return (self.features,)
 
     def depends(self) -> Mapping[str, Any]:
-        """Settings, and the training and validation videos."""
+        """Return the settings, and the training and validation videos."""
         task = self.context.task
         return {
             "settings": settings(self.config, task, auxiliary=self.auxiliary),
@@ -69,7 +73,7 @@ class BaseTraining(TrainingStage[BaseManifest]):
 
 
 def settings(config: RunConfig, task: Task, *, auxiliary: bool) -> dict[str, Any]:
-    """Settings of Step 1. Only its auxiliary loss reads windows and partners."""
+    """Return the settings of Step 1; windows and partners are read by the auxiliary loss only."""
     read = training_settings(config, task, config.train.base_epochs)
     if auxiliary:
         unread = STEP_3 | {"num_partners", "unit_size", "use_gpu"}

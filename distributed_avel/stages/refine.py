@@ -1,10 +1,11 @@
-"""Step 2: actors that hold the base model score the windows of all videos, and tau is chosen.
+"""Stage `refine` (Step 2): score the windows of all videos with the base model, and choose tau.
 
-Every video is encoded once, and every synthetic video is a mix of codes. The codes of partner
-videos, which many videos share, are kept in memory.
+Each video is encoded once; synthetic videos are composed of codes. Actors cache the codes of
+partner videos, because many videos share a partner.
 
-Shape suffixes: V, B = videos, P = partner videos, W = windows, T = segments, R = regions,
-D = feature or code size, K = columns of labels.
+Shape suffixes used in this file:
+    V, B = videos    P = partner videos    W = windows    T = segments    R = regions
+    D = feature or code size    K = columns of labels
 """
 
 from collections import OrderedDict
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
 SCORES = "scores"
-_KEPT_PARTNERS = 4096
+_MAX_CACHED_PARTNERS = 4096
 
 
 class Refine(Stage[ChosenThreshold]):
@@ -60,7 +61,7 @@ class Refine(Stage[ChosenThreshold]):
 
     Args:
         base: Step 1, whose model scores the windows.
-        scored: What is scored.
+        scored: What Step 2 scores, see `arms.Scored`.
     """
 
     name = "refine"
@@ -74,11 +75,11 @@ class Refine(Stage[ChosenThreshold]):
         self.scored: Scored = scored
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """The base model."""
+        """Return the base model."""
         return (self.base,)
 
     def depends(self) -> Mapping[str, Any]:
-        """Settings, and the base model, which depends on the same videos."""
+        """Return the settings and the base model, which depends on the same videos."""
         return {"settings": settings(self.config, self.scored), "base": self.base.fingerprint}
 
     def compute(self, out: Location, run: "Run") -> ChosenThreshold:
@@ -119,20 +120,24 @@ class Refine(Stage[ChosenThreshold]):
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """The windows that are scored, (W, T)."""
+        """Segments of each scored window, shape (W, T)."""
         return windows_of(self.scored, self.config)
 
     def scores(self, videos: Sequence[Video]) -> NDArray[np.float32]:
-        """Z-hat of these videos, in this order, shape (V, W, K), in [0, 1]."""
+        """Read Z-hat of videos, shape (V, W, K), in 0..1.
+
+        Raises:
+            ArtifactError: A video has no window scores.
+        """
         return read_window_scores(self.location, [v.video_id for v in videos])
 
     def threshold_curves(self) -> dict[str, ThresholdCurve]:
-        """The curves that tau was chosen by, by modality; empty if it could not be chosen."""
+        """Read the curves behind the choice of tau, by part; empty if tau was not chosen."""
         return read_threshold_curves(self.location)
 
 
 def settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
-    """Settings of Step 2, whose probabilities serve every tau."""
+    """Return the settings of Step 2; its probabilities do not depend on tau."""
     unread: AbstractSet[str] = {
         "refined": frozenset(),
         "alone": PARTNERS,
@@ -144,7 +149,16 @@ def settings(config: RunConfig, scored: Scored) -> dict[str, Any]:
 
 
 class RefineWorker:
-    """Scores the windows of units of videos with one base model."""
+    """Scores the windows of units of videos with a base model.
+
+    Args:
+        make_model: Creates the trained model.
+        features: Folder of the features.
+        mask_WT: Segments of each window.
+        task: Task of the model.
+        scored: What to score.
+        use_gpu: Score on the GPU.
+    """
 
     def __init__(
         self,
@@ -166,7 +180,7 @@ class RefineWorker:
 
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Window scores of rows of (video_id, targets_K, partners)."""
+        """Compute the window scores of a table with `video_id`, `targets` and `partners`."""
         video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
         targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
         rounds = list(zip(*partners, strict=True))
@@ -174,7 +188,7 @@ class RefineWorker:
             codes_BTD = self._encode(video_ids)
             probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
             scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
-        if self._scored != "segments":  # whose labels are the prediction, whatever the video has
+        if self._scored != "segments":  # labels of segments are the unfiltered predictions
             scores_BWK = filter_scores(scores_BWK, targets_BK)
         schema = window_scores_schema(*scores_BWK.shape[1:])
         columns = [
@@ -185,7 +199,7 @@ class RefineWorker:
         return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
 
     def _mixed(self, codes_BTD: Tensor, partners: Sequence[str]) -> Tensor:
-        """Probabilities beside one partner each, (B, W, K)."""
+        """Compute probabilities with one partner video each, shape (B, W, K)."""
         partner_codes_BTD = self._encode_partners(partners)
         if self._scored == "exchanged":
             assert isinstance(self._task, Parsing)
@@ -195,7 +209,7 @@ class RefineWorker:
         return self._task.video_prob(self._model, scores)
 
     def _alone(self, codes_BTD: Tensor) -> Tensor:
-        """Probabilities of the windows, or segments, of the original videos, (B, W, K)."""
+        """Compute probabilities of windows or segments without partners, shape (B, W, K)."""
         if self._scored == "segments":
             return self._task.segment_prob(self._model, codes_BTD)
         scores = self._model.score(codes_BTD)
@@ -210,12 +224,12 @@ class RefineWorker:
     def _encode_partners(self, partners: Sequence[str]) -> Tensor:
         new = sorted(set(partners) - self._partner_codes.keys())
         if new:
-            # One at a time: how codes are rounded depends on the size of the batch, and which
-            # partners are new depends on the units that this actor happened to get before.
+            # One at a time: the rounding of codes depends on the batch size, and which partners
+            # are new depends on the units that this actor processed before.
             codes_PTD = self._encode(new, batch_size=1)
             self._partner_codes.update(zip(new, codes_PTD, strict=True))
         codes = torch.stack([self._partner_codes[partner] for partner in partners])
-        while len(self._partner_codes) > _KEPT_PARTNERS:
+        while len(self._partner_codes) > _MAX_CACHED_PARTNERS:
             self._partner_codes.popitem(last=False)
         return codes
 
@@ -241,7 +255,11 @@ class _MakeWorker:
 
 
 def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
-    """Which segments each window has: all of them for an exchanged modality, or one, (W, T)."""
+    """Return the segments of each scored window, shape (W, T).
+
+    An exchanged modality is one window with all segments; each segment is a window of its own if
+    `scored` is "segments".
+    """
     num_segments, refine = config.data.num_segments, config.refine
     if scored == "exchanged":
         return np.ones((1, num_segments), dtype=bool)
@@ -265,14 +283,25 @@ def score_windows(
     scored: Scored = "refined",
     in_process: bool = False,
 ) -> None:
-    """Write Z-hat of the chosen videos below `out`; `read_window_scores` reads it.
+    """Write Z-hat of the chosen videos to `out`; `read_window_scores` reads it.
 
     Args:
+        videos: Data set.
         chosen: Videos to score.
         training: Videos that may be partners.
-        seed: The seed of the run; the partner of a video depends on it and on the id alone.
-        scored: Windows "alone" and "segments" have no partners.
-        in_process: Score in the current process instead of in actors; same results.
+        make_model: Creates the trained model.
+        features: Folder of the features.
+        task: Task of the model.
+        mask_WT: Segments of each window.
+        config: Settings of Step 2.
+        seed: Seed of the run; the partners of a video depend on it and on the id of the video.
+        out: Folder of the stage.
+        scored: What to score; "alone" and "segments" have no partners.
+        in_process: Score in the current process instead of in actors, with the same results.
+
+    Raises:
+        DatasetError: A video has no partner.
+        ArtifactError: Features are missing.
     """
     candidates = PartnerPool(
         videos.video_labels(training), [v.uri for v in training], config.partners
@@ -307,10 +336,10 @@ def _numbers(seed: int, video_id: str, count: int) -> list[int]:
 
 
 def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Z-hat of these videos, in this order, shape (V, W, K).
+    """Read Z-hat of videos, in this order, shape (V, W, K).
 
     Raises:
-        ArtifactError: A video has none.
+        ArtifactError: A video has no window scores.
     """
     parts = [part.read_table() for part in (out / SCORES).children()]
     table = pa.concat_tables(parts) if parts else pa.table({"video_id": pa.array([], pa.string())})
@@ -319,6 +348,6 @@ def read_window_scores(out: Location, video_ids: Sequence[str]) -> NDArray[np.fl
     if missing:
         raise ArtifactError(
             f"{out / SCORES}: no window scores of {missing[0]!r} ({len(missing)} videos); "
-            "is this folder shared by all machines?"
+            "all machines must see the same run_dir: use a shared folder, s3:// or gs://"
         )
     return tensor_array(table["scores"])[[row_of[video_id] for video_id in video_ids]]

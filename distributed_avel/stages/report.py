@@ -1,4 +1,8 @@
-"""The report page, made of the results of the stages."""
+"""Stage `report`: the report page of an evaluation, with its table and figures as files.
+
+Shape suffixes used in this file:
+    C = event classes    G = thresholds    H, W = height and width of a frame
+"""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,8 +65,9 @@ class ReportPage(Stage[NoManifest]):
     """The report page of an evaluation.
 
     Args:
-        evaluation: All arms on the test split.
-        refined: Step 3 of the arm whose tau and windows the page shows, if there is one.
+        evaluation: Evaluation of all arms.
+        arm: Arm whose tau and windows the page shows, if there is one.
+        refined: Step 3 of this arm.
     """
 
     name = "report"
@@ -80,11 +85,11 @@ class ReportPage(Stage[NoManifest]):
         self.data = self.features.data
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """The evaluation."""
+        """Return the evaluation."""
         return (self.evaluation,)
 
     def depends(self) -> Mapping[str, Any]:
-        """The settings that the page shows, the evaluation, and the failures of extraction."""
+        """Return the settings that the page shows, and fingerprints of what it reads."""
         return {
             "settings": self._settings(),
             "evaluate": self.evaluation.fingerprint,
@@ -102,7 +107,7 @@ class ReportPage(Stage[NoManifest]):
         return NoManifest()
 
     def results(self) -> dict[str, Any]:
-        """The content of `results.json`."""
+        """Return the content of `results.json`."""
         config, task = self.config, self.context.task
         facts = self.refined.manifest if self.refined else LabelFacts()
         num_usable = len(self.features.usable("test"))
@@ -162,13 +167,15 @@ class ReportPage(Stage[NoManifest]):
 
 
 def settings(config: RunConfig, task: Task, extract: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the page shows.
+    """Return the settings that the page shows.
 
-    Settings that a stage does not hash are left out: the stage may come from a run in which they
-    had other values.
+    Settings that a stage does not hash are omitted, because its result may come from a run in which
+    they had other values.
 
     Args:
-        extract: Settings of the features, from their fingerprint.
+        config: Configuration of the run.
+        task: Task of the model.
+        extract: Settings that the features depend on.
     """
     return {
         **without_neutral(config),
@@ -182,16 +189,24 @@ def settings(config: RunConfig, task: Task, extract: Mapping[str, Any]) -> dict[
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSources:
-    """What the page is made of.
+    """Inputs of the report page.
 
     Args:
-        root: Where the media files lie, or None if there are none.
-        predictions: Of every segment of the test split, by arm.
-        results: What `results.json` holds.
-        shown: The arms to compare, the base model first and the refined one last.
-        refined: The arm that `threshold_curves` belong to.
-        exchanged: Step 2 of that arm labelled whole modalities, not windows.
-        curves: Learning curves by arm.
+        task: Task of the models.
+        videos: Data set.
+        root: Folder of the media files; None if there are none.
+        predictions: Predictions of every segment of the test split, by arm.
+        results: Content of `results.json`.
+        shown: Arms to compare, the base model first and the refined arm last.
+        refined: Arm of `threshold_curves`.
+        exchanged: Whether Step 2 of that arm labelled whole modalities instead of windows.
+        curves: Learning curves (`schema.CURVES`), by arm.
+        failures: Videos without features (`schema.FAILURES`).
+        threshold_curves: Curves behind the choice of tau, by part.
+        settings: Settings to show.
+        provenance: Provenance of the evaluation.
+        warnings: Warnings to show.
+        num_timelines: Number of videos with a timeline.
     """
 
     task: Task
@@ -212,7 +227,7 @@ class ReportSources:
 
 
 def write_report(sources: ReportSources, out: Location) -> list[Location]:
-    """Write the page to `out`, and the table and the figures on their own.
+    """Write the page, and its table and figures as separate files, to `out`.
 
     Returns:
         The files.
@@ -240,14 +255,14 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
         ),
         num_failures=sources.failures.num_rows,
     )
-    files = {REPORT: render_page(report), **dict(_alone(report))}
+    files = {REPORT: render_page(report), **dict(_table_and_figures(report))}
     for name, text in files.items():
         (out / name).write_bytes(text.encode())
     return [out / name for name in files]
 
 
-def _alone(report: Report) -> Iterator[tuple[str, str]]:
-    """The table and the figures of the page as files of their own."""
+def _table_and_figures(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield name and content of the files of the table and the figures."""
     yield "results.csv", to_csv(results_table(report.results, conditions=report.conditions))
     view = view_of(report)
     for name, figure in view.files():
@@ -307,7 +322,7 @@ def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
 
 
 def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:
-    """One JPEG a segment, from its middle; none where the file is gone since extraction."""
+    """Return one JPEG per segment, from its middle; empty if the media file cannot be read."""
     if sources.root is None:
         return ()
     timeline = sources.videos.timeline

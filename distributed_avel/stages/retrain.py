@@ -1,6 +1,7 @@
-"""Step 3: a model trained from scratch on pseudo-labels of videos, windows or segments.
+"""Stage `retrain` (Step 3): train from scratch on pseudo-labels of videos, windows or segments.
 
-Shape suffixes: V = videos, T = segments, W = windows, K = columns of labels.
+Shape suffixes used in this file:
+    V = videos    T = segments    W = windows    K = columns of labels
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,15 +47,13 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
 
 @dataclass(frozen=True, slots=True)
 class LabelFacts:
-    """What the labels of Step 3 are.
+    """Facts about the labels of Step 3.
 
     Args:
         threshold: tau, if there is one.
-        windows: How many labels of the videos the windows keep, `Task.count_windows`, and
-            "restored": labels that no modality shows alone, so that both have them again. None
-            where the labels are soft.
-        segments: What the base model predicts for the segments, `Task.count_segments`; only for
-            labels of segments.
+        windows: Counts of `Task.count_windows`, and "restored": labels that are in neither modality
+            alone and were restored in both. None for soft labels.
+        segments: Counts of `Task.count_segments`; only for labels of segments.
     """
 
     threshold: float | dict[str, float] | None = None
@@ -64,7 +63,7 @@ class LabelFacts:
 
 @dataclass(frozen=True, slots=True)
 class RetrainManifest(LabelFacts):
-    """What the labels of Step 3 are, and the number of training videos."""
+    """Facts about the labels of Step 3, and the number of training videos."""
 
     num_videos: int = 0
 
@@ -73,10 +72,10 @@ class Retrain(TrainingStage[RetrainManifest]):
     """Step 3.
 
     Args:
-        windows: The source of the labels, see `arms.Arm`.
-        refined: Step 2, unless the labels are those of the videos ("dummy").
-        screen: Makes the stage that chooses tau by Step 3, if `refine.threshold` asks for it.
-        threshold: tau, in place of the one that the configuration says.
+        windows: Source of the labels, see `arms.Arm`.
+        refined: Step 2; None if the labels are those of the videos ("dummy").
+        screen: Creates the stage `screen`, which is used if `refine.threshold` is "screened".
+        threshold: tau; overrides `refine.threshold`.
     """
 
     name = "retrain"
@@ -106,18 +105,18 @@ class Retrain(TrainingStage[RetrainManifest]):
         self._screen = screen() if screen and is_screened else None
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """Step 2 and the choice of tau, or the features if the labels are those of the videos."""
+        """Return the choice of tau, Step 2, or the features, depending on the labels."""
         if self._screen:
             return (self._screen,)
         return (self.refined,) if self.refined else (self.features,)
 
     @cached_property
     def threshold(self) -> Threshold | None:
-        """tau; None where the labels are soft, or those of videos or segments.
+        """tau; None for soft labels and for labels of videos or segments.
 
         Raises:
-            ArtifactError: It is chosen by a stage that is not finished.
-            DatasetError: It could not be chosen.
+            ArtifactError: The stage that chooses tau is not finished.
+            DatasetError: tau could not be chosen.
         """
         if not self._has_threshold:
             return None
@@ -129,7 +128,7 @@ class Retrain(TrainingStage[RetrainManifest]):
         return self.refined.manifest.value()
 
     def depends(self) -> Mapping[str, Any]:
-        """Settings, tau itself, and Step 2, which depends on the same videos."""
+        """Return the settings, tau, and Step 2, which depends on the same videos."""
         read = settings(self.config, self.context.task, self.windows, self.threshold)
         if self.refined is None:
             return {"settings": read, **self.videos_identity()}
@@ -151,7 +150,7 @@ class Retrain(TrainingStage[RetrainManifest]):
     def _targets(self) -> tuple[Step3Targets, LabelFacts]:
         task, videos = self.context.task, self.data.videos
         training = self.features.usable("train")
-        if self.refined is None:  # LR_dummy: everything but what refinement adds
+        if self.refined is None:  # LR_dummy: the same windows and losses, without refined labels
             targets_VK = task.targets(videos, training)
             num_windows = len(windows_of("refined", self.config))
             return Step3Targets(windows_VWK=repeated_labels(targets_VK, num_windows)), LabelFacts()
@@ -165,7 +164,7 @@ class Retrain(TrainingStage[RetrainManifest]):
         return Step3Targets(windows_VWK=labels_VWK, fully_supervised=is_supervised), facts
 
     def share_warnings(self) -> list[str]:
-        """Warn if the tau of Step 2 misses its share, where Step 3 uses that tau."""
+        """Return warnings if Step 3 uses the tau of Step 2 and that tau misses its share."""
         if not self._has_threshold or self._given is not None or self._screen:
             return []
         assert self.refined
@@ -175,10 +174,13 @@ class Retrain(TrainingStage[RetrainManifest]):
 def settings(
     config: RunConfig, task: Task, windows: WindowLabels, threshold: Threshold | None
 ) -> dict[str, Any]:
-    """Settings of Step 3; its Step 2, if it has one, has a fingerprint of its own.
+    """Return the settings of Step 3; those of Step 2 are in its fingerprint.
 
     Args:
-        threshold: tau itself, however it was chosen.
+        config: Configuration of the run.
+        task: Task of the model.
+        windows: Source of the labels.
+        threshold: The value of tau, independent of how it was chosen.
     """
     unread = {
         "refined": THRESHOLD_CHOICE,
@@ -203,13 +205,19 @@ def pseudo_labels_of(
     threshold: Threshold | None,
     scored: WindowLabels,
 ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], LabelFacts]:
-    """Labels of the windows of the training videos, shape (V, W, K), and facts about them.
+    """Derive the labels of the windows of the training videos.
 
     Args:
-        scores_VWK: Window probabilities of Step 2.
-        threshold: tau; None for soft labels, and for segments, which have none.
-        scored: What Step 2 scored. An exchanged modality is one window, the whole video; a
-            segment is a window too.
+        task: Task of the model.
+        videos: Data set.
+        training: Training videos.
+        scores_VWK: Window probabilities of Step 2, in 0..1.
+        threshold: tau; None for soft labels and for segments.
+        scored: What Step 2 scored. An exchanged modality is one window with all segments; each
+            segment is a window of its own.
+
+    Returns:
+        Labels, shape (V, W, K), and facts about them.
     """
     targets_VK = task.targets(videos, training)
     if scored == "segments":
@@ -219,17 +227,17 @@ def pseudo_labels_of(
         return soft_labels(scores_VWK, targets_VK, background=task.background), LabelFacts()
     threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
     labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
-    num_shown = labels_VWK.sum()
+    num_before = labels_VWK.sum()
     if scored == "exchanged":
         labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
     counts = task.count_windows(targets_VK, labels_VWK)
-    counts["restored"] = int(labels_VWK.sum() - num_shown)
+    counts["restored"] = int(labels_VWK.sum() - num_before)
     plain = dict(threshold) if isinstance(threshold, Mapping) else threshold
     return labels_VWK, LabelFacts(threshold=plain, windows=counts)
 
 
 def _print_facts(facts: LabelFacts) -> None:
-    """Print what the labels of Step 3 are, and warnings about them."""
+    """Print facts about the labels of Step 3, and warnings."""
     if facts.segments:
         say(f"retrain: {segments_text(facts.segments)}")
     if not facts.windows or facts.threshold is None:

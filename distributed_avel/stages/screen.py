@@ -1,4 +1,4 @@
-"""Choice of tau by Step 3: the paper's rule (Sec. 5.3)."""
+"""Stage `screen`: choose tau by the validation metrics of Step 3, the paper's rule (Sec. 5.3)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ ValidationMetrics = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCandidate:
-    """A tau that was tried, with its validation metrics in percent."""
+    """A tau with the validation metrics of its Step 3, in percent; None if undefined (0/0)."""
 
     threshold: float
     criterion: float | None
@@ -34,10 +34,12 @@ class ThresholdCandidate:
 
 @dataclass(frozen=True, slots=True)
 class ScreenManifest:
-    """The tau that was chosen.
+    """The chosen tau.
 
     Args:
-        criterion: The metrics whose mean decides.
+        threshold: tau.
+        criterion: Names of the metrics whose mean decides.
+        candidates: All values that were tried.
     """
 
     threshold: float
@@ -46,11 +48,11 @@ class ScreenManifest:
 
 
 class Screen(Stage[ScreenManifest]):
-    """tau whose Step 3 is best on the validation split.
+    """Chooses the tau whose Step 3 is best on the validation split.
 
     Args:
-        refined: Step 2. Its window probabilities of validation videos pre-select candidates.
-        retrain: Returns the validation metrics of Step 3 with a tau, in percent.
+        refined: Step 2; its window probabilities of validation videos pre-select candidates.
+        retrain: Trains Step 3 with a tau and returns its validation metrics, in percent.
     """
 
     name = "screen"
@@ -65,11 +67,11 @@ class Screen(Stage[ScreenManifest]):
         self.refined, self._retrain = refined, retrain
 
     def inputs(self) -> Sequence[Stage[Any]]:
-        """Step 2."""
+        """Return Step 2."""
         return (self.refined,)
 
     def depends(self) -> Mapping[str, Any]:
-        """Settings of Step 3 and of the choice, and Step 2."""
+        """Return the settings of Step 3 and of the choice, and Step 2."""
         return {
             "settings": settings(self.config, self.context.task),
             "refine": self.refined.fingerprint,
@@ -77,7 +79,7 @@ class Screen(Stage[ScreenManifest]):
 
     def compute(self, out: Location, run: "Run") -> ScreenManifest:
         """Train Step 3 with each candidate."""
-        self.refined.manifest.value()  # explains why there are no curves, if there are none
+        self.refined.manifest.value()  # raises with the reason if there are no curves
         curves = list(self.refined.threshold_curves().values())
         chosen = best_by_step_3(curves, self.config, self.context.task, self._retrain)
         run.metrics(threshold_metrics(chosen.threshold))
@@ -85,7 +87,7 @@ class Screen(Stage[ScreenManifest]):
 
 
 def settings(config: RunConfig, task: Task) -> dict[str, Any]:
-    """Settings of the choice of tau; Step 2 has a fingerprint of its own."""
+    """Return the settings of the choice of tau; those of Step 2 are in its fingerprint."""
     return {
         **training_settings(config, task, config.train.retrain_epochs),
         "refine": refine_section(config, {"threshold", "labels"}),
@@ -101,8 +103,11 @@ def best_by_step_3(
     """Choose the tau whose Step 3 is best on the validation split.
 
     Args:
-        curves: Of the window pseudo-labels of the validation split; they pre-select candidates.
-        retrain: Returns the validation metrics of Step 3 with a tau, in percent.
+        curves: Curves of the window pseudo-labels on the validation split, which pre-select
+            candidates.
+        config: Configuration of the run.
+        task: Task of the model.
+        retrain: Trains Step 3 with a tau and returns its validation metrics, in percent.
 
     Raises:
         DatasetError: The validation split cannot distinguish the candidates.

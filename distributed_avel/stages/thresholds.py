@@ -1,6 +1,7 @@
-"""Choice of tau on the validation split, and the curves that it is chosen by.
+"""Choose tau on the validation split, and store the curves behind the choice.
 
-Shape suffixes: V = videos, T = segments, W = windows, K = columns of labels, G = thresholds.
+Shape suffixes used in this file:
+    V = videos    T = segments    W = windows    K = columns of labels    G = thresholds
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,18 +30,18 @@ from distributed_avel.tasks import Task
 THRESHOLDS_FILE = "thresholds.parquet"
 
 ReadScores = Callable[[Sequence[Video]], NDArray[np.float32]]
-"""Z-hat of videos, shape (V, W, K)."""
+"""Callback that returns Z-hat of videos, shape (V, W, K)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenThreshold:
-    """tau, if it can be chosen.
+    """Result of the choice of tau.
 
     Args:
-        threshold: tau, or a tau for each modality; None if it cannot be chosen.
-        no_threshold: Why it cannot be chosen.
-        removed_share: By modality, the share of the labels of training windows that was to be
-            removed, "requested", and the share that tau removes, "achieved".
+        threshold: tau, or one tau for each of `Task.parts`; None if it could not be chosen.
+        no_threshold: Reason why it could not be chosen.
+        removed_share: By part, the share of the labels of training windows to remove, "requested",
+            and the share that tau removes, "achieved", in 0..1.
     """
 
     threshold: float | dict[str, float] | None = None
@@ -48,10 +49,10 @@ class ChosenThreshold:
     removed_share: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def value(self) -> Threshold:
-        """tau.
+        """Return tau.
 
         Raises:
-            DatasetError: It could not be chosen; the message says why.
+            DatasetError: It could not be chosen; the message has the reason and the remedy.
         """
         if self.threshold is None:
             raise DatasetError(f"{self.no_threshold}; or set refine.threshold to a number")
@@ -73,12 +74,16 @@ def choose_threshold(
     removes this share from the windows of the training videos. The window pseudo-labels of the
     validation split are also compared with its segment labels over a grid of tau (Sec. 5.3).
 
-    Step 2 itself does not need tau, so a validation split that cannot give one is not an error.
+    Step 2 itself does not need tau, so it is not an error if the validation split does not suffice.
 
     Args:
-        mask_WT: The windows.
-        out: Folder of Step 2; the curves are written into it.
-        scores_of: Returns the window probabilities of videos.
+        task: Task of the model.
+        videos: Data set.
+        training: Training videos.
+        validation: Validation videos.
+        mask_WT: Segments of each window.
+        out: Folder of Step 2, to which the curves are written.
+        scores_of: Returns Z-hat of videos.
     """
     with_event = [v for v in validation if v.labels]
     if not with_event:
@@ -117,14 +122,14 @@ def choose_threshold(
 
 
 def threshold_metrics(threshold: Threshold) -> dict[str, float]:
-    """tau under the names of metrics."""
+    """Return tau as metrics for MLflow."""
     if isinstance(threshold, Mapping):
         return {f"threshold_{part}": value for part, value in threshold.items()}
     return {"threshold": threshold}
 
 
 def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the manifest's "removed_share" under the names of metrics."""
+    """Return `ChosenThreshold.removed_share` as metrics for MLflow."""
     return {
         f"removed_share_{kind}" + (f"_{part}" if len(shares) > 1 else ""): value
         for part, share in shares.items()
@@ -133,7 +138,7 @@ def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]
 
 
 def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:
-    """The curves that `choose_threshold` wrote, by the part of the columns, if it could."""
+    """Read the curves of `choose_threshold`, by part; empty if tau was not chosen."""
     location = out / THRESHOLDS_FILE
     if not location.exists():
         return {}

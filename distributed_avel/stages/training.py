@@ -1,11 +1,12 @@
-"""Training on Ray: what Steps 1 and 3 have in common.
+"""Training code that Steps 1 and 3 share.
 
-There is no mathematics here. One of several workers differs from a single one in four ways only:
-its objective is wrapped in DDP, each global batch is divided among the workers, sums are added up
-over them, and only rank 0 writes files.
+Training with several workers differs from training with one in four ways only: DDP wraps the
+objective, each global batch is divided among the workers, sums are reduced over the workers, and
+only rank 0 writes files.
 
-Shape suffixes: V = videos, T = segments, W = windows, R = regions, D = feature size,
-K = columns of labels.
+Shape suffixes used in this file:
+    V = videos    T = segments    W = windows    R = regions    D = feature size
+    K = columns of labels
 """
 
 from collections.abc import Callable, Sequence
@@ -59,10 +60,10 @@ TARGETS_FILE = "targets.parquet"
 
 
 class TrainingStage(Stage[ManifestT]):
-    """A stage that trains a base model on the features of the training videos.
+    """Base class of the stages that train a base model on the features of the training videos.
 
-    Its result depends on the training and validation videos that have features, and on nothing
-    else of the data set: another test video retrains nothing.
+    Of the data set, the result depends only on the training and validation videos that have
+    features: a new test video does not cause a training.
     """
 
     temporary = CHECKPOINTS
@@ -77,11 +78,11 @@ class TrainingStage(Stage[ManifestT]):
         return self.features.data
 
     def trained(self) -> "ModelRecipe":
-        """The trained model."""
+        """Return the recipe of the trained model."""
         return self.untrained().trained(self.location / WEIGHTS)
 
     def untrained(self) -> "ModelRecipe":
-        """The model before training."""
+        """Return the recipe of the model before training."""
         shapes = self.features.manifest
         return ModelRecipe(
             config=self.config.model,
@@ -91,15 +92,15 @@ class TrainingStage(Stage[ManifestT]):
         )
 
     def curves(self) -> pa.Table:
-        """Losses and validation metrics of each epoch, as `schema.CURVES`."""
+        """Read losses and validation metrics of each epoch, as `schema.CURVES`."""
         return (self.location / CURVES_FILE).read_table()
 
     def validation_metrics(self) -> dict[str, float | None]:
-        """Validation metrics of the weights that were kept, in percent."""
+        """Read the validation metrics of the final weights, in percent."""
         return kept_validation(self.location, self.context.task, self.config.train.keep)
 
     def videos_identity(self) -> dict[str, Any]:
-        """Fingerprints of the labels and of the features of the videos that training reads."""
+        """Return fingerprints of the labels and features of the videos that training reads."""
         training, validation = self.features.usable("train"), self.features.usable("val")
         return {
             "videos": labels_identity(self.data.videos, training, validation),
@@ -120,10 +121,13 @@ class TrainingStage(Stage[ManifestT]):
         """Train from scratch and write targets, weights and learning curves to `out`.
 
         Args:
-            name: Random numbers derive from it; the name of the stage if it is empty.
-            mask_WT: The windows.
-            targets: Labels of Step 3.
-            partners: Which partner videos the auxiliary loss draws; None trains without it.
+            out: Folder of the stage.
+            run: MLflow run of the stage.
+            num_epochs: Number of epochs.
+            mask_WT: Segments of each window.
+            name: Name from which random numbers derive; the name of the stage by default.
+            targets: Targets of Step 3; None in Step 1.
+            partners: Kind of partner videos of the auxiliary loss; None trains without it.
 
         Returns:
             The number of training videos.
@@ -174,9 +178,9 @@ class Step3Targets:
     """Targets of Step 3.
 
     Args:
-        video_VK: Video-level targets of L_MIL, if they are not the video-level labels.
-        windows_VWK: Labels of the windows; or of the segments, with `fully_supervised`.
-        fully_supervised: g is applied to each segment, and L_MIL is left out.
+        video_VK: Video-level targets of L_MIL; the video-level labels by default.
+        windows_VWK: Labels of the windows, or of the segments with `fully_supervised`.
+        fully_supervised: Apply g to each segment, and omit L_MIL.
     """
 
     video_VK: NDArray[np.bool_] | None = None
@@ -187,11 +191,12 @@ class Step3Targets:
 def labels_identity(
     videos: VideoSet, unannotated: Sequence[Video], annotated: Sequence[Video] = ()
 ) -> str:
-    """A fingerprint of the classes, the timeline and the labels of some videos.
+    """Compute a fingerprint of the classes, the timeline and the labels of some videos.
 
     Args:
-        unannotated: Videos whose video-level labels are read.
-        annotated: Videos whose segment-level labels are read too.
+        videos: Data set.
+        unannotated: Videos of which only the video-level labels are used.
+        annotated: Videos of which the segment-level labels are used, too.
     """
     timeline = [videos.timeline.num_segments, videos.timeline.segment_s]
     weak = [[v.video_id, v.uri, v.labels] for v in unannotated]
@@ -382,12 +387,14 @@ def _run_epochs(job: TrainJob, worker: TrainingWorker, out: Location) -> None:
 def kept_validation(
     out: Location, task: Task, keep: Literal["last", "best"]
 ) -> dict[str, float | None]:
-    """Validation metrics of the weights that a training kept.
+    """Read the validation metrics of the final weights of a training, in percent.
 
-    Learning curves omit undefined values; a metric that is missing there is None.
+    Learning curves omit undefined values; a missing metric is returned as None.
 
     Args:
         out: Folder of the training.
+        task: Task of the model.
+        keep: `train.keep`, which weights are final.
 
     Raises:
         ArtifactError: The learning curves have no validation metrics.
