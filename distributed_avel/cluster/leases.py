@@ -1,8 +1,9 @@
-"""Leases: of several trials that need the same stage, only one computes it.
+"""Leases: if several trials need the same stage, only one of them computes it.
 
-Artifacts may be on object storage, which has no locks. Therefore the trials of a sweep ask an actor
-before they compute a stage. One trial gets a lease; the others wait until the stage is finished.
-The holder renews its lease; if it dies, the lease expires and another trial gets it.
+A lease is the right to compute a stage for a limited time. Artifacts may be on object storage,
+which has no locks, so the trials of a sweep ask an actor before they compute a stage. One trial
+gets the lease; the others wait until the stage is finished. The holder renews its lease; if it
+dies, the lease expires and another trial gets it.
 
 Leases save work. Correctness does not depend on them: two trials that compute the same stage write
 the same files.

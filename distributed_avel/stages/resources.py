@@ -1,14 +1,14 @@
-"""Resources that the stages of a configuration need; `cluster.resources` compares them."""
+"""Resources that the stages of a configuration need; `cluster.resources` checks them."""
 
 from distributed_avel.cluster.resources import Requirement, TrialResources
 from distributed_avel.config import RunConfig
 
 TRIAL_CPUS = 0.01
-"""CPUs that a trial claims for itself where its workers do the work."""
+"""CPUs of the process of a trial that trains in workers."""
 
 
 def requirements(config: RunConfig) -> list[Requirement]:
-    """Return what each stage that runs on workers or actors needs at the same time."""
+    """Return the resources that each stage with workers or actors needs at the same time."""
     train, extract, refine = config.train, config.extract, config.refine
     return [
         Requirement(
@@ -40,7 +40,12 @@ def requirements(config: RunConfig) -> list[Requirement]:
 
 
 def trial_resources(config: RunConfig, gpus_per_trial: float = 0.0) -> TrialResources:
-    """Return what a trial, or one experiment of a table, claims."""
+    """Return the resources of a trial, or of one experiment of a table.
+
+    Args:
+        config: Configuration of the run.
+        gpus_per_trial: GPUs of a trial that trains in its own process; 0 derives it from `config`.
+    """
     train, refine = config.train, config.refine
     if train.num_workers == 1:
         return TrialResources(
