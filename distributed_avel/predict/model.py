@@ -236,6 +236,13 @@ class TrainedModel:
 def _with_weights(
     config: ExtractConfig, weights: Mapping[str, str], weights_dir: str | Path | None
 ) -> ExtractConfig:
+    for network, source in config.weights.items():
+        # A model folder may come from anybody: it may not make this machine ask another one.
+        if "://" in source and network not in weights:
+            raise ConfigError(
+                f"{network}: weights from a URL are not fetched because a model folder says so; "
+                f"fetch them, then name the file: --weights {network}=FILE"
+            )
     changed: dict[str, Any] = {"weights": {**config.weights, **weights}}
     if weights_dir is not None:
         changed["weights_dir"] = str(weights_dir)
