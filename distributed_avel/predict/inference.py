@@ -40,7 +40,8 @@ def segment_probabilities(
         codes_1MD = segment_codes(model, audio_MD[None], visual_MRD[None], device=device)
         for start in window_starts(len(audio_MD), num_segments):
             window = slice(start, start + num_segments)
-            prob_1TK = task.segment_prob(model, codes_1MD[:, window])
+            # Copies are at aligned addresses; elsewhere, some matrix products round differently.
+            prob_1TK = task.segment_prob(model, codes_1MD[:, window].clone())
             prob_TK = prob_1TK[0].cpu().numpy()
             if len(count_M1) <= num_segments:
                 return prob_TK  # as it is: a mean in float64 would be rounded again

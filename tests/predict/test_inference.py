@@ -54,9 +54,10 @@ def test_probabilities_are_the_mean_over_windows(models, name, num_video_segment
     expected_MK = np.stack([np.mean(of_one, axis=0) for of_one in of_segment])
     assert found_MK.dtype == np.float32
     assert found_MK.shape == expected_MK.shape
-    np.testing.assert_allclose(found_MK, expected_MK, atol=1e-6)
+    # In float32, another split of the products rounds otherwise; a wrong window differs by 1e-2.
+    np.testing.assert_allclose(found_MK, expected_MK, rtol=1e-4, atol=1e-5)
     if name == "ave":
-        np.testing.assert_allclose(found_MK.sum(axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(found_MK.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", model_names())
