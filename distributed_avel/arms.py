@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scored = Literal["refined", "alone", "segments", "exchanged"]
-"""What Step 2 scores: windows in synthetic videos, windows of the original videos, single segments
-of the original videos, or a whole modality beside the other modality of a partner video."""
+"""Input of Step 2: windows in synthetic videos ("refined") or of the original videos ("alone"),
+single segments of the original videos ("segments"), or one modality of the original video beside
+the other modality of a partner video ("exchanged")."""
 
 WindowLabels = Scored | Literal["dummy"]
 """The source of the labels of Step 3: what Step 2 scores, or the video-level label in every window
 ("dummy")."""
 
 WITHOUT_CONTRASTIVE_LOSS = "without the contrastive loss of Wu and Yang (2021)"
-"""What MA lacks, wherever its figures are shown."""
+"""Remark on the figures of arm MA."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,17 +38,17 @@ class Arm:
 
     @property
     def scored(self) -> Scored | None:
-        """What its Step 2 scores, if it has a Step 2."""
+        """Input of Step 2; None if the arm has no Step 2."""
         return None if self.windows == "dummy" else self.windows
 
     @property
     def has_threshold(self) -> bool:
-        """Whether the labels of its Step 3 are thresholded at tau."""
+        """Return True if the labels of Step 3 are thresholded at tau."""
         return self.windows not in (None, "dummy", "segments")
 
     @property
     def needs_modalities(self) -> bool:
-        """Whether it labels each modality, so that the model has to predict both."""
+        """Return True if each modality is labelled, so that the model has to predict both."""
         return self.windows == "exchanged"
 
 

@@ -103,7 +103,7 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether the file system is local, so that other programs can open `path`."""
+        """Return True on the local file system, where other programs can open `path`."""
         return isinstance(self.fs, pafs.LocalFileSystem)
 
     def exists(self) -> bool:

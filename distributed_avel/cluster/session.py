@@ -120,7 +120,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def is_in_ray_working_dir(path: str | Path) -> bool:
-    """Whether a path is in the working directory of a Ray job, which Ray removes after the job."""
+    """Return True in the working directory of a Ray job, which Ray removes after the job."""
     return _RAY_WORKING_DIRS in Path(path).resolve().parts
 
 

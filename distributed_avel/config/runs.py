@@ -142,7 +142,7 @@ class SweepConfig(Config):
     train.learning_rate=0.001,0.002, model.name=ave,psp or model.options.head_size=32,64."""
 
     auxiliary: bool = True
-    """Whether Step 1 uses the auxiliary loss: arm A+LR instead of LR."""
+    """Train Step 1 with the auxiliary loss: arm A+LR instead of LR."""
 
     criterion: tuple[str, ...] = ()
     """Metrics whose mean on the validation split selects the best trial (default: accuracy and

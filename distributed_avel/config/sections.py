@@ -213,7 +213,7 @@ class TrainConfig(Config):
     """CPUs and torch threads of each worker; the number affects the rounding of sums."""
 
     use_gpu: bool = False
-    """Whether each worker uses one GPU."""
+    """Use one GPU per worker."""
 
     batch_size: PositiveInt = 32
     """Videos in a global batch, over all workers."""
@@ -294,7 +294,7 @@ class RefineConfig(Config):
 
     @property
     def is_screened(self) -> bool:
-        """Whether tau is selected by training Step 3 with several candidates."""
+        """Return True if tau is selected by training Step 3 with several candidates."""
         return self.threshold == "screened" and self.labels == "hard"
 
 
@@ -309,7 +309,7 @@ class TrackingConfig(Config):
     """Tracking with MLflow."""
 
     enabled: bool = True
-    """Whether to log runs."""
+    """Log runs."""
 
     uri: Annotated[str, AfterValidator(SecretUri)] | None = None
     """Tracking store (default: MLFLOW_TRACKING_URI, or the SQLite file runs/mlflow.db). A password

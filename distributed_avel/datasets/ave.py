@@ -325,7 +325,7 @@ def _lines(file: Location) -> list[tuple[str, list[str]]]:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether the first line is a header: "video id", or words instead of the times."""
+    """Return True if the first line is a header: "video id", or words instead of the times."""
     if len(fields) == 1:
         return fields[0].lower().replace(" ", "").replace("_", "") == "videoid"
     times = [re.sub(r"[\W_]", "", field) for field in fields[3:]]
