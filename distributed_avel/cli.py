@@ -64,11 +64,14 @@ def run_job(
     return run_safely(lambda: job(read_config(argv, description, kind)))
 
 
-def run_safely(action: Callable[[], int | None]) -> int:
+def run_safely(
+    action: Callable[[], int | None], after_interrupt: str = "the same command continues from here"
+) -> int:
     """Run an action and return the exit status; a user's mistake is one line without a traceback.
 
     Args:
         action: May return an exit status.
+        after_interrupt: What a user who interrupts the action has to know.
     """
     sys.excepthook, threading.excepthook = _show_bug, _show_bug_of_thread
     try:
@@ -80,7 +83,7 @@ def run_safely(action: Callable[[], int | None]) -> int:
             raise
         return _refuse(f"{error}; {_OF_THE_MACHINE[error.errno]}")
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from here", file=sys.stderr)  # noqa: T201
+        print(f"interrupted; {after_interrupt}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
 
 

@@ -231,7 +231,7 @@ def predict(argv: Sequence[str]) -> int:
 
         return predict_files(options)
 
-    return run_safely(run)
+    return run_safely(run, "results are written at the end, and the same command starts again")
 
 
 def _predict_options(argv: Sequence[str]) -> Namespace | str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distributed_avel import __version__
-from distributed_avel.cli import USER_ERROR
+from distributed_avel.cli import INTERRUPTED, USER_ERROR
 from distributed_avel.commands import COMMANDS, main
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -95,3 +95,17 @@ def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeyp
 def test_the_demo_runs_no_other_data_set(capsys):
     assert main(["demo", "--data.dataset", "synthetic"]) == USER_ERROR
     assert "use `avel run` for synthetic" in capsys.readouterr().err
+
+
+def test_an_interrupted_prediction_does_not_promise_to_continue(capsys, monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distributed_avel.predict.files.predict_files", interrupted)
+
+    assert main(["predict", "model", "video.mp4"]) == INTERRUPTED
+    message = capsys.readouterr().err
+    assert (
+        message
+        == "interrupted; results are written at the end, and the same command starts again\n"
+    )
