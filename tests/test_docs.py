@@ -96,7 +96,7 @@ def test_every_command_that_a_page_shows_is_accepted(page, name, arguments, monk
         assert exit_status([name, *arguments]) == 0
         return
     if name == "predict":  # it reads no configuration
-        monkeypatch.setattr(commands, "run_safely", lambda action: 0)
+        monkeypatch.setattr(commands, "run_safely", lambda action, *_: 0)
         assert commands.main([name, *arguments]) == 0
         return
     assert commands.main([name, *with_existing_config(arguments, tmp_path)]) == 0
