@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import UNIT, cut_into_units
 from distributed_avel.cluster.session import ray_session
 from distributed_avel.config import ClusterConfig, DataConfig, DemoConfig, ExtractConfig
 from distributed_avel.datasets import VideoSet, load_dataset
 from distributed_avel.features.base import Extractor, ExtractorRecipe
 from distributed_avel.stages.extract import ExtractWorker, extract
+from distributed_avel.storage import Location
 
 
 @dataclass(frozen=True)

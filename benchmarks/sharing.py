@@ -5,7 +5,7 @@
 
 Naive: for each window, a batch of synthetic videos is made of the float32 features (the partners'
 are cloned, the window is copied in) and sent through the whole model. Shared: what
-`train.objectives`, `train.predict` and `refine.windows` do. Both are timed in turn in the same
+`train.objectives`, `train.predict` and `method.windows` do. Both are timed in turn in the same
 process, and the ratio is the median of those of neighbours, so that it holds on a machine that
 others use too; `--threads 1` is steadier there. It fails if their results differ.
 
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_avel import models
-from distributed_avel.losses import auxiliary_loss, mil_loss, union_of_labels
-from distributed_avel.mil import mil_pool
+from distributed_avel.method.losses import auxiliary_loss, mil_loss, union_of_labels
+from distributed_avel.method.mil import mil_pool
+from distributed_avel.method.pseudo_labels import filter_scores
+from distributed_avel.method.windows import score_synthetic, window_mask
 from distributed_avel.models import BaseModel
-from distributed_avel.refine.pseudo_labels import filter_scores
-from distributed_avel.refine.windows import score_synthetic, window_mask
 from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import Batch
 from distributed_avel.train.objectives import Objective

@@ -33,9 +33,9 @@ import matplotlib.pyplot as plt
 from distributed_avel.arms import ARMS, arm_label
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig, load_values, validate
+from distributed_avel.method.pseudo_labels import threshold_rule
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
-from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.search.space import with_values
 from distributed_avel.stages.stage import Execution
 

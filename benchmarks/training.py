@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from distributed_avel.config import ModelConfig
-from distributed_avel.losses import union_of_labels
+from distributed_avel.method.losses import union_of_labels
+from distributed_avel.method.windows import window_mask
 from distributed_avel.models import model_class
-from distributed_avel.refine.windows import window_mask
 from distributed_avel.tasks import Localization
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import Batch

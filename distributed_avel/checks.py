@@ -4,7 +4,6 @@ import json
 import sys
 from argparse import Namespace
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.config import InspectConfig, RunConfig
 from distributed_avel.datasets import Problems, inspect_dataset
@@ -23,6 +22,7 @@ from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.features.inspection import inspect_media
 from distributed_avel.registry import import_plugins
 from distributed_avel.stages.data import root_of
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 

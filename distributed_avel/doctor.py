@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.session import machines, ray_session, require
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import dataset_names
@@ -21,6 +20,7 @@ from distributed_avel.redaction import redact
 from distributed_avel.stages.data import root_of
 from distributed_avel.stages.resources import requirements
 from distributed_avel.startup import check_before_start, check_names
+from distributed_avel.storage import Location
 
 Status = Literal["ok", "note", "PROBLEM"]
 

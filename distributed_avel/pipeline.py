@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed_avel.arms import ARMS, Scored, WindowLabels, arm_label, refined_arm
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.stages.base import BaseTraining
@@ -25,6 +25,7 @@ from distributed_avel.stages.retrain import Retrain
 from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Execution
 from distributed_avel.stages.training import TrainingStage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

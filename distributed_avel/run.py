@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from distributed_avel.arms import ARMS
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import store_uri
 from distributed_avel.config import RunConfig
@@ -18,6 +17,7 @@ from distributed_avel.report.tables import results_table, to_terminal
 from distributed_avel.stages.evaluate import PREDICTIONS
 from distributed_avel.stages.report import REPORT, RESULTS
 from distributed_avel.startup import check_names, started
+from distributed_avel.storage import Location
 
 if TYPE_CHECKING:
     import pandas as pd

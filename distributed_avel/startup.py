@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from distributed_avel.arms import ARMS
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.preflight import check_cluster, check_exists, check_writable
 from distributed_avel.cluster.session import is_in_ray_working_dir, ray_session, require
 from distributed_avel.cluster.tracking import Tracker, connect, local_folder, tracked
@@ -15,6 +14,7 @@ from distributed_avel.features.base import extractor_options
 from distributed_avel.models import model_class, model_options
 from distributed_avel.registry import import_plugins
 from distributed_avel.stages.resources import requirements
+from distributed_avel.storage import Location
 
 _RENDERED = "demo"
 """Data set that is rendered into `data.root` if it does not exist."""

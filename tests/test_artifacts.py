@@ -17,12 +17,13 @@ from fsspec.implementations.local import LocalFileSystem
 from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
 
-from distributed_avel import artifacts
-from distributed_avel.artifacts import Artifact, Location, remove_file, storage_error
+from distributed_avel import artifacts, storage
+from distributed_avel.artifacts import Artifact
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ArtifactError, AvelError
 from distributed_avel.stages.stage import Context
+from distributed_avel.storage import Location, remove_file, storage_error
 
 KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
 
@@ -209,7 +210,7 @@ def test_a_write_that_fails_leaves_what_was_there(folder):
 
 WRITE_MORE_THAN_THERE_IS_ROOM_FOR = """
 import resource, signal, sys
-from distributed_avel.artifacts import Location
+from distributed_avel.storage import Location
 signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 Location.at(sys.argv[1]).write_bytes(bytes(1_000_000))
@@ -381,7 +382,7 @@ def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
     refusing = Refusing()
     refusing.unreadable = place
     other = pafs.PyFileSystem(pafs.FSSpecHandler(refusing))
-    monkeypatch.setattr(artifacts, "_open", lambda root: (other, root))
+    monkeypatch.setattr(storage, "_open", lambda root: (other, root))
     context = Context(config=RunConfig(), tracker=untracked())
 
     for verify in (

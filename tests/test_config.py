@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.windows import window_mask
 
 DEFAULTS = Path(__file__).parent / "data" / "default_config.yaml"
 CONFIGS = Path(__file__).parent.parent / "distributed_avel" / "configs"

@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cli import read_config, run_job
 from distributed_avel.config import ReproduceConfig, TuneConfig, validate
 from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.redaction import SecretUri, redact, redact_values, secret_problem
 from distributed_avel.search.space import with_values
+from distributed_avel.storage import Location
 
 HUSH = "hush9"
 

@@ -7,7 +7,6 @@ import pyarrow.compute as pc
 import pytest
 
 from distributed_avel.arms import ARMS
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.errors import DatasetError
@@ -15,6 +14,7 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.stages.screen import best_by_step_3
 from distributed_avel.stages.stage import Execution
 from distributed_avel.stages.training import CURVES_FILE, WEIGHTS, kept_validation
+from distributed_avel.storage import Location
 
 pytestmark = pytest.mark.timeout(200)
 

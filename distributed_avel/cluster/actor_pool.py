@@ -18,9 +18,10 @@ import pyarrow as pa
 import ray.data
 
 from distributed_avel import errors
-from distributed_avel.artifacts import Location, digests, read_sealed, sealed
+from distributed_avel.artifacts import digests, read_sealed, sealed
 from distributed_avel.cluster.progress import progress
 from distributed_avel.errors import ArtifactError, AvelError, StorageError
+from distributed_avel.storage import Location
 
 UNIT = "unit"
 """Column with the name of the unit."""

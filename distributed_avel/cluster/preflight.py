@@ -25,10 +25,10 @@ from ray.core.generated.gcs_service_pb2 import (
     CheckAliveRequest,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from distributed_avel.artifacts import Location, storage_errors
 from distributed_avel.config import ClusterConfig
 from distributed_avel.errors import AvelError, ClusterError, FileSystemError
 from distributed_avel.redaction import redact
+from distributed_avel.storage import Location, storage_errors
 
 _ANSWER_S = 5.0
 """Timeout of a cluster that does not answer; `ray.init` waits for two minutes."""

@@ -26,12 +26,12 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from sqlalchemy.exc import SQLAlchemyError
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.config import RunConfig, TrackingConfig
 from distributed_avel.errors import TrackingError
 from distributed_avel.provenance import commit
 from distributed_avel.redaction import SecretUri, redact, redact_values
+from distributed_avel.storage import Location
 
 _LOCAL_STORE = "runs"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"

@@ -19,9 +19,9 @@ from ray.exceptions import RayTaskError
 from ray.train import Checkpoint
 from torch import nn
 
-from distributed_avel.artifacts import Location, remove_file, remove_folder, storage_error
 from distributed_avel.cluster.progress import ProgressActor, messages, say, watched
 from distributed_avel.errors import ArtifactError, AvelError, StorageError
+from distributed_avel.storage import Location, remove_file, remove_folder, storage_error
 from distributed_avel.train.checkpoint import state_from_bytes, state_to_bytes
 
 Watch = Callable[[str, int, dict[str, float]], None]

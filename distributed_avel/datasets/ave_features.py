@@ -25,7 +25,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.ave import (
     ANNOTATIONS,
@@ -45,6 +44,7 @@ from distributed_avel.datasets.base import (
 )
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 ORDERS: dict[Split, str] = {

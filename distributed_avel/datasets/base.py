@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, DataConfig
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import read_lines
 from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.registry import Registry
 from distributed_avel.schema import VIDEOS
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 Split = Literal["train", "val", "test"]

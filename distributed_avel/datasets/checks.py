@@ -12,7 +12,6 @@ from typing import get_args
 
 from pyarrow import fs as pafs
 
-from distributed_avel.artifacts import Location
 from distributed_avel.datasets.base import (
     Span,
     Split,
@@ -31,6 +30,7 @@ from distributed_avel.datasets.findings import (
 from distributed_avel.datasets.media_checks import Headers, check_media, read_headers
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, DemoConfig
 from distributed_avel.datasets.ave import (
     ANNOTATIONS,
@@ -43,6 +42,7 @@ from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
 from distributed_avel.media.write import write_mp4
 from distributed_avel.randomness import derive, generator
+from distributed_avel.storage import Location
 
 REVISION = 1
 """Revision of the generator; part of every video id, so that revisions are never mixed."""

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import Any, TypeVar, get_args
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
 from distributed_avel.datasets.names import check_names, first_places, has_times, nearest
@@ -35,6 +34,7 @@ from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.table import read_table
 from distributed_avel.datasets.text import parse_seconds, read_lines
 from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 TABLES = ("videos.csv", "videos.parquet")

@@ -25,13 +25,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import Span, Split, Video, VideoSet, register_dataset
 from distributed_avel.datasets.names import nearest
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import parse_seconds, read_lines
 from distributed_avel.errors import ArtifactError, DatasetError
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 LLP_CLASSES = (

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets.base import (
     FeatureChunk,
@@ -26,6 +25,7 @@ from distributed_avel.datasets.base import (
 from distributed_avel.datasets.llp import first_folder, read_llp
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 AUDIO, FRAMES, MOTION = "vggish", "res152", "r2plus1d_18"
 AUDIO_DIM, FRAME_DIM, MOTION_DIM = 128, 2048, 512

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from distributed_avel.artifacts import Location
 from distributed_avel.datasets.base import Video, VideoSet
 from distributed_avel.datasets.findings import Finding
 from distributed_avel.errors import MediaError
 from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS
 from distributed_avel.media.facts import HeaderFacts, TrackFacts, read_header
+from distributed_avel.storage import Location
 
 _NUM_THREADS = 8
 _NAMES = {"video": "video", "audio": "audio"}

@@ -36,7 +36,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, SyntheticConfig
 from distributed_avel.datasets.base import (
     FeatureChunk,
@@ -61,6 +60,7 @@ from distributed_avel.datasets.generated import (
 )
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.randomness import generator
+from distributed_avel.storage import Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

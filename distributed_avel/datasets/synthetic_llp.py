@@ -35,7 +35,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, SyntheticLlpConfig
 from distributed_avel.datasets.base import (
     FeatureChunk,
@@ -61,6 +60,7 @@ from distributed_avel.datasets.generated import (
 from distributed_avel.datasets.llp import overlaps
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.randomness import generator
+from distributed_avel.storage import Location
 
 REVISION = 1
 """Revision of the generator; part of every video id, so that revisions are never mixed."""

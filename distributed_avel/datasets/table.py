@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Location
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.datasets.text import read_text
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ":": "colons"}
 _CONVERT = (

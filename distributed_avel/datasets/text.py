@@ -3,8 +3,8 @@
 import io
 import re
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")

@@ -26,10 +26,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from pyarrow import fs as pafs
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import MediaError, StorageError
 from distributed_avel.features.base import Extractor
 from distributed_avel.media.warm_up import warm_up
+from distributed_avel.storage import Location
 
 NO_FILE = "no such file; put it there or take it out of the annotations"
 """Reason of a failure: the file does not exist."""

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import ArtifactError
 from distributed_avel.schema import tensor_array
+from distributed_avel.storage import Location
 
 INDEX = "index.parquet"
 PARTS = "features"

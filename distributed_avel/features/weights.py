@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import ArtifactError, WeightsError
+from distributed_avel.storage import Location
 
 if TYPE_CHECKING:
     from torch import Tensor

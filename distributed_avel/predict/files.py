@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import AvelError, ConfigError, DatasetError
 from distributed_avel.predict.model import load_model
 from distributed_avel.predict.prediction import (
@@ -25,6 +24,7 @@ from distributed_avel.predict.prediction import (
 )
 from distributed_avel.redaction import redact
 from distributed_avel.registry import import_plugins
+from distributed_avel.storage import Location
 
 MEDIA_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}

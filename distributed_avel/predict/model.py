@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import (
     ArtifactError,
@@ -33,6 +32,7 @@ from distributed_avel.predict.model_folder import (
     read_model_folder,
 )
 from distributed_avel.predict.prediction import Column, Prediction
+from distributed_avel.storage import Location
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 from distributed_avel.train.checkpoint import load_weights

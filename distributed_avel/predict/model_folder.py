@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, ExtractConfig, ModelConfig, TrainConfig, explain
 from distributed_avel.errors import ArtifactError
+from distributed_avel.storage import Location
 from distributed_avel.version import VERSION
 
 MODEL_CONFIG, MODEL_WEIGHTS, _METRICS, _CARD = (

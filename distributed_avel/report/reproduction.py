@@ -16,9 +16,9 @@ from typing import Any
 from markupsafe import Markup
 
 from distributed_avel.arms import ARMS
+from distributed_avel.method.pseudo_labels import threshold_rule
 from distributed_avel.metrics import parsing
 from distributed_avel.metrics.segment import Metrics
-from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report import svg
 from distributed_avel.report.figures import WIDTH
 from distributed_avel.report.page_data import Figure, Spread

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distributed_avel.refine.pseudo_labels import ThresholdCurve, threshold_grid
+from distributed_avel.method.pseudo_labels import ThresholdCurve, threshold_grid
 from distributed_avel.search.space import spread_thresholds
 
 USELESS = 0.05

@@ -18,9 +18,9 @@ import yaml
 
 from distributed_avel.config import RunConfig, SweepConfig, validate
 from distributed_avel.errors import ConfigError
+from distributed_avel.method.windows import window_mask
 from distributed_avel.models import model_class, model_options
 from distributed_avel.randomness import generator
-from distributed_avel.refine.windows import window_mask
 
 Point = dict[str, Any]
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.windows import window_mask
 from distributed_avel.stages.cache_keys import STEP_3, refine_section, training_settings
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

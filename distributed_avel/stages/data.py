@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
 from distributed_avel.config import DataConfig, DemoConfig, RunConfig
 from distributed_avel.datasets import (
@@ -26,6 +25,7 @@ from distributed_avel.datasets.demo import (
 from distributed_avel.errors import ConfigError
 from distributed_avel.stages.cache_keys import short_hash, without_neutral
 from distributed_avel.stages.stage import Stage
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

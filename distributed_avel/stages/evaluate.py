@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from distributed_avel.arms import arm_label
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
@@ -29,6 +28,7 @@ from distributed_avel.schema import parsing_predictions_schema, predictions_sche
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage, labels_identity
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.model_recipe import ModelRecipe

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Artifact, Location, read_sealed, sealed
+from distributed_avel.artifacts import Artifact, read_sealed, sealed
 from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
 from distributed_avel.cluster.progress import say
 from distributed_avel.config import ExtractConfig, RunConfig
@@ -41,6 +41,7 @@ from distributed_avel.stages.features import (
     find_media,
     refuse_too_many_failures,
 )
+from distributed_avel.storage import Location
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run

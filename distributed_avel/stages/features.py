@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.errors import DatasetError, StorageError
@@ -19,6 +18,7 @@ from distributed_avel.schema import SOURCES
 from distributed_avel.stages.cache_keys import short_hash
 from distributed_avel.stages.data import Data
 from distributed_avel.stages.stage import Context, Stage
+from distributed_avel.storage import Location
 
 FAILURES_FILE = "failures.parquet"
 

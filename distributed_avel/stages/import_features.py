@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import progress
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Video, VideoSet
@@ -22,6 +21,7 @@ from distributed_avel.stages.features import (
     refuse_too_many_failures,
 )
 from distributed_avel.stages.stage import Context
+from distributed_avel.storage import Location
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run

@@ -22,17 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_avel.arms import Scored
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
 from distributed_avel.config import RefineConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
+from distributed_avel.method.partners import PartnerPool
+from distributed_avel.method.pseudo_labels import ThresholdCurve, filter_scores
+from distributed_avel.method.windows import score_synthetic, window_mask
 from distributed_avel.models import BaseModel, ParsingModel
 from distributed_avel.randomness import derive
-from distributed_avel.refine.partners import PartnerPool
-from distributed_avel.refine.pseudo_labels import ThresholdCurve, filter_scores
-from distributed_avel.refine.windows import score_synthetic, window_mask
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
 from distributed_avel.stages.base import BaseTraining
 from distributed_avel.stages.cache_keys import PARTNERS, STEP_3, WINDOWS, refine_section
@@ -45,6 +44,7 @@ from distributed_avel.stages.thresholds import (
     share_metrics,
     threshold_metrics,
 )
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.predict import segment_codes

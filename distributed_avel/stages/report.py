@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distributed_avel.arms import arm_label
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet, feature_source
 from distributed_avel.errors import MediaError
 from distributed_avel.media.video import sample_frames
+from distributed_avel.method import pseudo_labels
+from distributed_avel.method.pseudo_labels import threshold_rule
 from distributed_avel.models import UNVERIFIED, is_verified
-from distributed_avel.refine import pseudo_labels
-from distributed_avel.refine.pseudo_labels import threshold_rule
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
 from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
 from distributed_avel.report.page import render_page
@@ -50,6 +49,7 @@ from distributed_avel.stages.data import settings as data_settings
 from distributed_avel.stages.evaluate import Evaluate
 from distributed_avel.stages.retrain import LabelFacts, Retrain
 from distributed_avel.stages.stage import Context, NoManifest, Stage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Parsing, Task
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.arms import WindowLabels
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.refine.pseudo_labels import (
+from distributed_avel.method.pseudo_labels import (
     Threshold,
     pseudo_labels,
     repeated_labels,
@@ -38,6 +37,7 @@ from distributed_avel.stages.refine import Refine, windows_of
 from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import Step3Targets, TrainingStage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 from distributed_avel.tasks.parsing import modality_targets
 

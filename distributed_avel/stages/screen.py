@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import DatasetError
-from distributed_avel.refine.pseudo_labels import ThresholdCurve
+from distributed_avel.method.pseudo_labels import ThresholdCurve
 from distributed_avel.search.screen import screened_thresholds
 from distributed_avel.search.selection import Trial, choose, criterion
 from distributed_avel.search.space import THRESHOLD
@@ -15,6 +14,7 @@ from distributed_avel.stages.cache_keys import refine_section, training_settings
 from distributed_avel.stages.refine import Refine
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.thresholds import threshold_metrics
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.training_workers import Watch
 from distributed_avel.config import RunConfig
 from distributed_avel.errors import ArtifactError
 from distributed_avel.provenance import provenance
 from distributed_avel.registry import import_plugins
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task, task_of
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
-from distributed_avel.refine.pseudo_labels import (
+from distributed_avel.method.pseudo_labels import (
     Threshold,
     ThresholdCurve,
     removed_shares,
@@ -25,6 +24,7 @@ from distributed_avel.refine.pseudo_labels import (
     window_truth,
 )
 from distributed_avel.schema import THRESHOLDS
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 
 THRESHOLDS_FILE = "thresholds.parquet"

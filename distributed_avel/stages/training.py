@@ -19,7 +19,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import progress
 from distributed_avel.cluster.reduce import all_reduce_sums
 from distributed_avel.cluster.training_workers import (
@@ -34,14 +33,15 @@ from distributed_avel.config import TrainConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
+from distributed_avel.method.partners import PartnerKind, PartnerPool
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
-from distributed_avel.refine.partners import PartnerKind, PartnerPool
 from distributed_avel.schema import CURVES, tensor_column, training_targets_schema
 from distributed_avel.stages.cache_keys import short_hash
 from distributed_avel.stages.data import Data
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, ManifestT, Stage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches

@@ -15,17 +15,16 @@ from functools import cached_property
 from typing import Any, Literal
 
 from distributed_avel.arms import ARMS, arm_label
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Tracker, store_uri, untracked
 from distributed_avel.config import ReproduceConfig, RunConfig
 from distributed_avel.datasets import feature_source
 from distributed_avel.errors import ConfigError, DatasetError
+from distributed_avel.method.pseudo_labels import threshold_text
 from distributed_avel.metrics.parsing import parsing_metrics
 from distributed_avel.models import model_class
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.provenance import provenance
-from distributed_avel.refine.pseudo_labels import threshold_text
 from distributed_avel.report.alarms import prediction_warnings, segments_text, window_warnings
 from distributed_avel.report.paper import TABLES, WEAK_LABELS, Experiment, PaperTable, TableRow
 from distributed_avel.report.reproduction import (
@@ -42,6 +41,7 @@ from distributed_avel.stages.resources import trial_resources
 from distributed_avel.stages.retrain import Retrain
 from distributed_avel.stages.stage import Execution, Stage
 from distributed_avel.startup import check_names, started
+from distributed_avel.storage import Location
 from distributed_avel.studies.campaign import Campaign
 from distributed_avel.tasks import Parsing
 

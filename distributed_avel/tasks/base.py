@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.method.pseudo_labels import Threshold
 from distributed_avel.models.base import BaseModel
-from distributed_avel.refine.pseudo_labels import Threshold
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.losses import VideoLoss, auxiliary_loss, mil_loss, refinement_loss
+from distributed_avel.method.losses import VideoLoss, auxiliary_loss, mil_loss, refinement_loss
+from distributed_avel.method.mil import Pooling, mil_pool, pool_windows
 from distributed_avel.metrics.segment import SEGMENT_METRICS, one_label_per_segment, segment_metrics
-from distributed_avel.mil import Pooling, mil_pool, pool_windows
 from distributed_avel.models.base import BaseModel
 from distributed_avel.tasks.base import Task
 

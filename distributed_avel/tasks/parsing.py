@@ -23,6 +23,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
+from distributed_avel.method.windows import exchange_modality
 from distributed_avel.metrics.parsing import (
     DECISION_THRESHOLD,
     MODALITIES,
@@ -30,7 +31,6 @@ from distributed_avel.metrics.parsing import (
     parsing_metrics,
 )
 from distributed_avel.models.base import ParsingModel, VideoProb
-from distributed_avel.refine.windows import exchange_modality
 from distributed_avel.tasks.base import Task
 
 PARSING_LOSS = "binary cross-entropy"

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distributed_avel.losses import union_of_labels
+from distributed_avel.method.losses import union_of_labels
+from distributed_avel.method.partners import PartnerPool
 from distributed_avel.randomness import derive, generator
-from distributed_avel.refine.partners import PartnerPool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig
 from distributed_avel.models import BaseModel, model_class, model_options
+from distributed_avel.storage import Location
 from distributed_avel.train.checkpoint import load_weights
 
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from distributed_avel.method.windows import mix_codes
 from distributed_avel.models import BaseModel
-from distributed_avel.refine.windows import mix_codes
 from distributed_avel.train.batches import Batch
 
 
@@ -41,7 +41,7 @@ class Objective(nn.Module):
 
     Args:
         model: Base model.
-        mask_WT: Segments of each window, see `refine.windows.window_mask`.
+        mask_WT: Segments of each window, see `method.windows.window_mask`.
         losses: Losses of the task.
         fully_supervised: The windows are single segments whose labels are treated as ground
             truth (arm PL). The only loss is the mean of g over the segments.

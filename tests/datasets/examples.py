@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, DemoConfig, SyntheticConfig, SyntheticLlpConfig
 from distributed_avel.datasets.demo import render_demo
+from distributed_avel.storage import Location
 
 FACTS = Path(__file__).parents[1] / "data"
 

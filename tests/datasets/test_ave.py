@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, VideoSet, inspect_dataset, load_dataset
 from distributed_avel.datasets.ave import AVE_CLASSES
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 FACTS = Path(__file__).parents[1] / "data" / "ave"
 

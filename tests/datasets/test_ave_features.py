@@ -6,7 +6,6 @@ import h5py
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import (
     Problems,
@@ -19,6 +18,7 @@ from distributed_avel.datasets.base import FeatureChunk
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.stages.import_features import import_features
+from distributed_avel.storage import Location
 
 FACTS = Path(__file__).parents[1] / "data" / "ave"
 CONFIG = DataConfig(dataset="ave_features")

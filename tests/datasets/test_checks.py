@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.commands import check as check_data
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset, load_dataset
@@ -18,6 +17,7 @@ from distributed_avel.datasets.checks import (
 )
 from distributed_avel.datasets.findings import MEANING, CheckReport, render
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 from tests.datasets.examples import EXAMPLES, FACTS, write_lines, write_published_ave
 
 

@@ -7,7 +7,6 @@ from typing import cast
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import Config, DataConfig
 from distributed_avel.datasets import (
     Problems,
@@ -21,6 +20,7 @@ from distributed_avel.datasets import (
 )
 from distributed_avel.datasets.checks import check
 from distributed_avel.errors import ConfigError, DatasetError
+from distributed_avel.storage import Location
 from tests.datasets.examples import EXAMPLES
 
 

@@ -3,7 +3,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, DemoConfig, ExtractConfig
 from distributed_avel.datasets import load_dataset
 from distributed_avel.datasets.demo import (
@@ -17,6 +16,7 @@ from distributed_avel.datasets.demo import (
 from distributed_avel.datasets.demo_scene import CLASSES, draw
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.descriptors import Descriptors
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 SMALL = DemoConfig(num_train=3, num_event_free=2, num_val=1, num_test=2)

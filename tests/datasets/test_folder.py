@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import VideoSet, load_dataset
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 HEADER = "uri,split,labels,spans,video_id"
 ROWS = [

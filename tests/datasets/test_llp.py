@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, VideoSet, feature_source, load_dataset
 from distributed_avel.datasets.base import Span
 from distributed_avel.datasets.llp import LLP_CLASSES, overlaps, read_llp
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 FACTS = Path(__file__).parents[1] / "data" / "llp"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from media.coded import coded, ffmpeg
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset
 from distributed_avel.datasets.checks import check, survey
@@ -17,6 +16,7 @@ from distributed_avel.datasets.media_checks import read_headers
 from distributed_avel.errors import MediaError
 from distributed_avel.media.audio import read_audio
 from distributed_avel.media.video import sample_frames
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 from tests.datasets.examples import write_lines
 

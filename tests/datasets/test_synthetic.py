@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, SyntheticConfig
 from distributed_avel.datasets import feature_source, load_dataset
 from distributed_avel.datasets.synthetic import (
@@ -18,6 +17,7 @@ from distributed_avel.datasets.synthetic import (
     scripts,
 )
 from distributed_avel.errors import DatasetError
+from distributed_avel.storage import Location
 
 NOWHERE = Location.at("/nowhere")
 SMALL = SyntheticConfig(num_train=70, num_event_free=5, num_val=3, num_test=4)

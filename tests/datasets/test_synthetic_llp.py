@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distributed_avel.artifacts import Location
 from distributed_avel.commands import check as check_data
 from distributed_avel.config import DataConfig, SyntheticLlpConfig
 from distributed_avel.datasets import VideoSet, feature_source, load_dataset
@@ -26,6 +25,7 @@ from distributed_avel.datasets.synthetic_llp import (
 from distributed_avel.errors import DatasetError
 from distributed_avel.models import create_model
 from distributed_avel.models.han import Han
+from distributed_avel.storage import Location
 
 NOWHERE = Location.at("/nowhere")
 LLP = Path(__file__).parents[1] / "data" / "llp"

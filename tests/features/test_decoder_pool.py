@@ -20,10 +20,10 @@ from troubled import (
     write_order,
 )
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.features.decoder_pool import MAX_FILE_BYTES, DecodingProcesses, Failed
+from distributed_avel.storage import Location
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(200)]
 
@@ -209,7 +209,7 @@ def test_processes_end_with_the_one_that_started_them(order, do):
     script = f"""
         import time
         from troubled import make_troubled
-        from distributed_avel.artifacts import Location
+        from distributed_avel.storage import Location
         from distributed_avel.features.decoder_pool import DecodingProcesses
 
         processes = DecodingProcesses(make_troubled, num_processes=1, timeout_s=1000)

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import INDEX, PARTS, FeatureStore
 from distributed_avel.schema import features_schema, tensor_column
+from distributed_avel.storage import Location
 
 PARTS_OF_IDS = {"000000.parquet": ["d", "a", "c"], "000001.parquet": ["b"], "000002.parquet": ["e"]}
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load
 
 from benchmarks.extractors import video
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig, ModelConfig, TrainConfig
 from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.models import model_names
 from distributed_avel.run import run_pipeline
 from distributed_avel.stages.refine import RefineWorker
 from distributed_avel.stages.training import WEIGHTS, train_in_process
+from distributed_avel.storage import Location
 from distributed_avel.tasks import task_of
 from distributed_avel.timeline import Timeline
 from tests.ray.conftest import ray_cluster as ray_cluster

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distributed_avel import models
-from distributed_avel.mil import mil_pool
+from distributed_avel.method.mil import mil_pool
 from distributed_avel.models.base import PublishedModel
 from tests.models.examples import SIZES, features, small_model
 from tests.models.loops import (

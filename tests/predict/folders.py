@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig, ModelConfig, TrainConfig
 from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.predict import TrainedModel, load_model
 from distributed_avel.predict.model_folder import write_model_folder
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 from distributed_avel.train.checkpoint import weights_to_bytes
 from distributed_avel.train.model_recipe import ModelRecipe

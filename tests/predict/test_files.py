@@ -15,10 +15,10 @@ from media.clips import clip
 from media.coded import coded, ffmpeg
 
 from distributed_avel import load_model
-from distributed_avel.artifacts import Location
 from distributed_avel.commands import main
 from distributed_avel.errors import DatasetError, MediaError, StorageError
 from distributed_avel.predict.files import EVENTS_SCHEMA, find_files, write_predictions
+from distributed_avel.storage import Location
 from tests.predict.folders import CLASSES, T, write_folder
 from tests.predict.test_prediction import prediction
 

@@ -10,7 +10,6 @@ import torch
 from media.clips import clip
 
 from distributed_avel import load_model
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ArtifactError, AvelError, ConfigError, WeightsError
 from distributed_avel.features.base import extractor_class
@@ -19,6 +18,7 @@ from distributed_avel.predict.model_folder import (
     MODEL_WEIGHTS,
     read_model_folder,
 )
+from distributed_avel.storage import Location
 from distributed_avel.train.checkpoint import weights_to_bytes
 from tests.predict.folders import CLASSES, T, feature_model, random_features, write_folder
 

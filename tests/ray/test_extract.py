@@ -28,7 +28,7 @@ from troubled import (
     write_order,
 )
 
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import DemoConfig, ExtractConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
@@ -43,6 +43,7 @@ from distributed_avel.stages.extract import (
     refuse_too_many_failures,
 )
 from distributed_avel.stages.stage import Context
+from distributed_avel.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

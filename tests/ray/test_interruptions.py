@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from distributed_avel.artifacts import Location
+from distributed_avel.storage import Location
 from tests.ray.small_runs import SMALL_RUN, checkpoints
 from tests.ray.stores import store_in
 

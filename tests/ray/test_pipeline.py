@@ -10,12 +10,13 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from distributed_avel import load_model
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact
 from distributed_avel.config import RunConfig, validate
 from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.metrics.segment import SEGMENT_METRICS, segment_metrics
 from distributed_avel.pipeline import STAGES
 from distributed_avel.run import open_pipeline, run_pipeline, run_refine
+from distributed_avel.storage import Location
 from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]

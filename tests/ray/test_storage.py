@@ -6,10 +6,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import validate
 from distributed_avel.pipeline import STAGES
 from distributed_avel.run import run_pipeline
+from distributed_avel.storage import Location
 from tests.ray.stores import store_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures("ray_cluster")]

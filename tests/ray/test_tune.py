@@ -17,13 +17,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from distributed_avel.artifacts import Artifact, Location
+from distributed_avel.artifacts import Artifact
 from distributed_avel.cluster.leases import LeaseActor, LeaseHolder
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import RunConfig, TuneConfig, load_values, validate
 from distributed_avel.errors import ConfigError, ResourceError
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.stages.stage import Execution
+from distributed_avel.storage import Location
 from distributed_avel.studies.sweep import run_sweep
 from tests.ray.stores import store_in
 from tests.troubled import wait_until

@@ -13,9 +13,9 @@ import pytest
 from ray.exceptions import RayTaskError
 from troubled import wait_until
 
-from distributed_avel.artifacts import Location
 from distributed_avel.cluster.actor_pool import Pool, cut_into_units, run_units
 from distributed_avel.errors import DatasetError, WeightsError
+from distributed_avel.storage import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200), pytest.mark.usefixtures("ray_cluster")]
 
@@ -178,7 +178,7 @@ def test_actors_may_share_a_gpu(tmp_path):
 import ray
 from functools import partial
 from pathlib import Path
-from distributed_avel.artifacts import Location
+from distributed_avel.storage import Location
 from distributed_avel.cluster.actor_pool import Pool, run_units
 from test_units import Squares, units_of
 ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)

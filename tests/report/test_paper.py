@@ -3,10 +3,10 @@
 import pytest
 
 from distributed_avel.arms import ARMS
+from distributed_avel.method.windows import window_mask
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.models import UNVERIFIED, model_class
 from distributed_avel.models.base import PublishedModel
-from distributed_avel.refine.windows import window_mask
 from distributed_avel.report.paper import TABLES, Experiment
 
 BY_NUMBER = {table.number: table for table in TABLES}

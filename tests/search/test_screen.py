@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distributed_avel.refine.pseudo_labels import ThresholdCurve
+from distributed_avel.method.pseudo_labels import ThresholdCurve
 from distributed_avel.search.screen import screened_range
 
 EVERYTHING = (0.001, 0.999)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from distributed_avel.config import RunConfig, SweepConfig, validate
 from distributed_avel.errors import ConfigError
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.windows import window_mask
 from distributed_avel.search.space import (
     Choice,
     Range,

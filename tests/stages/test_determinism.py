@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.features.store import INDEX, PARTS
+from distributed_avel.method.windows import window_mask
 from distributed_avel.models import model_class, model_names
-from distributed_avel.refine.windows import window_mask
 from distributed_avel.schema import features_schema, tensor_column
 from distributed_avel.stages.refine import SCORES, RefineWorker
 from distributed_avel.stages.training import CURVES_FILE, WEIGHTS, TrainJob, train_in_process
+from distributed_avel.storage import Location
 from distributed_avel.tasks import task_of
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.model_recipe import ModelRecipe

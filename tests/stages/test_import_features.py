@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig, SyntheticConfig
 from distributed_avel.datasets import feature_source, load_dataset
 from distributed_avel.datasets.base import FeatureChunk, FeatureSource
@@ -13,6 +12,7 @@ from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.stages.extract import FAILURES_FILE
 from distributed_avel.stages.import_features import import_features
+from distributed_avel.storage import Location
 
 CONFIG = DataConfig(
     dataset="synthetic",

@@ -16,9 +16,9 @@ from distributed_avel.config import ModelConfig, TrainConfig, validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.features.store import FeatureStore
+from distributed_avel.method.windows import exchange_modality
 from distributed_avel.models import ParsingModel
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.refine.windows import exchange_modality
 from distributed_avel.stages.retrain import pseudo_labels_of
 from distributed_avel.stages.stage import Execution
 from distributed_avel.stages.training import (

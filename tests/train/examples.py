@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from distributed_avel.refine.partners import PartnerKind, PartnerPool
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.partners import PartnerKind, PartnerPool
+from distributed_avel.method.windows import window_mask
 from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import EpochPlan, TrainingSet
 from distributed_avel.train.objectives import Objective

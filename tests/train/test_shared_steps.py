@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from distributed_avel.mil import mil_pool
+from distributed_avel.method.mil import mil_pool
+from distributed_avel.method.pseudo_labels import filter_scores
+from distributed_avel.method.windows import score_synthetic
 from distributed_avel.models import BaseModel, model_class, model_names
-from distributed_avel.refine.pseudo_labels import filter_scores
-from distributed_avel.refine.windows import score_synthetic
 from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import Batch, worker_batches
 from distributed_avel.train.objectives import Objective

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from distributed_avel.arms import ARMS
-from distributed_avel.artifacts import Location, read_sealed, sealed
+from distributed_avel.artifacts import read_sealed, sealed
 from distributed_avel.cluster.progress import say
 from distributed_avel.cluster.tracking import Tracker
 from distributed_avel.cluster.trials import (
@@ -32,6 +32,7 @@ from distributed_avel.search.selection import (
 )
 from distributed_avel.search.space import Point, Windows, describe, with_values
 from distributed_avel.stages.training import CURVES_FILE
+from distributed_avel.storage import Location
 from distributed_avel.studies.sweep.page import SweepReport, render_sweep, sweep_figures
 from distributed_avel.tasks import task_class, task_of
 

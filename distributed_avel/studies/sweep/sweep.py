@@ -22,9 +22,9 @@ from distributed_avel.cluster.trials import (
 )
 from distributed_avel.config import TuneConfig
 from distributed_avel.errors import ArtifactError, ConfigError, DatasetError
+from distributed_avel.method.pseudo_labels import ThresholdCurve
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish
-from distributed_avel.refine.pseudo_labels import ThresholdCurve
 from distributed_avel.search.screen import screened_range, whole_range
 from distributed_avel.search.selection import check_criterion
 from distributed_avel.search.space import (

@@ -6,10 +6,10 @@ folder `nothing` have no event.
 
 from typing import get_args
 
-from distributed_avel.artifacts import Location
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, Span, Split, Video, VideoSet
 from distributed_avel.datasets.base import register_dataset
+from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 
 EVENT_FREE = "nothing"

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, one_hot
 
-from distributed_avel.losses import (
+from distributed_avel.method.losses import (
     auxiliary_loss,
     mil_loss,
     refinement_loss,
     union_of_labels,
     video_loss,
 )
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.windows import window_mask
 
 LOSSES = ["soft_margin", "cross_entropy"]
 EXACT = {"rtol": 0.0, "atol": 1e-12}

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.mil import mil_pool, pool_windows
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.mil import mil_pool, pool_windows
+from distributed_avel.method.windows import window_mask
 
 POOLINGS = ["max", "mean", "lse"]
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distributed_avel.errors import DatasetError
-from distributed_avel.refine.partners import PartnerPool
+from distributed_avel.method.partners import PartnerPool
 
 NUM_CLASSES = 4
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.refine.windows import mix_codes, score_synthetic, window_mask
+from distributed_avel.method.windows import mix_codes, score_synthetic, window_mask
 from tests.models.examples import features, small_model
 
 VALID = {

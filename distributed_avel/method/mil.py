@@ -56,7 +56,7 @@ def pool_windows(logits_BTK: Tensor, mask_WT: Tensor, pooling: Pooling) -> Tenso
 
     Args:
         logits_BTK: Segment logits.
-        mask_WT: Segments of each window, see `refine.windows.window_mask`.
+        mask_WT: Segments of each window, see `method.windows.window_mask`.
         pooling: See `mil_pool`.
 
     Returns:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import multilabel_soft_margin_loss
 
-from distributed_avel.mil import Pooling, mil_pool, pool_windows
+from distributed_avel.method.mil import Pooling, mil_pool, pool_windows
 
 VideoLoss = Literal["soft_margin", "cross_entropy"]
 

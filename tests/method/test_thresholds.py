@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from distributed_avel.errors import DatasetError
-from distributed_avel.refine.pseudo_labels import (
+from distributed_avel.method.pseudo_labels import (
     pseudo_labels,
     threshold_curve,
     threshold_for_share,

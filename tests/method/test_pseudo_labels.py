@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.refine.pseudo_labels import filter_scores, pseudo_labels, window_truth
-from distributed_avel.refine.windows import window_mask
+from distributed_avel.method.pseudo_labels import filter_scores, pseudo_labels, window_truth
+from distributed_avel.method.windows import window_mask
 
 
 def random_case(seed: int, videos: int = 4, windows: int = 3, classes: int = 5):
