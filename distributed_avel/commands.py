@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from distributed_avel import __version__
 from distributed_avel.cli import USER_ERROR, run_job, run_safely
-from distributed_avel.config import InspectConfig, ReproduceConfig, RunConfig, TuneConfig
+from distributed_avel.config import Config, InspectConfig, ReproduceConfig, RunConfig, TuneConfig
 from distributed_avel.errors import ConfigError
 
 Command = Callable[[Sequence[str]], int]
@@ -236,15 +236,7 @@ def predict(argv: Sequence[str]) -> int:
 
 def _predict_options(argv: Sequence[str]) -> Namespace | str:
     """Return the options of `avel predict`, or what is wrong with them."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--out")
-    parser.add_argument("--format", nargs="+")
-    parser.add_argument("--processes")
-    parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--weights", nargs="+", default=[])
-    parser.add_argument("--weights-dir")
-    parser.add_argument("--plugins", nargs="+", default=[])
+    parser = _predict_parser()
     try:
         options, unknown = parser.parse_known_intermixed_args(argv)  # sources also after options
     except ArgumentError as error:
@@ -255,6 +247,19 @@ def _predict_options(argv: Sequence[str]) -> Namespace | str:
     if not options.sources:
         return "name a model folder and at least one video: avel predict MODEL SOURCE..."
     return options
+
+
+def _predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--out")
+    parser.add_argument("--format", nargs="+")
+    parser.add_argument("--processes")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--weights", nargs="+", default=[])
+    parser.add_argument("--weights-dir")
+    parser.add_argument("--plugins", nargs="+", default=[])
+    return parser
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -270,9 +275,7 @@ def inspect(argv: Sequence[str]) -> int:
                      (uint8), frame_times_TS (s), waveform_TN (float32, mono), sample_rate_hz
         --json       print JSON instead of text
     """
-    parser = _own_options()
-    parser.add_argument("--out", metavar="DIR")
-    parser.add_argument("--json", action="store_true")
+    parser = _inspect_parser()
     asks_for_help = bool({"-h", "--help"} & {*argv})
     if not asks_for_help and (not argv or argv[0].startswith("-")):
         print("error: the file comes first: avel inspect FILE [OPTIONS]", file=sys.stderr)  # noqa: T201
@@ -309,11 +312,7 @@ def check(argv: Sequence[str]) -> int:
                              one with val from train. Use it with --data.split DIR. The data set
                              is not changed.
     """
-    parser = _own_options()
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--no-files", action="store_true")
-    parser.add_argument("--write-split", metavar="DIR")
-    options, settings = parser.parse_known_args(argv)
+    options, settings = _check_parser().parse_known_args(argv)
 
     def job(config: RunConfig) -> int:
         from distributed_avel.checks import check_data
@@ -323,10 +322,67 @@ def check(argv: Sequence[str]) -> int:
     return run_job(job, settings, check.__doc__)
 
 
+def completion(argv: Sequence[str]) -> int:
+    """Print a completion script for a shell.
+
+        avel completion SHELL      SHELL is bash, fish, tcsh or zsh
+
+    Load it in the start-up file of the shell, for example in ~/.bashrc:
+
+        eval "$(avel completion bash)"
+    """
+    from distributed_avel.completion import SHELLS, CommandOptions, completion_script
+
+    if {"-h", "--help"} & {*argv}:
+        print(cleandoc(completion.__doc__ or ""))  # noqa: T201
+        return 0
+    if len(argv) != 1 or argv[0] not in SHELLS:
+        shells = ", ".join(SHELLS)
+        print(f"error: name a shell: avel completion SHELL, one of {shells}", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+    own = {"predict": _predict_parser, "inspect": _inspect_parser, "check": _check_parser}
+    commands = {
+        name: CommandOptions(
+            _summary(command),
+            own.get(name, _own_options)(),
+            _SETTINGS.get(name, RunConfig),
+        )
+        for name, command in COMMANDS.items()
+    }
+    print(completion_script(argv[0], commands))  # noqa: T201
+    return 0
+
+
+def _inspect_parser() -> ArgumentParser:
+    parser = _own_options()
+    parser.add_argument("--out", metavar="DIR")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def _check_parser() -> ArgumentParser:
+    parser = _own_options()
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-files", action="store_true")
+    parser.add_argument("--write-split", metavar="DIR")
+    return parser
+
+
 def _own_options() -> ArgumentParser:
     """Return a parser for the options of one command; all others are settings."""
     return ArgumentParser(add_help=False, allow_abbrev=False)
 
+
+_SETTINGS: Mapping[str, type[Config] | None] = MappingProxyType(
+    {
+        "tune": TuneConfig,
+        "reproduce": ReproduceConfig,
+        "inspect": InspectConfig,
+        "predict": None,
+        "completion": None,
+    }
+)
+"""Class of the settings of each command; of commands that are missing here, `RunConfig`."""
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
@@ -343,6 +399,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "tune": tune,
         "reproduce": reproduce,
         "doctor": doctor,
+        "completion": completion,
     }
 )
 """Commands by name."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import distributed_avel
+from distributed_avel.version import VERSION
 from tests.wheels import build_wheel
 
 ROOT = Path(__file__).parent.parent
@@ -142,3 +143,9 @@ def test_every_file_that_the_documentation_names_exists(page):
 def exists(path: str) -> bool:
     """Pages name files of the package without its name, as the layout does."""
     return (ROOT / path).exists() or (PACKAGE / path).exists()
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    first, *_ = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert first == VERSION

@@ -5,6 +5,8 @@ ones. Unknown keys and invalid values are refused before any work starts, and al
 reported together.
 """
 
+from distributed_avel.config.arguments import CONFIG as CONFIG
+from distributed_avel.config.arguments import option_choices as option_choices
 from distributed_avel.config.arguments import read_arguments as read_arguments
 from distributed_avel.config.loading import AnyRun as AnyRun
 from distributed_avel.config.loading import built_in_configs as built_in_configs

@@ -139,6 +139,25 @@ def _options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, _Op
             yield _canonical(key), _Option(key, values, is_text=Any not in get_args(kind))
 
 
+def option_choices(section: type[Config]) -> Iterator[tuple[str, tuple[str, ...] | None]]:
+    """Yield each option of a section and the values to choose from, for shell completion.
+
+    The values are empty if there are too many to list, and None if the option takes no value.
+    """
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            for inner, choices in option_choices(kind):
+                yield f"{_canonical(name)}.{inner}", choices
+        elif kind is bool:
+            yield _canonical(name), None
+            yield f"no-{_canonical(name)}", None
+        else:
+            literals = [kind, *get_args(kind)] if get_origin(kind) is not Literal else [kind]
+            choices = [get_args(of) for of in literals if get_origin(of) is Literal]
+            yield _canonical(name), tuple(str(value) for of in choices for value in of)
+
+
 def _find(name: str, known: dict[str, _Option]) -> _Option | None:
     """Find an option by name; the name may include an entry, as in model.options.threshold."""
     if option := known.get(_canonical(name)):
