@@ -1,7 +1,7 @@
-"""What all tests share: repeatable examples, one thread each, and the order of the files.
+"""Shared test setup: reproducible hypothesis examples, one thread per library, order of files.
 
-Tests run beside each other and beside Ray workers; a library that takes every core for itself
-makes all of them slower, and the arrays here are so small that threads only wait for each other.
+Several test processes and Ray workers run at the same time. A library that uses all cores slows
+all of them down, and the arrays here are too small for threads to help.
 """
 
 import os
@@ -10,7 +10,7 @@ for _library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")  # read when the library is loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests with two threads spin on a busy machine
 
-# Of a stand-in for S3. The processes of Ray take the environment of the moment they start.
+# For the S3 test server. Ray processes copy the environment at the moment they start.
 os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
 
 import pytest  # noqa: E402
@@ -30,6 +30,6 @@ settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with Ray first: they take longest, and no process should end with them."""
+    """Run the files that use Ray first, because they take longest."""
     with_ray = {item.path for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item.path not in with_ray)

@@ -1,4 +1,4 @@
-"""The public interface: what `import distributed_avel` offers, and how little it loads."""
+"""The public interface: its names, their behaviour, and the import time."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from distributed_avel.features.base import extractor_names
 from distributed_avel.models import model_class, model_names
 
 
-def test_every_public_name_exists_and_no_other():
+def test_exactly_the_public_names_exist():
     for name in avel.__all__:
         assert getattr(avel, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'run_pipelines'"):
@@ -30,7 +30,7 @@ def test_every_public_name_exists_and_no_other():
 
 
 @pytest.mark.multiprocess
-def test_importing_the_package_is_fast_and_loads_no_other():
+def test_importing_the_package_is_fast_and_imports_no_heavy_package():
     script = (
         "import sys; before = set(sys.modules); import distributed_avel; "
         "print([name for name in ('torch', 'ray', 'mlflow', 'numpy', 'pydantic') "
@@ -43,7 +43,7 @@ def test_importing_the_package_is_fast_and_loads_no_other():
     assert time.perf_counter() - started < 5  # 0.1 s on a machine that does nothing else
 
 
-def test_settings_come_from_a_built_in_configuration_a_file_or_values(tmp_path):
+def test_load_config_accepts_a_built_in_name_a_path_and_values(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("train: {base_epochs: 3, batch_size: 4}\n")
 
@@ -63,7 +63,7 @@ def test_every_built_in_configuration_is_valid(name):
     validate(load_values(name), name, TuneConfig if name == "sweep" else RunConfig)
 
 
-def test_a_data_set_is_read_and_a_model_is_made():
+def test_load_dataset_and_create_model_work_together():
     config = avel.load_config("synthetic")
     videos = avel.load_dataset(config.data)
     model = avel.create_model(

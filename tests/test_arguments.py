@@ -1,4 +1,4 @@
-"""No word of a command line is dropped: every option of every job, given wrongly in every way."""
+"""Malformed command lines are refused, for every option of every job; no word is ignored."""
 
 import runpy
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ JOBS = sorted((Path(__file__).parent.parent / "jobs").glob("*.py"))
 
 
 def options(section: type[Config], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a configuration, with its type."""
+    """Yield every key of a configuration with its type."""
     for name, info in section.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Config):
             yield from options(info.annotation, f"{prefix}{name}.")
@@ -46,34 +46,34 @@ def name_of(key: str) -> str:
 
 
 def refused(argv: list[str], kind: type[RunConfig] = RunConfig) -> str:
-    """What is wrong with a command line, in the lines in which a job prints it."""
+    """Return the error message that a job prints for a malformed command line."""
     problems = read_arguments(argv, kind).problems
     assert problems, argv
     lines = [f"  {key}: {problem}" for key, problem in problems.items()]
     return "\n".join([f"command line: {len(problems)} problem(s)", *lines])
 
 
-def test_there_are_options_of_each_sort():
+def test_options_with_values_and_flags_are_found():
     assert len(VALUED) > 150
     assert len(FLAGS) >= 6
 
 
-def test_an_option_with_an_equals_sign_but_no_dashes_is_refused_with_the_right_spelling():
+def test_an_assignment_without_dashes_is_refused_with_the_right_spelling():
     for kind, key in VALUED:
         for written in (key, key.replace("_", "-")):
             lines = refused([f"{written}=7"], kind)
             assert f"  {written}=7: not an option; write {name_of(key)} 7" in lines.splitlines()
 
 
-def test_an_option_after_another_is_not_swallowed_as_its_value():
-    """The first keeps its value: it was erased when the second was dropped."""
+def test_an_option_without_dashes_is_not_taken_as_the_value_of_the_previous_one():
+    """Regression test: the value of the first option was lost when the second was dropped."""
     for kind, key in VALUED:
         for before in (["--data.root", "/A"], ["--arms", "base"], ["--data.root"]):
             assert f"  {key}=7: not an option; write" in refused([*before, f"{key}=7"], kind)
 
 
 @pytest.mark.parametrize("dash", ["-", "---", "–", "—", "−"])
-def test_another_number_of_dashes_or_another_dash_is_refused(dash):
+def test_a_wrong_number_or_kind_of_dashes_is_refused(dash):
     for kind, key, _ in ALL:
         written = dash + key.replace("_", "-")
         for argv in ([written], [written, "7"], [f"{written}=7"]):
@@ -99,7 +99,7 @@ def test_a_missing_value_is_refused():
         assert f"{name} has an empty value" in refused([f"{name}="], kind)
 
 
-def test_a_value_that_begins_with_a_dash_needs_an_equals_sign():
+def test_a_value_that_starts_with_a_dash_needs_an_equals_sign():
     for kind, key in SINGLE:
         name = name_of(key)
         lines = refused([name, "-value"], kind)
@@ -109,8 +109,8 @@ def test_a_value_that_begins_with_a_dash_needs_an_equals_sign():
     assert read_arguments(["--seed", "-1"], RunConfig).options == ["--seed", "-1"]
 
 
-def test_an_option_that_is_given_twice_is_refused():
-    """Not "the last one wins": in a long command nobody sees the first."""
+def test_an_option_given_twice_is_refused():
+    """The last one must not win silently: in a long command the first is easily overlooked."""
     for kind, key in VALUED:
         name = name_of(key)
         pair = ["a", "b"] if (kind, key) in MAPPINGS else ["1"]
@@ -139,7 +139,7 @@ def test_a_flag_takes_no_value():
         assert "  True: not an option" in refused([name, "True"], kind)
 
 
-def test_keys_of_no_section_and_of_another_are_refused():
+def test_unknown_keys_and_keys_of_another_section_are_refused():
     for kind, key, _ in ALL:
         *sections, last = key.split(".")
         assert f"  nothing.{last}: no such key" in refused([f"--nothing.{last}", "7"], kind)
@@ -151,12 +151,12 @@ def test_keys_of_no_section_and_of_another_are_refused():
     assert "tran.batch_size: no such key; perhaps train." in refused(["--tran.batch-size", "7"])
 
 
-def test_nothing_may_stand_after_two_dashes_alone():
+def test_options_after_a_bare_double_dash_are_refused():
     for argv in (["--", "--seed", "3"], ["--"], ["--seed", "3", "--", "stray"]):
         assert "  --: options after it are not read" in refused(argv)
 
 
-def test_a_list_may_hold_several_words_and_a_sweep_assignments():
+def test_list_options_take_several_words_and_sweep_options_take_assignments():
     vary = ["train.learning_rate=0.1,0.2", "model.name=ave,psp"]
     config = read_config(["--sweep.vary", *vary, "--arms", "A", "base"], None, TuneConfig)
 
@@ -165,7 +165,7 @@ def test_a_list_may_hold_several_words_and_a_sweep_assignments():
     assert "needs pairs of a name and a value" in refused(["--extract.weights", "vgg19"])
 
 
-def test_an_entry_of_a_mapping_is_an_option_of_its_own():
+def test_each_entry_of_a_mapping_is_an_option():
     for kind, key in MAPPINGS:
         name = name_of(key)
         for argv in (
@@ -186,7 +186,7 @@ def test_an_entry_of_a_mapping_is_an_option_of_its_own():
         assert f"  {key}.: no such key" in refused([f"--{key}.", "7"], kind)
 
 
-def test_entries_of_the_command_line_win_over_the_file_and_leave_its_others(tmp_path):
+def test_command_line_entries_override_entries_of_the_file_and_keep_the_others(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("model: {name: psp, options: {threshold: 0.5, head_size: 16}}\n")
 
@@ -195,7 +195,7 @@ def test_entries_of_the_command_line_win_over_the_file_and_leave_its_others(tmp_
     assert config.model.options == {"threshold": 0.1, "head_size": 16}
 
 
-def test_options_of_a_model_are_read_as_in_yaml():
+def test_model_options_are_parsed_as_yaml():
     words = ["a=0.1", "b=None", "c=true", "d=[1, 2]", "e=text"]
 
     config = read_config([f"--model.options.{word}" for word in words])
@@ -204,7 +204,7 @@ def test_options_of_a_model_are_read_as_in_yaml():
     assert "  model.options.a: '[1' is not a valid YAML value" in refused(["--model.options.a=[1"])
 
 
-def test_entries_of_what_is_no_mapping_are_refused_with_it(tmp_path):
+def test_an_entry_is_refused_if_the_file_has_no_mapping_there(tmp_path):
     path = tmp_path / "run.yaml"
     for text, key in (("model: 3", "model"), ("model: {options: 3}", "model.options")):
         path.write_text(text)

@@ -1,11 +1,10 @@
-"""What each arm of the ablation means: the labels that its trainings recorded, and the losses of
-their first epoch, are those of an obvious loop over videos, windows and segments.
+"""Definition of each ablation arm: recorded labels and first-epoch losses equal a naive loop.
 
-The runs are real and tiny. The loop builds every (synthetic) video from raw features, one at a
-time and in fp64; of what Steps 1 to 3 computed it takes the weights of the base model and the
-partners that were drawn. A batch holds all videos, so the losses of the first epoch are those of
-the initial weights. tau is the median of the window probabilities, so about half of the labels of
-windows go.
+The runs are real but tiny. The loop over videos, windows and segments builds every (synthetic)
+video from raw features, one at a time and in fp64. From the results of Steps 1 to 3 it takes only
+the weights of the base model and the partners that were drawn. A batch contains all videos, so the
+losses of the first epoch are those of the initial weights. tau is the median of the window
+probabilities, so it removes about half of the window labels.
 """
 
 import numpy as np
@@ -54,7 +53,7 @@ def tiny_run(root, tau: float, *, model: str, dataset: str, arms: list[str]) -> 
 
 
 def trained_run(root, scored, **settings) -> Pipeline:
-    """All arms of a run whose tau is the median of the window probabilities of labelled events."""
+    """Train all arms, with tau at the median of the window probabilities of labelled events."""
     first = tiny_run(root, 0.5, **settings)
     training = first.usable("train")
     scores_VWK = first.refine(False, scored).ensure().scores(training)
@@ -67,7 +66,7 @@ def trained_run(root, scored, **settings) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Pipeline:
-    """All arms of AVE on generated features, with events and without."""
+    """All arms of the AVE model on synthetic features, with and without events."""
     root = tmp_path_factory.mktemp("meanings")
     arms = [arm for arm in ARMS if not ARMS[arm].needs_modalities]
     return trained_run(root, "refined", model="ave", dataset="synthetic", arms=arms)
@@ -75,14 +74,14 @@ def run(tmp_path_factory) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def parsing_run(tmp_path_factory) -> Pipeline:
-    """HAN and MA on generated features of parsing."""
+    """Arms `base` and `MA` of HAN on synthetic features for parsing."""
     root = tmp_path_factory.mktemp("parsing")
     arms: list[str] = ["base", "MA"]
     return trained_run(root, "exchanged", model="han", dataset="synthetic_llp", arms=arms)
 
 
 def recorded(run: Pipeline, arm: str) -> dict[str, dict[str, np.ndarray]]:
-    """Targets that a training wrote down, by column, then by video."""
+    """Return the targets that a training recorded, by column, then by video."""
     table = (run.arm(arm).location / TARGETS_FILE).read_table()
     ids = table["video_id"].to_pylist()
     assert ids == [video.video_id for video in run.usable("train")]
@@ -94,7 +93,7 @@ def recorded(run: Pipeline, arm: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def first_losses(run: Pipeline, arm: str) -> dict[str, float]:
-    """Losses of the first epoch, each a mean over the videos."""
+    """Return the losses of the first epoch, each a mean over the videos."""
     rows = (run.arm(arm).location / CURVES_FILE).read_table().to_pylist()
     return {
         row["metric"].removeprefix("train/"): row["value"]
@@ -104,24 +103,24 @@ def first_losses(run: Pipeline, arm: str) -> dict[str, float]:
 
 
 def base_model(run: Pipeline, *, auxiliary: bool = False) -> BaseModel:
-    """After Step 1, in fp64."""
+    """Return the base model after Step 1, in fp64."""
     return run.base(auxiliary).trained()().double().eval()
 
 
 def initial_model(run: Pipeline, stage: str) -> BaseModel:
-    """Before the first step of a training, in fp64."""
+    """Return the model before the first optimizer step of a training, in fp64."""
     torch.manual_seed(derive(run.config.seed, stage, "weights"))
     return run.base(False).untrained()().double().eval()
 
 
 def features(run: Pipeline, video_id: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Audio (T, D) and visual (T, R, D) features of a video, in fp64."""
+    """Return the audio (T, D) and visual (T, R, D) features of a video, in fp64."""
     audio, visual = FeatureStore(run.features.location).read([video_id])
     return torch.from_numpy(audio[0]).double(), torch.from_numpy(visual[0]).double()
 
 
 def synthetic_video(run: Pipeline, own: str, partner: str, window: range):
-    """Eq. 9: the raw features of the video inside the window, those of its partner outside."""
+    """Eq. 9: raw features of the video inside the window and of its partner outside it."""
     audio, visual = (array.clone() for array in features(run, partner))
     own_audio, own_visual = features(run, own)
     for t in window:
@@ -131,18 +130,18 @@ def synthetic_video(run: Pipeline, own: str, partner: str, window: range):
 
 @torch.no_grad()
 def segment_scores(model: BaseModel, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-    """Raw scores (T, K) of one video."""
+    """Return the logits (T, K) of one video."""
     return model(audio[None], visual[None])[0]
 
 
 def video_label(run: Pipeline, video: Video) -> list[float]:
-    """Y: its events; background where there is none."""
+    """Y: the events of the video, or background if there is none."""
     label = [1.0 if k in video.labels else 0.0 for k in range(run.videos.num_classes)]
     return [*label, 0.0 if video.labels else 1.0]
 
 
 def window_label(run: Pipeline, video: Video, probabilities: torch.Tensor) -> list[float]:
-    """Eqs. 10 and 11: events of the video that reach tau; background where none does."""
+    """Eqs. 10 and 11: events of the video that reach tau, or background if none does."""
     tau = run.config.refine.threshold
     assert isinstance(tau, float)
     label = [
@@ -153,7 +152,7 @@ def window_label(run: Pipeline, video: Video, probabilities: torch.Tensor) -> li
 
 
 def g(pooled_K: torch.Tensor, target: list[float]) -> float:
-    """The paper's video-level loss, by torch."""
+    """The paper's video-level loss, computed by torch."""
     prob_1K = pooled_K.softmax(dim=0)[None]
     return float(multilabel_soft_margin_loss(prob_1K, torch.tensor([target]).double()))
 
@@ -164,14 +163,14 @@ def pooled(scores_TK: torch.Tensor, segments: range) -> torch.Tensor:
 
 
 def drawn_partners(run: Pipeline, *, auxiliary: bool) -> dict[str, str]:
-    """The partner of each video in Step 2."""
+    """Return the partner of each video in Step 2."""
     out = run.refine(auxiliary, "refined").location / "scores"
     rows = [row for part in out.children() for row in part.read_table().to_pylist()]
     return {row["video_id"]: row["partners"][0] for row in rows}
 
 
 def check_first_losses(run: Pipeline, arm: str, stage: str) -> None:
-    """L_MIL and, with labels of windows, L_LR (eqs. 7, 12 and 13) of the recorded targets."""
+    """Compare L_MIL and, with window labels, L_LR (eqs. 7, 12, 13) of the recorded targets."""
     model, targets, num_videos = initial_model(run, stage), recorded(run, arm), 0
     mil = refinement = 0.0
     for video in run.usable("train"):
@@ -192,7 +191,7 @@ def check_first_losses(run: Pipeline, arm: str, stage: str) -> None:
         assert found["refinement"] == pytest.approx(refinement / num_videos, rel=1e-5)
 
 
-def test_base_learns_the_video_level_labels(run):
+def test_arm_base_trains_on_video_level_labels(run):
     targets = recorded(run, "base")
 
     assert list(targets) == ["video"]
@@ -202,8 +201,8 @@ def test_base_learns_the_video_level_labels(run):
     assert set(first_losses(run, "base")) == {"mil", "total"}
 
 
-def test_a_learns_besides_that_all_synthetic_videos_together_show_the_labels_of_both(run):
-    """Eqs. 15 to 18: pooled within each synthetic video, then across, against L(i) or L(j)."""
+def test_arm_a_adds_the_auxiliary_loss_on_the_union_of_both_videos_labels(run):
+    """Eqs. 15 to 18: pool within each synthetic video, then across; the target is L(i) or L(j)."""
     training = run.usable("train")
     event_free = [video for video in training if not video.labels]
     with_event = [video for video in training if video.labels]
@@ -235,7 +234,7 @@ def test_a_learns_besides_that_all_synthetic_videos_together_show_the_labels_of_
 
 
 @pytest.mark.parametrize("arm", ["LR", "A+LR"])
-def test_lr_learns_the_events_that_reach_tau_where_a_partner_fills_the_rest_of_the_video(run, arm):
+def test_arm_lr_trains_on_events_that_reach_tau_in_windows_with_a_partner_video(run, arm):
     auxiliary = arm == "A+LR"
     model, targets = base_model(run, auxiliary=auxiliary), recorded(run, arm)
     partners = drawn_partners(run, auxiliary=auxiliary)
@@ -257,7 +256,7 @@ def test_lr_learns_the_events_that_reach_tau_where_a_partner_fills_the_rest_of_t
     check_first_losses(run, arm, "retrain")
 
 
-def test_lr_alone_learns_the_events_that_reach_tau_in_windows_of_the_original_video(run):
+def test_arm_lr_alone_trains_on_events_that_reach_tau_in_windows_of_the_original_video(run):
     model, targets = base_model(run), recorded(run, "LR_alone")
 
     assert list(targets) == ["video", "windows"]
@@ -270,7 +269,7 @@ def test_lr_alone_learns_the_events_that_reach_tau_in_windows_of_the_original_vi
     check_first_losses(run, "LR_alone", "retrain")
 
 
-def test_lr_dummy_learns_the_video_level_label_in_every_window(run):
+def test_arm_lr_dummy_trains_on_the_video_level_label_in_every_window(run):
     targets = recorded(run, "LR_dummy")
 
     assert list(targets) == ["video", "windows"]
@@ -281,7 +280,7 @@ def test_lr_dummy_learns_the_video_level_label_in_every_window(run):
     check_first_losses(run, "LR_dummy", "retrain")
 
 
-def test_pl_learns_the_class_that_the_base_model_predicts_for_each_training_segment(run):
+def test_arm_pl_trains_on_segment_predictions_of_the_base_model(run):
     """Sec. 5.3: full supervision, without L_MIL, tau or windows; the video's label is not used."""
     model, targets = base_model(run), recorded(run, "PL")
     initial, supervised = initial_model(run, "retrain"), 0.0
@@ -315,7 +314,7 @@ def test_pl_learns_the_class_that_the_base_model_predicts_for_each_training_segm
 
 
 @torch.no_grad()
-def test_ma_learns_the_events_that_a_modality_shows_beside_the_other_one_of_a_partner(parsing_run):
+def test_arm_ma_trains_on_events_found_when_the_other_modality_is_exchanged(parsing_run):
     run = parsing_run
     model, targets = base_model(run), recorded(run, "MA")
     tau = run.config.refine.threshold

@@ -1,4 +1,4 @@
-"""Every arm of the paper's ablation, trained for a moment on synthetic features."""
+"""Every arm of the paper's ablation, trained for two epochs on synthetic features."""
 
 import json
 
@@ -37,7 +37,7 @@ def pipeline(root, model: str = "ave", arms: list[str] | None = None, **refine) 
 
 
 @pytest.mark.parametrize("model", model_names())
-def test_every_arm_of_a_model_is_its_own_training_and_shares_the_stages_before_it(tmp_path, model):
+def test_every_arm_is_a_separate_training_and_shares_earlier_stages(tmp_path, model):
     run = pipeline(tmp_path, model)
 
     arms = run.arms()
@@ -58,7 +58,7 @@ def test_every_arm_of_a_model_is_its_own_training_and_shares_the_stages_before_i
         assert values[run.task.best_epoch] is not None
 
 
-def test_soft_labels_and_several_partners_are_other_results(tmp_path):
+def test_soft_labels_and_several_partners_change_the_result(tmp_path):
     hard = pipeline(tmp_path)
     soft = pipeline(tmp_path, labels="soft")
     several = pipeline(tmp_path, num_partners=3)
@@ -76,7 +76,7 @@ def test_soft_labels_and_several_partners_are_other_results(tmp_path):
 
 
 def test_a_new_arm_is_one_entry(tmp_path, monkeypatch):
-    """Such as PL after a Step 1 with the auxiliary loss, which is in no paper."""
+    """Example: PL after a Step 1 with the auxiliary loss, which is in no paper."""
     arm = Arm(auxiliary=True, windows="segments", description="retrained on segments of {base}")
     monkeypatch.setitem(ARMS, "A+PL", arm)
     run = pipeline(tmp_path, arms=["PL", "A+PL"])
@@ -90,6 +90,6 @@ def test_a_new_arm_is_one_entry(tmp_path, monkeypatch):
     assert "retrained on segments of AVE+A" in (tmp_path / "report.html").read_text()
 
 
-def test_an_unknown_arm_is_refused_with_the_arms_there_are():
+def test_an_unknown_arm_is_refused_with_the_list_of_arms():
     with pytest.raises(ConfigError, match=r"arms: .*no arm 'A\+LLR'; there are: base, PL"):
         validate({"arms": ["base", "A+LLR"]}, "test")

@@ -1,4 +1,4 @@
-"""Locations on several file systems, writes that are whole or not there, and stages."""
+"""Locations on several file systems, atomic writes, and artifacts of stages."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ KINDS = ["path", "file", "file with a space", "memory", "fsspec+file", "s3"]
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """Address of an S3 server of our own, as a URI has it."""
+    """Start a local S3 server and yield its address as it appears in a URI."""
     server = ThreadedMotoServer(port=0)
     server.start()
     yield f"endpoint_override=127.0.0.1:{server.get_host_and_port()[1]}&scheme=http"
@@ -39,7 +39,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(params=KINDS)
 def folder(request, tmp_path: Path) -> Location:
-    """An empty folder, on every kind of file system."""
+    """An empty folder on each kind of file system."""
     if request.param == "s3":
         options = f"{request.getfixturevalue('s3')}&allow_bucket_creation=true"
         return Location.at(f"s3://bucket-{uuid4().hex}/run?{options}")
@@ -66,8 +66,8 @@ def test_what_is_written_is_read_back(folder):
     assert (folder / "t.parquet").read_table(["y"]).to_pydict() == {"y": ["a", None]}
 
 
-def test_json_never_holds_nan(tmp_path):
-    """Which is no JSON: a figure that is undefined is null."""
+def test_json_with_nan_is_refused(tmp_path):
+    """NaN is not valid JSON; undefined metrics are written as null."""
     with pytest.raises(ValueError, match="JSON"):
         (Location.at(tmp_path) / "c.json").write_json({"precision": float("nan")})
     assert not (tmp_path / "c.json").exists()
@@ -80,7 +80,7 @@ def test_a_second_write_replaces_the_first(folder):
     assert (folder / "file").read_bytes() == b"second"
 
 
-def test_children_are_listed_by_name_and_by_folder(folder):
+def test_children_are_sorted_by_name_and_not_recursive(folder):
     for name in ("b", "a/x", "c/x/y"):
         (folder / name).write_bytes(b"1")
 
@@ -89,7 +89,7 @@ def test_children_are_listed_by_name_and_by_folder(folder):
     assert (folder / "nothing").children() == []
 
 
-def test_only_what_is_there_exists(folder):
+def test_exists_is_true_only_for_existing_files_and_folders(folder):
     (folder / "a/b").write_bytes(b"1")
 
     assert (folder / "a/b").exists()
@@ -99,7 +99,7 @@ def test_only_what_is_there_exists(folder):
 
 
 @pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%20b", "a=b&c", "-ä"])
-def test_a_file_may_have_any_name(folder, name):
+def test_file_names_may_contain_any_characters(folder, name):
     if "?" in name and folder.root.startswith("memory"):
         pytest.skip("fsspec takes ? for a pattern when it renames in memory")
     (folder / name / "inner").write_bytes(b"1")
@@ -108,7 +108,7 @@ def test_a_file_may_have_any_name(folder, name):
     assert [child.read_bytes() for child in (folder / name).children()] == [b"1"]
 
 
-def test_a_location_travels_between_processes(folder):
+def test_a_location_can_be_pickled(folder):
     (folder / "file").write_bytes(b"1")
     assert folder.fs  # opened before
 
@@ -117,12 +117,12 @@ def test_a_location_travels_between_processes(folder):
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/x", "s3://bucket/x", "..\\x"])
-def test_nothing_outside_is_reached(folder, name):
+def test_a_path_outside_the_location_is_refused(folder, name):
     with pytest.raises(ArtifactError, match="is outside"):
         folder / name
 
 
-def test_a_relative_path_is_one_from_here(tmp_path, monkeypatch):
+def test_a_relative_path_is_relative_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (Location.at("runs/demo") / "file").write_bytes(b"1")
 
@@ -147,7 +147,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ("/tmp/what?", "/tmp/what?/b/c"),
     ],
 )
-def test_what_lies_below_stands_before_the_query(root, shown):
+def test_child_paths_are_inserted_before_the_query_of_a_uri(root, shown):
     assert str(Location.at(root) / "b" / "c").startswith(shown)
 
 
@@ -159,36 +159,36 @@ def test_what_lies_below_stands_before_the_query(root, shown):
         "s3://bucket/run?access_key=AKIAX&secret_key=hush",
     ],
 )
-def test_a_uri_with_a_secret_is_refused_without_telling_it(root):
+def test_a_uri_with_a_secret_is_refused_without_printing_the_secret(root):
     with pytest.raises(ArtifactError, match="set AWS_ACCESS_KEY_ID") as error:
         Location.at(root)
     assert "hush" not in str(error.value)
 
 
-def test_an_at_sign_in_a_folder_is_no_secret():
+def test_an_at_sign_in_a_folder_name_is_not_a_secret():
     assert Location.at("s3://bucket/a:b@c").uri == "s3://bucket/a:b@c"
 
 
-def test_only_local_files_can_be_opened_by_other_programs(tmp_path):
+def test_is_local_is_true_only_for_local_paths(tmp_path):
     assert Location.at(tmp_path).is_local
     assert Location.at(tmp_path.as_uri()).is_local
     assert not Location.at("memory://a").is_local
 
 
-def test_a_file_system_that_there_is_not_is_named():
+def test_unknown_file_system_is_named_in_the_error():
     with pytest.raises(ArtifactError, match="nosuch://bucket/a: no such file system"):
         _ = (Location.at("nosuch://bucket/a") / "b").fs
 
 
-def test_a_file_that_is_not_there_cannot_be_read(folder):
+def test_reading_a_missing_file_raises_file_not_found(folder):
     with pytest.raises(FileNotFoundError):
         (folder / "nothing").read_bytes()
 
 
-# Whole or not at all
+# Atomic writes
 
 
-def test_a_write_that_fails_leaves_nothing(folder):
+def test_a_failed_write_leaves_no_file(folder):
     unwritable = pa.table({"x": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
 
     with pytest.raises(pa.ArrowException):
@@ -198,7 +198,7 @@ def test_a_write_that_fails_leaves_nothing(folder):
     assert folder.children() == []
 
 
-def test_a_write_that_fails_leaves_what_was_there(folder):
+def test_a_failed_write_keeps_the_previous_file(folder):
     (folder / "file").write_json({"kept": True})
 
     with pytest.raises(TypeError):
@@ -223,14 +223,14 @@ def write_without_room(target: Path, when_full: str) -> int:
 
 
 @pytest.mark.multiprocess
-def test_a_full_disk_leaves_nothing(tmp_path):
+def test_a_write_to_a_full_disk_leaves_no_file(tmp_path):
     assert write_without_room(tmp_path / "file", "SIG_IGN") == 1  # OSError: file too large
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.multiprocess
-def test_what_a_killed_writer_left_is_not_taken_for_a_file(tmp_path):
+def test_the_partial_file_of_a_killed_writer_is_ignored(tmp_path):
     assert write_without_room(tmp_path / "part.parquet", "SIG_DFL") < 0  # killed while writing
     (left,) = tmp_path.iterdir()
     assert left.stat().st_size == 10_000
@@ -240,7 +240,7 @@ def test_what_a_killed_writer_left_is_not_taken_for_a_file(tmp_path):
 
 
 def test_a_table_that_ray_data_would_unpickle_is_refused(tmp_path):
-    """It registers a type for pickled objects, which execute code when they are read."""
+    """Ray Data registers an Arrow type for pickled objects, which run code when they are read."""
     from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
 
     traces = tmp_path / "traces"
@@ -253,12 +253,12 @@ def test_a_table_that_ray_data_would_unpickle_is_refused(tmp_path):
             file.read_table()
 
     assert not traces.exists()
-    planted.to_pylist()  # while it is as bad as it looks
+    planted.to_pylist()  # shows that the planted object would run code
     assert traces.exists()
 
 
 class Malicious:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -274,14 +274,14 @@ def stage(folder: Location, **depends) -> Artifact:
     return Artifact(folder, "base", depends)
 
 
-def test_the_fingerprint_never_changes_by_itself(folder):
+def test_the_fingerprint_is_stable_across_versions(folder):
     depends = {"revision": 1, "settings": {"seed": 0, "loss": "soft_margin", "rate": 2e-3}}
     artifact = Artifact(folder, "base", depends)
 
     assert artifact.fingerprint == "7808fd7f2d57"  # else all runs are computed again
 
 
-def test_the_fingerprint_stands_for_what_a_result_depends_on_and_nothing_else(folder):
+def test_the_fingerprint_depends_on_the_dependencies_only(folder):
     first = stage(folder, a=1, b={"c": 2, "d": [3, 4]})
 
     same = [
@@ -298,7 +298,7 @@ def test_the_fingerprint_stands_for_what_a_result_depends_on_and_nothing_else(fo
     assert len({s.fingerprint for s in [first, *others]}) == 4
 
 
-def test_a_stage_is_done_when_its_marker_is_there(folder):
+def test_a_stage_is_done_if_and_only_if_its_marker_exists(folder):
     made = stage(folder, seed=0)
     assert not made.is_done()
     made.begin()
@@ -340,7 +340,7 @@ def test_a_damaged_file_is_named_and_the_result_is_not_used(folder, file):
         remove_file(made.location / file)
     else:
         (made.location / file).write_bytes(content)
-    artifacts._INTACT.clear()  # a process that starts later knows nothing of it
+    artifacts._INTACT.clear()  # a later process starts with an empty cache
 
     assert not made.is_done()
     assert f"{made.location}: {message}" in made.why_not_done()
@@ -354,7 +354,7 @@ def test_a_damaged_file_is_named_and_the_result_is_not_used(folder, file):
 
 
 class Refusing(LocalFileSystem):
-    """The local file system, but what ends with `unreadable` cannot be read or listed."""
+    """The local file system, but paths that end with `unreadable` cannot be read or listed."""
 
     unreadable = ""
 
@@ -373,10 +373,10 @@ class Refusing(LocalFileSystem):
 
 
 @pytest.mark.parametrize("file", ["data.bin", "parts/0", "manifest.json", ""])
-def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
+def test_an_unreadable_artifact_is_an_error_with_path_reason_and_remedy(
     tmp_path, monkeypatch, file
 ):
-    """The stage is neither used nor computed again: the storage may be back later."""
+    """The stage is neither used nor recomputed, because the storage may become available again."""
     made = finished(Location.at(tmp_path))
     place = str(made.location / file if file else made.location)
     refusing = Refusing()
@@ -399,7 +399,7 @@ def test_a_stage_that_cannot_be_verified_names_place_reason_and_remedy_once(
         )
 
 
-def test_a_stage_that_cannot_be_begun_names_place_reason_and_remedy_once(tmp_path):
+def test_an_unwritable_stage_folder_is_an_error_with_path_reason_and_remedy(tmp_path):
     (tmp_path / "base").touch()
     made = stage(Location.at(tmp_path), seed=0)
 
@@ -411,14 +411,14 @@ def test_a_stage_that_cannot_be_begun_names_place_reason_and_remedy_once(tmp_pat
     )
 
 
-def test_a_reason_keeps_the_path_of_another_file(tmp_path):
+def test_a_storage_error_keeps_the_path_of_another_file(tmp_path):
     error = OSError(errno.EACCES, "Permission denied", "/elsewhere/part")
 
     assert "(Permission denied)" not in str(storage_error("written", Location.at("/run"), error))
     assert "'/elsewhere/part'" in str(storage_error("written", Location.at("/run"), error))
 
 
-def test_a_manifest_that_is_missing_or_another_results_is_damage(folder):
+def test_a_missing_or_foreign_manifest_counts_as_damage(folder):
     made = finished(folder)
     content = (made.location / "manifest.json").read_bytes()
     other = stage(folder, seed=1)
@@ -429,7 +429,7 @@ def test_a_manifest_that_is_missing_or_another_results_is_damage(folder):
     assert "manifest.json belongs to another result" in other.why_not_done()
 
 
-def test_a_marker_alone_is_written_again(folder):
+def test_a_missing_marker_is_restored(folder):
     made = finished(folder)
     remove_file(made.location / "DONE")
     assert not made.is_done()
@@ -440,7 +440,7 @@ def test_a_marker_alone_is_written_again(folder):
     assert not made.restore_marker()
 
 
-def test_a_file_that_somebody_put_there_is_no_damage(folder):
+def test_an_additional_file_is_not_damage(folder):
     made = finished(folder)
     (made.location / "notes.txt").write_bytes(b"a good run")
 
@@ -466,17 +466,17 @@ def test_the_marker_is_written_last(folder):
     assert not made.is_done()
 
 
-def test_a_stage_that_was_never_run_says_so(folder):
+def test_why_not_done_reports_a_stage_that_was_never_run(folder):
     assert stage(folder, seed=0).why_not_done() == "not run before"
 
 
-def test_a_stage_that_was_interrupted_says_so(folder):
+def test_why_not_done_reports_an_interrupted_stage(folder):
     stage(folder, seed=0).begin()
 
     assert stage(folder, seed=0).why_not_done() == "interrupted before"
 
 
-def test_a_changed_setting_is_told_against_the_most_similar_result(folder):
+def test_why_not_done_compares_with_the_most_similar_result(folder):
     stage(folder, revision=1, settings={"seed": 0, "epochs": 50}, extract="aaa").begin()
     stage(folder, revision=1, settings={"seed": 1, "epochs": 50}, extract="bbb").begin()
     (folder / "base" / "notes.txt").write_bytes(b"something that a person put there")
@@ -488,13 +488,13 @@ def test_a_changed_setting_is_told_against_the_most_similar_result(folder):
     assert twice.why_not_done() == "extract was aaa, is None; settings.loss was None, is x"
 
 
-def test_a_tuple_is_no_change_from_the_list_in_the_file(folder):
+def test_a_tuple_equals_the_list_in_the_manifest(folder):
     stage(folder, seed=0, arms=("base", "A")).begin()
 
     assert stage(folder, seed=1, arms=("base", "A")).why_not_done() == "seed was 0, is 1"
 
 
-def test_a_folder_may_be_listed_while_somebody_makes_it(tmp_path):
+def test_a_folder_can_be_listed_while_it_is_created(tmp_path):
     for attempt in range(400):
         made = threading.Thread(target=(tmp_path / str(attempt)).mkdir)
         made.start()

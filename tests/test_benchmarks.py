@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they time gives the same results."""
+"""The benchmarks run, and the variants that they compare give equal results."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.multiprocess
-def test_the_sharing_benchmark_runs_and_finds_the_same_results():
+def test_the_sharing_benchmark_runs_with_equal_results():
     run = subprocess.run(
         [sys.executable, BENCHMARKS / "sharing.py", "--quick", "--threads", "1"],
         capture_output=True,
@@ -27,11 +27,13 @@ def test_the_sharing_benchmark_runs_and_finds_the_same_results():
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert sum(line.startswith("Step 1") for line in lines) == 2  # T1 = 4 and 8
-    assert sum(line.startswith("Step 2") for line in lines) == 4  # and partners at hand or not
+    assert (
+        sum(line.startswith("Step 2") for line in lines) == 4
+    )  # also with and without cached codes
 
 
 @pytest.mark.multiprocess
-def test_the_sweep_benchmark_runs_and_finds_the_same_weights():
+def test_the_sweep_benchmark_runs_with_equal_weights():
     run = subprocess.run(
         [sys.executable, BENCHMARKS / "sweep.py", "--quick"],
         capture_output=True,
@@ -45,7 +47,7 @@ def test_the_sweep_benchmark_runs_and_finds_the_same_weights():
     assert float(ratio.split()[1]) > 1.2
 
 
-def test_the_curves_over_tau_have_every_tau_the_chosen_one_and_the_references(tmp_path):
+def test_curves_over_tau_include_the_chosen_tau_and_the_baselines(tmp_path):
     settings = {
         "data": {
             "dataset": "synthetic_easy",

@@ -1,4 +1,4 @@
-"""What all jobs share: settings from a file and the command line, and errors a person can read."""
+"""Settings from a file and the command line, and error messages, common to all jobs."""
 
 import subprocess
 import sys
@@ -28,14 +28,14 @@ def refused(argv: list[str]) -> list[str]:
     return str(error.value).splitlines()
 
 
-# Where values come from
+# Sources of values
 
 
-def test_without_arguments_the_defaults_hold():
+def test_without_arguments_the_defaults_are_used():
     assert read_config([]) == RunConfig()
 
 
-def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(config_file):
+def test_the_command_line_overrides_the_file_which_overrides_the_defaults(config_file):
     path = config_file("seed: 3\ntrain: {batch_size: 8, loss: soft_margin}\n")
 
     config = read_config(["--train.batch-size", "4", "--config", path, "--refine.unit-size", "9"])
@@ -47,7 +47,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(conf
     assert config.train.base_epochs == RunConfig().train.base_epochs
 
 
-def test_a_default_on_the_command_line_wins_over_the_file_too(config_file):
+def test_a_default_given_on_the_command_line_overrides_the_file(config_file):
     path = config_file("seed: 3\ntrain: {use_gpu: true}\n")
 
     config = read_config(["--config", path, "--seed", "0", "--train.no-use-gpu"])
@@ -55,14 +55,14 @@ def test_a_default_on_the_command_line_wins_over_the_file_too(config_file):
     assert config == RunConfig()
 
 
-def test_a_file_may_leave_to_the_command_line_what_it_lacks(config_file):
+def test_the_command_line_can_complete_an_invalid_file(config_file):
     path = config_file("refine: {window: 3}\n")  # with the default stride no windows fit
 
     assert read_config([f"--config={path}", "--refine.stride", "1"]).refine.window == 3
     assert "stride must divide" in refused([f"--config={path}"])[1]
 
 
-def test_every_kind_of_value_can_be_given():
+def test_every_type_of_value_can_be_given():
     config = read_config(
         [
             *("--arms", "A", "base"),
@@ -89,10 +89,10 @@ def test_every_kind_of_value_can_be_given():
     assert read_config(["--refine.threshold", "validation"]) == RunConfig()
 
 
-# What is refused
+# Errors
 
 
-def test_all_problems_of_the_command_line_are_told_at_once():
+def test_all_problems_of_the_command_line_are_reported_together():
     wrong = ["--refine.window", "four", "--refine.strde", "3", "--train.loss=mse"]
 
     lines = refused([*wrong, "--extract.weights", "vgg19", "random", "--seed", "-1"])
@@ -106,7 +106,7 @@ def test_all_problems_of_the_command_line_are_told_at_once():
     ]
 
 
-def test_problems_of_the_file_and_of_the_command_line_are_told_together(config_file):
+def test_problems_of_the_file_and_of_the_command_line_are_reported_together(config_file):
     path = config_file("model: {nme: ave}\nrefine: 7\ndata: {num_segments: none}\n")
 
     lines = refused(["--config", path, "--train.num-workers", "0", "--nothing=1", "stray"])
@@ -126,7 +126,7 @@ def test_a_config_option_without_a_path_is_refused():
     assert refused(["--seed", "1", "--config"])[1:] == ["  config: --config needs a value"]
 
 
-def test_a_malformed_option_ends_with_the_status_of_a_user_error(capsys):
+def test_a_malformed_option_exits_with_the_status_of_a_user_error(capsys):
     assert run_job(lambda _: None, ["--refine.window", "--seed", "-1", "run_dir=/x"], None) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: command line: 3 problem(s)",
@@ -136,17 +136,17 @@ def test_a_malformed_option_ends_with_the_status_of_a_user_error(capsys):
     ]
 
 
-# How a job ends
+# Exit status of a job
 
 
-def test_a_job_gets_the_settings():
+def test_a_job_receives_the_settings():
     seen = []
 
     assert run_job(seen.append, ["--seed", "5"], None) == 0
     assert [config.seed for config in seen] == [5]
 
 
-def test_a_mistake_of_the_user_is_told_without_a_traceback(capsys):
+def test_a_user_error_is_printed_without_a_traceback(capsys):
     def job(config: RunConfig) -> None:
         raise DatasetError("Annotations.txt: no line")
 
@@ -162,7 +162,7 @@ def test_a_bug_keeps_its_traceback():
         run_job(job, [], None)
 
 
-def test_an_interrupted_job_says_how_to_go_on(capsys):
+def test_an_interrupted_job_says_how_to_continue(capsys):
     def job(config: RunConfig) -> None:
         raise KeyboardInterrupt
 
@@ -170,7 +170,7 @@ def test_an_interrupted_job_says_how_to_go_on(capsys):
     assert "the same command continues" in capsys.readouterr().err
 
 
-# The main job itself
+# The main job
 
 
 def pipeline(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -185,7 +185,7 @@ def pipeline(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.multiprocess
-def test_the_main_job_refuses_bad_settings_before_it_starts_anything(tmp_path, config_file):
+def test_the_main_job_refuses_invalid_settings_before_it_starts(tmp_path, config_file):
     path = config_file("model: {pooling: median}\nrefine: {window: 9}\n")
 
     run = pipeline(tmp_path, "--config", path, "--train.batch-sise", "3")
@@ -202,7 +202,7 @@ def test_the_main_job_refuses_bad_settings_before_it_starts_anything(tmp_path, c
 
 
 @pytest.mark.multiprocess
-def test_the_main_job_refuses_names_that_no_registry_has_all_at_once(tmp_path):
+def test_the_main_job_reports_all_unregistered_names_together(tmp_path):
     names = ["--data.dataset", "avee", "--model.name", "ave2", "--extract.extractor", "vgg"]
 
     run = pipeline(tmp_path, *names)

@@ -1,4 +1,4 @@
-"""The console command `avel` and the files in `jobs/`, which run the same functions."""
+"""The console command `avel`, and the files in `jobs/`, which call the same functions."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"avel {__version__}\n"
 
 
-def test_an_unknown_command_is_refused_with_those_there_are(capsys):
+def test_an_unknown_command_is_refused_with_the_list_of_commands(capsys):
     assert main(["runn"]) == USER_ERROR
 
     line = capsys.readouterr().err
@@ -37,7 +37,7 @@ def test_an_unknown_command_is_refused_with_those_there_are(capsys):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_and_refusals_load_none_of_the_heavy_libraries(name, tmp_path):
+def test_help_and_errors_import_no_heavy_library(name, tmp_path):
     script = (
         "import sys\n"
         "from distributed_avel.commands import main\n"
@@ -79,7 +79,9 @@ def test_each_job_prints_its_help(job, tmp_path):
         (["check", "--data.dataset", "synthetic", "--write-split", "split"], "--write-split"),
     ],
 )
-def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeypatch, capsys):
+def test_output_inside_rays_copy_of_the_working_directory_is_refused(
+    argv, option, tmp_path, monkeypatch, capsys
+):
     copy = tmp_path / "working_dir_files" / "_ray_pkg_0"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
@@ -92,7 +94,7 @@ def test_nothing_is_written_where_ray_removes_it(argv, option, tmp_path, monkeyp
     assert not list(copy.iterdir())
 
 
-def test_the_demo_runs_no_other_data_set(capsys):
+def test_the_demo_refuses_another_data_set(capsys):
     assert main(["demo", "--data.dataset", "synthetic"]) == USER_ERROR
     assert "use `avel run` for synthetic" in capsys.readouterr().err
 

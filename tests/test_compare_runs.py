@@ -1,4 +1,4 @@
-"""`scripts/compare_runs.py` finds equal runs equal, and names what differs."""
+"""`scripts/compare_runs.py` accepts equal runs and names each difference."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def runs(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "a", tmp_path / "b"
 
 
-def test_runs_that_differ_in_cache_keys_only_are_equal(runs, capsys):
+def test_runs_with_different_cache_keys_only_are_equal(runs, capsys):
     assert main([*map(str, runs), "--assert-equal"]) == 0
     assert "all results are equal" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Settings: their defaults, where they come from, and what is refused."""
+"""Settings: defaults, sources, and validation."""
 
 from itertools import product
 from pathlib import Path
@@ -21,30 +21,30 @@ def refused(values: dict) -> str:
     return str(error.value)
 
 
-def test_a_changed_default_is_noticed():
-    """A default decides what people's runs compute: change it on purpose, and write it here."""
+def test_the_defaults_match_the_recorded_file():
+    """A default changes the results of users; update the recorded file when you change one."""
     written = yaml.safe_load(DEFAULTS.read_text())
 
     assert TuneConfig().model_dump(mode="json") == written
 
 
-def test_the_defaults_written_as_a_file_are_the_defaults():
+def test_the_recorded_defaults_load_as_the_defaults():
     assert validate(load_values(DEFAULTS), "defaults", TuneConfig) == TuneConfig()
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_configuration_that_we_ship_is_valid(name):
+def test_every_configuration_in_the_package_is_valid(name):
     values = load_values(name)
 
     assert validate(values, name.name, TuneConfig if "sweep" in values else RunConfig)
 
 
-def test_a_configuration_cannot_be_changed():
+def test_a_configuration_is_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         RunConfig().seed = 1
 
 
-def test_every_setting_says_what_it_is():
+def test_every_setting_has_a_description():
     def undocumented(section, prefix=""):
         for name, info in section.model_fields.items():
             if hasattr(info.annotation, "model_fields"):
@@ -55,7 +55,7 @@ def test_every_setting_says_what_it_is():
     assert list(undocumented(TuneConfig)) == []
 
 
-def test_all_problems_are_told_at_once_each_with_its_key():
+def test_all_problems_are_reported_together_with_their_keys():
     message = refused(
         {
             "sed": 3,
@@ -82,7 +82,7 @@ def test_all_problems_are_told_at_once_each_with_its_key():
     ]
 
 
-def test_windows_that_do_not_fit_are_told_together_with_other_problems():
+def test_windows_that_do_not_fit_are_reported_with_other_problems():
     message = refused({"refine": {"window": 6}, "train": {"loss": "mse"}})
 
     assert "refine: window must be in 2..5 for 10 segments, got 6" in message
@@ -94,7 +94,7 @@ def test_a_threshold_is_a_probability_or_chosen_on_the_validation_split(threshol
     assert "refine.threshold" in refused({"refine": {"threshold": threshold}})
 
 
-def test_a_window_and_stride_are_refused_exactly_where_they_have_no_windows():
+def test_a_window_and_stride_are_refused_exactly_if_no_window_fits():
     for num_segments, window, stride in product(range(1, 13), range(1, 9), range(1, 9)):
         values = {
             "data": {"num_segments": num_segments},
@@ -112,7 +112,7 @@ def test_a_window_and_stride_are_refused_exactly_where_they_have_no_windows():
             assert validate(values, "some.yaml").refine.window == window
 
 
-def test_a_shorter_video_may_need_another_window():
+def test_a_window_too_long_for_the_number_of_segments_is_refused():
     assert "window must be in 2..2 for 5 segments" in refused({"data": {"num_segments": 5}})
 
 
@@ -129,7 +129,7 @@ def test_a_shorter_video_may_need_another_window():
         (b"data: 3\n", "data: Input should be a valid dictionary"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, told):
+def test_a_file_that_is_not_a_configuration_is_named_in_the_error(tmp_path, content, told):
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
 
@@ -140,19 +140,19 @@ def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, t
     assert told in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
+def test_an_unreadable_configuration_file_is_named_in_the_error(tmp_path):
     for path in (tmp_path / "missing.yaml", tmp_path):
         with pytest.raises(ConfigError, match=f"{path}: the configuration file cannot be read"):
             load_values(path)
 
 
-def test_an_empty_file_changes_nothing(tmp_path):
+def test_an_empty_file_gives_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
 
     assert validate(load_values(tmp_path / "empty.yaml"), "empty.yaml") == RunConfig()
 
 
-def test_results_go_below_the_name_of_the_data_set():
+def test_the_default_run_dir_contains_the_name_of_the_data_set():
     assert RunConfig().resolved_run_dir == "runs/demo"
     assert validate({"data": {"dataset": "ave"}}, "").resolved_run_dir == "runs/ave"
     assert validate({"run_dir": "s3://bucket/x"}, "").resolved_run_dir == "s3://bucket/x"

@@ -1,4 +1,4 @@
-"""The pages in `docs/` and the README: commands, settings, names and messages exist as written."""
+"""Commands, settings, names and messages in `docs/` and the README exist in the code."""
 
 import ast
 import re
@@ -26,13 +26,13 @@ IN_A_PLUGIN = {"linear", "my_model", "colour", "subfolders"}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    """Page and content of every code block in a language."""
+    """Return page and content of every code block in a language."""
     pattern = re.compile(rf"^ *```{language}\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
     return [(page.name, block) for page in PAGES for block in pattern.findall(page.read_text())]
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
-    """Page and words of every command in a bash block, without comments."""
+    """Yield page and words of every command in a bash block, without comments."""
     for page, block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
@@ -40,7 +40,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 
 
 def avel_commands() -> list[tuple[str, str, list[str]]]:
-    """Page, name and arguments of every command of this package, also inside a Ray job."""
+    """Return page, name and arguments of every `avel` command, also of those inside Ray jobs."""
     found = []
     for page, words in command_lines():
         if words[:3] == ["ray", "job", "submit"]:
@@ -58,7 +58,7 @@ def name_and_arguments(words: list[str]) -> tuple[str, list[str]]:
 
 
 def command_of_job(path: Path) -> str:
-    """The command of `avel` that a file in `jobs/` runs: it imports its function."""
+    """Return the `avel` command of a file in `jobs/`, which imports the command's function."""
     (imported,) = re.findall(
         r"from distributed_avel.commands import (\w+)", (ROOT / path).read_text()
     )
@@ -69,7 +69,7 @@ def command_of_job(path: Path) -> str:
 COMMANDS = avel_commands()
 
 
-def test_commands_are_found_on_every_page_that_shows_some():
+def test_commands_are_found_on_each_page_that_has_any():
     assert len(COMMANDS) > 40
     assert {"README.md", "cluster.md", "your_videos.md", "ave_llp.md"} <= {c[0] for c in COMMANDS}
     assert {name for _, name, _ in COMMANDS} >= {*commands.COMMANDS}
@@ -78,8 +78,8 @@ def test_commands_are_found_on_every_page_that_shows_some():
 @pytest.mark.parametrize(
     ("page", "name", "arguments"), COMMANDS, ids=[f"{c[0]}: avel {c[1]}" for c in COMMANDS]
 )
-def test_every_command_that_a_page_shows_is_accepted(page, name, arguments, monkeypatch, tmp_path):
-    """The command reads its options as it would; only what it would then run is left out."""
+def test_every_command_in_the_docs_is_accepted(page, name, arguments, monkeypatch, tmp_path):
+    """Parse the options of a command as usual, without running the command."""
     read = []
 
     def parse_only(
@@ -98,7 +98,7 @@ def test_every_command_that_a_page_shows_is_accepted(page, name, arguments, monk
     if "--help" in arguments:
         assert exit_status([name, *arguments]) == 0
         return
-    if name == "predict":  # it reads no configuration
+    if name == "predict":  # reads no configuration
         monkeypatch.setattr(commands, "run_safely", lambda action, *_: 0)
         assert commands.main([name, *arguments]) == 0
         return
@@ -110,7 +110,7 @@ def test_every_command_that_a_page_shows_is_accepted(page, name, arguments, monk
 
 
 def exit_status(argv: list[str]) -> Any:
-    """The status with which `avel` returns or exits."""
+    """Return the status with which `avel` returns or exits."""
     try:
         return commands.main(argv)
     except SystemExit as end:
@@ -118,7 +118,7 @@ def exit_status(argv: list[str]) -> Any:
 
 
 def with_existing_config(arguments: list[str], folder: Path) -> list[str]:
-    """Replace a configuration file of the reader by an empty one."""
+    """Replace a configuration file that only the reader has by an empty file."""
     if "--config" not in arguments:
         return arguments
     at = arguments.index("--config") + 1
@@ -129,7 +129,7 @@ def with_existing_config(arguments: list[str], folder: Path) -> list[str]:
     return [*arguments[:at], str(empty), *arguments[at + 1 :]]
 
 
-def test_scripts_that_a_page_runs_exist():
+def test_scripts_in_the_docs_exist():
     scripts = {
         words[1]
         for _, words in command_lines()
@@ -140,7 +140,7 @@ def test_scripts_that_a_page_runs_exist():
     assert not [script for script in scripts if not (ROOT / script).is_file()]
 
 
-def test_make_targets_that_a_page_runs_exist():
+def test_make_targets_in_the_docs_exist():
     targets = {words[1] for _, words in command_lines() if words[0] == "make"}
     rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -149,7 +149,7 @@ def test_make_targets_that_a_page_runs_exist():
 
 
 @pytest.mark.parametrize(("page", "block"), blocks("yaml"))
-def test_every_configuration_that_a_page_shows_is_valid(page, block):
+def test_every_configuration_in_the_docs_is_valid(page, block):
     check_names(validate(yaml.safe_load(block), page))
 
 
@@ -159,7 +159,7 @@ def test_the_page_on_configuration_names_every_built_in_configuration():
     assert not [name for name in built_in_configs() if f"`{name}`" not in page]
 
 
-def test_every_file_that_a_page_includes_exists():
+def test_every_included_file_exists():
     included = {
         path for page in PAGES for path in re.findall(r"<!-- file: (\S+) -->", page.read_text())
     }
@@ -169,7 +169,7 @@ def test_every_file_that_a_page_includes_exists():
 
 
 @pytest.mark.parametrize(("page", "block"), blocks("python"))
-def test_every_import_that_a_page_shows_works(page, block):
+def test_every_import_in_the_docs_works(page, block):
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("distributed_avel"):
             module = import_module(str(node.module))
@@ -181,7 +181,7 @@ def test_the_picture_of_the_report_is_small():
 
 
 def code_names() -> list[tuple[str, str]]:
-    """Page and name of every function or class that a page writes as `module.name()`."""
+    """Return page and name of every function or class that is written as `module.name()`."""
     pattern = re.compile(r"`((?:[a-z_]+\.)+\w+)\(\)`")
     return [
         (page.name, name)
@@ -192,7 +192,7 @@ def code_names() -> list[tuple[str, str]]:
     ]
 
 
-def test_every_function_that_a_page_names_exists():
+def test_every_function_named_in_the_docs_exists():
     names = {name for _, name in code_names()}
 
     assert len(names) > 20
@@ -200,7 +200,7 @@ def test_every_function_that_a_page_names_exists():
 
 
 def resolve(name: str) -> Any:
-    """What a dotted name below the package stands for; None if it does not exist."""
+    """Return the object with a dotted name below the package, or None if there is none."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
@@ -214,14 +214,14 @@ def resolve(name: str) -> Any:
 
 
 def symptoms() -> list[str]:
-    """The messages in the first column of the tables of the page on troubleshooting."""
+    """Return the messages in the first column of the tables of the troubleshooting page."""
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 
 @cache
 def texts_of_the_package() -> str:
-    """All strings in the code of the package, with … for what is filled in."""
+    """Return all strings in the code of the package, with … for each formatted value."""
     texts = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -236,7 +236,7 @@ def texts_of_the_package() -> str:
     return "\n".join(texts)
 
 
-def test_every_message_on_the_page_on_troubleshooting_exists():
+def test_every_message_on_the_troubleshooting_page_exists():
     known = texts_of_the_package()
 
     assert len(symptoms()) > 40

@@ -1,4 +1,4 @@
-"""The package that pip builds is whole, and says truthfully what it needs."""
+"""The wheel is complete, and its declared dependencies are correct."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ NOT_BUILT = shutil.ignore_patterns("__pycache__")
 
 
 def normal(name: str) -> str:
-    """A distribution's name, as package indexes compare them."""
+    """Normalize the name of a distribution as package indexes do."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -40,13 +40,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return build_wheel(source, tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_every_file_of_the_package(wheel):
+def test_the_wheel_contains_every_file_of_the_package(wheel):
     files = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
 
     assert {file for file in files if "__pycache__" not in file} <= wheel
 
 
-def test_the_wheel_holds_nothing_but_the_package_and_its_licence(wheel):
+def test_the_wheel_contains_only_the_package_and_its_licence(wheel):
     metadata = f"distributed_avel-{distributed_avel.__version__}.dist-info"
 
     assert {name.partition("/")[0] for name in wheel} == {"distributed_avel", metadata}
@@ -68,7 +68,7 @@ def test_every_import_is_a_declared_dependency():
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Top-level names that a file imports, wherever the statement stands."""
+    """Return the top-level modules that a file imports, also inside functions."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -89,7 +89,7 @@ def test_every_declared_dependency_has_a_pinned_version():
     assert declared <= names(pins)
 
 
-def test_every_module_but_cluster_is_held_free_of_ray():
+def test_the_import_contracts_cover_every_module():
     forbidden = [
         contract
         for contract in PROJECT["tool"]["importlinter"]["contracts"]
@@ -125,7 +125,7 @@ FILES_OF_THE_READER = {"best.yaml", "my_model.py"}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_path_that_a_page_names_exists(page):
+def test_every_path_in_the_layout_exists(page):
     paths = re.findall(rf"`({FILE}|{FOLDER})`", (ROOT / page).read_text())
 
     assert paths
@@ -133,15 +133,15 @@ def test_every_path_that_a_page_names_exists(page):
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
-def test_every_file_that_the_documentation_names_exists(page):
-    """Folders are left out, as most of them are those of data sets."""
+def test_every_file_named_in_the_docs_exists(page):
+    """Folders are not checked, because most of them belong to data sets."""
     paths = set(re.findall(rf"`({FILE})`", page.read_text()))
 
     assert not [path for path in paths - FILES_OF_THE_READER if not exists(path)]
 
 
 def exists(path: str) -> bool:
-    """Pages name files of the package without its name, as the layout does."""
+    """Return True if a path exists in the repository or in the package."""
     return (ROOT / path).exists() or (PACKAGE / path).exists()
 
 

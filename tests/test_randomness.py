@@ -1,17 +1,17 @@
-"""Random numbers depend on what they are for, and on nothing else."""
+"""Derived seeds depend on their arguments only."""
 
 import numpy as np
 
 from distributed_avel.randomness import derive, generator
 
 
-def test_a_number_never_changes_by_itself():
+def test_a_derived_seed_is_stable_across_versions():
     assert (
         derive(0, "base", "partner", 3, "a video") == 9733145780168659717
-    )  # else no published run repeats
+    )  # otherwise published runs could not be reproduced
 
 
-def test_other_arguments_give_other_numbers():
+def test_different_arguments_give_different_seeds():
     arguments = [
         (seed, stage, *keys)
         for seed in range(10)
@@ -22,13 +22,13 @@ def test_other_arguments_give_other_numbers():
     assert len({derive(*a) for a in arguments}) == len(arguments)
 
 
-def test_numbers_are_spread_evenly():
+def test_derived_seeds_are_uniformly_distributed():
     numbers = [derive(0, "refine", "partner", str(i)) % 7 for i in range(7000)]
 
     assert np.abs(np.bincount(numbers) - 1000).max() < 150
 
 
-def test_a_generator_starts_anew_each_time():
+def test_generators_with_equal_arguments_draw_equal_numbers():
     first, second = (generator(1, "base", "order", 0).permutation(50) for _ in range(2))
 
     assert first.tolist() == second.tolist()

@@ -1,4 +1,4 @@
-"""Secrets of URIs are found in any text, and stay out of everything that is shown or stored."""
+"""Secrets in URIs are redacted in all text that is printed or stored."""
 
 import copy
 import json
@@ -68,16 +68,16 @@ def test_a_secret_is_found_in_a_uri_and_in_a_text_around_it(uri):
 
 
 @pytest.mark.parametrize("text", WITHOUT)
-def test_what_is_no_secret_stays_as_it_is(text):
+def test_text_without_a_secret_is_unchanged(text):
     assert redact(text) == text
     assert secret_problem(text) is None
 
 
-# Where a secret is refused
+# Settings that refuse secrets
 
 
 @pytest.mark.parametrize("uri", WITH_SECRET)
-def test_a_location_with_a_secret_is_refused_without_telling_it(uri):
+def test_a_location_with_a_secret_is_refused_without_printing_it(uri):
     with pytest.raises(ArtifactError, match="remove it and") as error:
         Location.at(uri)
     assert HUSH not in str(error.value)
@@ -87,7 +87,7 @@ def test_a_location_with_a_secret_is_refused_without_telling_it(uri):
 @pytest.mark.parametrize(
     "key", ["run_dir", "data.root", "data.split", "extract.weights", "cluster.address"]
 )
-def test_a_setting_with_a_secret_is_refused_with_its_key(key, uri):
+def test_a_setting_with_a_secret_is_refused_and_named_by_its_key(key, uri):
     section, _, name = key.rpartition(".")
     value = {"vgg19": uri} if name == "weights" else uri
 
@@ -97,17 +97,17 @@ def test_a_setting_with_a_secret_is_refused_with_its_key(key, uri):
     assert HUSH not in str(error.value)
 
 
-def test_a_password_that_would_end_a_uri_in_a_text_is_refused():
+def test_a_password_with_a_space_is_refused():
     with pytest.raises(ConfigError, match=r"tracking\.uri: .*%20") as error:
         validate({"tracking": {"uri": f"postgresql://user:a {HUSH}@host/db"}}, "test")
     assert HUSH not in str(error.value)
 
 
-# Where it works
+# Settings that accept secrets
 
 
 @pytest.mark.parametrize("kind", [None, TuneConfig, ReproduceConfig])
-def test_a_password_of_the_tracking_store_is_in_no_copy_of_the_settings(kind):
+def test_the_password_of_the_tracking_store_is_in_no_copy_of_the_settings(kind):
     uri = f"postgresql://user:{HUSH}@host/db"
     argv = ["--tracking.uri", uri]
     config = read_config(argv, kind=kind) if kind else read_config(argv)
@@ -124,12 +124,12 @@ def test_a_password_of_the_tracking_store_is_in_no_copy_of_the_settings(kind):
     assert with_values(getattr(config, "run", config), {"seed": 3}).tracking == config.tracking
 
 
-def test_a_rotated_password_is_the_same_setting():
+def test_settings_that_differ_in_a_password_are_equal():
     configs = [read_config(["--tracking.uri", f"http://u:{p}@host"]) for p in ("old", "new")]
     assert configs[0] == configs[1]
 
 
-# What a job prints
+# Output of a job
 
 
 def test_errors_and_tracebacks_of_a_job_are_redacted(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""tau by prevalence: the share of labels that it was to remove, and the one that it removes."""
+"""tau by prevalence: requested and achieved shares of removed labels."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def pipeline(root, dataset="synthetic_easy", model="ave", arm="LR", **refine) ->
 
 
 def share_by_a_loop(run: Pipeline, scored, columns: range, tau: float) -> float:
-    """Part of the labels of the training windows whose probability is below tau."""
+    """Return the share of training window labels whose probability is below tau, by a loop."""
     training = run.usable("train")
     scores_VWK = run.refine(False, scored).scores(training)
     targets_VK = run.task.targets(run.videos, training)
@@ -48,9 +48,7 @@ def share_by_a_loop(run: Pipeline, scored, columns: range, tau: float) -> float:
 
 
 @pytest.mark.parametrize(("dataset", "model", "arm", "scored"), CASES)
-def test_step_2_records_the_share_that_tau_removes_for_each_modality(
-    tmp_path, dataset, model, arm, scored
-):
+def test_step_2_records_the_removed_share_of_each_modality(tmp_path, dataset, model, arm, scored):
     run = pipeline(tmp_path, dataset, model, arm)
 
     manifest = run.refine(False, scored).ensure().manifest
@@ -67,8 +65,10 @@ def test_step_2_records_the_share_that_tau_removes_for_each_modality(
         assert shares[part]["requested"] == curves[part].absent_share
 
 
-def test_a_tau_that_misses_its_share_is_told_in_one_line(tmp_path, capsys, monkeypatch):
-    """As where the base model is surer of all training windows than the grid of tau reaches."""
+def test_a_tau_that_misses_the_requested_share_is_reported_in_one_line(
+    tmp_path, capsys, monkeypatch
+):
+    """Example: all training windows have probabilities above the largest tau of the grid."""
     monkeypatch.setattr(thresholds, "threshold_grid", lambda: np.array([1e-6, 2e-6]))
     run = pipeline(tmp_path)
 
@@ -87,7 +87,7 @@ def test_a_tau_that_misses_its_share_is_told_in_one_line(tmp_path, capsys, monke
         assert pipeline(tmp_path, **other).retrain(False).share_warnings() == []
 
 
-def test_the_metrics_name_the_modality_where_there_are_several():
+def test_metric_names_contain_the_modality_if_there_are_several():
     share = {"requested": 0.25, "achieved": 0.2}
 
     assert share_metrics({"event": share}) == {

@@ -1,4 +1,4 @@
-"""What jobs refuse before anything starts."""
+"""Invalid combinations of settings are refused before a job starts."""
 
 import pytest
 
@@ -45,7 +45,7 @@ from distributed_avel.studies.tables import run_reproduce
         ),
     ],
 )
-def test_settings_that_a_model_has_no_use_for_are_refused(values, told):
+def test_settings_that_do_not_apply_to_a_model_are_refused(values, told):
     with pytest.raises(ConfigError, match=told):
         check_names(validate(values, "test"))
 
@@ -58,11 +58,11 @@ def test_settings_that_a_model_has_no_use_for_are_refused(values, told):
         {"model": {"name": "psp", "options": {"threshold": 0.1, "attention_size": None}}},
     ],
 )
-def test_settings_that_fit_are_taken(values):
+def test_settings_that_apply_are_accepted(values):
     check_names(validate(values, "test"))
 
 
-def test_wrong_names_and_options_are_told_together():
+def test_wrong_names_and_options_are_reported_together():
     values = {
         "data": {"dataset": "no"},
         "extract": {"options": {"b": 2}},
@@ -91,21 +91,21 @@ def test_wrong_names_and_options_are_told_together():
         ),
     ],
 )
-def test_a_sweep_refuses_options_that_its_models_do_not_have(vary, told):
+def test_a_sweep_refuses_options_that_its_models_lack(vary, told):
     values = {"model": {"name": "psp"}, "sweep": {"vary": vary}}
 
     with pytest.raises(ConfigError, match=told):
         run_sweep(validate(values, "test", TuneConfig))
 
 
-def test_tables_give_an_option_to_one_model_only():
+def test_reproduce_refuses_a_model_option_for_all_models():
     values = {"model": {"name": "psp", "options": {"threshold": 0.1}}}
 
     with pytest.raises(ConfigError, match=r"--by-model psp:model\.options\.threshold=0\.1"):
         run_reproduce(validate(values, "test", ReproduceConfig))
 
 
-def test_no_sweep_chooses_between_models_with_other_metrics():
+def test_a_sweep_refuses_models_with_different_metrics():
     values = {"sweep": {"vary": ["model.name=ave,han"]}}
 
     with pytest.raises(ConfigError, match="han and ave have different metrics"):

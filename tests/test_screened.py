@@ -1,4 +1,4 @@
-"""tau by the paper's rule: candidates from the validation windows, then the best Step 3."""
+"""tau by the paper's rule: screen candidates on validation windows, then take the best Step 3."""
 
 from statistics import fmean
 
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Pipeline:
 
 
 def worth_a_step_3(run: Pipeline, keep: float) -> list[float]:
-    """Of the curve of Step 2, every tau whose Youden index is a part of the best, by a loop."""
+    """Return each tau whose Youden's index is at least `keep` times the best, by a loop."""
     curve = run.refine(True).threshold_curves()["event"]
     youden = [
         sensitivity + specificity - 1
@@ -58,14 +58,14 @@ def worth_a_step_3(run: Pipeline, keep: float) -> list[float]:
 
 
 def last_validation(run: Pipeline, tau: float) -> float:
-    """The criterion of the last epoch of Step 3 with a tau, from its learning curve."""
+    """Return the criterion of the last epoch of Step 3 at a tau, from its learning curve."""
     fixed = pipeline(run.config.run_dir, threshold=tau)
     rows = (fixed.retrain(True).location / CURVES_FILE).read_table().to_pylist()
     last = {row["metric"]: row["value"] for row in rows if row["epoch"] == 3}
     return fmean([last["val/accuracy"], last["val/non_ave_f1"]])
 
 
-def test_the_best_step_3_of_the_candidates_decides_on_validation_and_all_is_recorded(run):
+def test_the_candidate_with_the_best_step_3_on_validation_is_chosen_and_recorded(run):
     manifest = run.screen(True).manifest
 
     candidates = [candidate.threshold for candidate in manifest.candidates]
@@ -79,7 +79,7 @@ def test_the_best_step_3_of_the_candidates_decides_on_validation_and_all_is_reco
     assert manifest.criterion == ("accuracy", "non_ave_f1")
 
 
-def test_the_arm_is_the_step_3_of_the_chosen_tau_and_nothing_is_trained_twice(run):
+def test_the_arm_reuses_the_step_3_of_the_chosen_tau(run):
     tau = run.screen(True).manifest.threshold
     root = run.run_dir
     trained = {path.name for path in (root / "retrain").children()}
@@ -95,14 +95,14 @@ def test_the_arm_is_the_step_3_of_the_chosen_tau_and_nothing_is_trained_twice(ru
     assert len(trained) == 3
 
 
-def test_other_candidates_are_another_choice_with_a_key_of_its_own(run):
+def test_other_candidate_settings_change_the_key_of_the_screening_only(run):
     other = pipeline(run.config.run_dir, num_candidates=2)
 
     assert other.screen(True).fingerprint != run.screen(True).fingerprint
     assert other.refine(True).fingerprint == run.refine(True).fingerprint
 
 
-def test_arms_without_tau_need_no_choice(run):
+def test_arms_without_tau_run_no_screening(run):
     for arm in ("PL", "LR_dummy"):
         assert ARMS[arm].has_threshold is False
         assert (run.arm(arm).ensure().location / WEIGHTS).exists()
@@ -117,8 +117,8 @@ def test_parsing_has_one_tau_for_both_modalities(tmp_path):
     assert chosen == run.screen(False, "exchanged").manifest.threshold
 
 
-def test_where_the_criterion_is_undefined_for_every_tau_it_says_so(run, tmp_path):
-    """As with a validation split without background, where nothing is called background."""
+def test_an_undefined_criterion_for_every_tau_is_an_error(run, tmp_path):
+    """Example: a validation split without background, and no predicted background."""
     table = (run.arm("A+LR").location / CURVES_FILE).read_table()
     defined = table.filter(pc.field("metric") != "val/non_ave_f1")
     (Location.at(tmp_path) / CURVES_FILE).write_table(defined)

@@ -1,4 +1,4 @@
-"""The one clock: spans of samples, sampled frames, and the segments that a span covers."""
+"""The timeline: sample ranges, sampled frames, and the segments that a span covers."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from distributed_avel.timeline import Timeline
 AVE = Timeline(num_segments=10, segment_s=1.0)
 
 
-def test_the_timeline_lasts_as_long_as_its_segments():
+def test_the_duration_is_the_sum_of_the_segments():
     assert Timeline(num_segments=7, segment_s=0.5).duration_s == 3.5
 
 
@@ -20,7 +20,7 @@ def test_the_timeline_lasts_as_long_as_its_segments():
     segment_s=st.floats(0.1, 5.0),
     sample_rate_hz=st.sampled_from([8000, 16000, 44100]),
 )
-def test_the_audio_of_neighbours_meets_without_gap_or_overlap(
+def test_sample_ranges_of_adjacent_segments_have_no_gap_or_overlap(
     num_segments, segment_s, sample_rate_hz
 ):
     timeline = Timeline(num_segments=num_segments, segment_s=segment_s)
@@ -33,7 +33,7 @@ def test_the_audio_of_neighbours_meets_without_gap_or_overlap(
 
 
 @given(frames=st.integers(10, 400), segment=st.integers(0, 9))
-def test_frames_are_sampled_as_the_features_of_ave_were(frames, segment):
+def test_frames_are_sampled_as_for_the_published_ave_features(frames, segment):
     by_hand = []
     k = int(frames / 10)
     for i in range(16):
@@ -69,7 +69,7 @@ def test_a_segment_outside_the_video_is_refused(segment):
         (11, 12, []),
     ],
 )
-def test_a_span_covers_the_segments_that_it_fills_at_least_by_half(start_s, end_s, segments):
+def test_a_span_covers_segments_that_it_overlaps_by_at_least_half(start_s, end_s, segments):
     assert AVE.segments_of([(start_s, end_s)]) == segments
 
 
@@ -88,14 +88,14 @@ def test_a_span_of_whole_segments_covers_exactly_these(first, length, segment_s)
         ([], []),
         ([(2.0, 2.3), (2.3, 2.6)], [2]),  # one event, annotated in two pieces
         ([(2.6, 2.9), (2.0, 2.3)], [2]),  # with a gap between them, in any order
-        ([(2.0, 2.3), (2.1, 2.4)], []),  # what they share counts once
+        ([(2.0, 2.3), (2.1, 2.4)], []),  # the overlap counts once
         ([(2.0, 2.4), (2.1, 2.2), (2.3, 2.45)], []),
         ([(1.7, 2.3), (2.6, 3.3)], [2]),
         ([(0, 1), (9, 10)], [0, 9]),
         ([(2, 5), (3, 4)], [2, 3, 4]),
     ],
 )
-def test_pieces_of_an_event_count_together(spans, segments):
+def test_spans_of_one_event_are_added_up(spans, segments):
     assert AVE.segments_of(spans) == segments
 
 
@@ -103,7 +103,7 @@ def test_pieces_of_an_event_count_together(spans, segments):
     tenths=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=5),
     segment_s=st.sampled_from([0.2, 0.3, 0.7, 1.0]),
 )
-def test_coverage_agrees_with_counting_steps_of_a_hundredth_of_a_second(tenths, segment_s):
+def test_coverage_equals_a_count_in_steps_of_a_hundredth_of_a_second(tenths, segment_s):
     timeline = Timeline(num_segments=10, segment_s=segment_s)
     spans = [(min(span) / 10, max(span) / 10) for span in tenths]
     steps = round(100 * segment_s)

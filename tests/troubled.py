@@ -1,4 +1,4 @@
-"""An extractor whose files are orders: work, hang, crash; and a look at the processes it ran in."""
+"""Extractors that hang or crash when the file says so, and functions to inspect processes."""
 
 import ctypes
 import json
@@ -23,9 +23,9 @@ TIMELINE = Timeline(num_segments=2, segment_s=1.0)
 
 
 def write_order(path: Path, do: str, seconds: float = 0.0, notes: Path | None = None) -> None:
-    """A file for `Troubled`, who notes in `notes.notes` which process began it.
+    """Write a file for `Troubled`, which appends the id of its process to `notes.notes`.
 
-    `notes` is the file itself by default.
+    `notes` defaults to the file itself.
     """
     me = str(notes or path)
     order = {"do": do, "number": sum(path.name.encode()), "seconds": seconds, "me": me}
@@ -33,14 +33,14 @@ def write_order(path: Path, do: str, seconds: float = 0.0, notes: Path | None = 
 
 
 def preparations(path: Path) -> list[tuple[int, int]]:
-    """For each time that a file was begun: the process that did it, and that one's parent."""
+    """Return (pid, parent pid) of each process that started to prepare a file."""
     notes = path.with_suffix(".notes")
     lines = notes.read_text().splitlines() if notes.exists() else []
     return [(int(pid), int(parent)) for pid, parent in map(str.split, lines)]
 
 
 class Troubled(Extractor):
-    """Does what a file says; a number made from its name is its only feature."""
+    """Performs the action named in a file; the only feature is a number derived from its name."""
 
     @property
     def shapes(self) -> FeatureShapes:
@@ -85,7 +85,7 @@ def make_troubled() -> Troubled:
 
 
 class SlowStore(LocalFileSystem):
-    """The local file system as `slow://`, but a file takes `SLOW_READ_S` to open."""
+    """The local file system as `slow://`, where opening a file takes `SLOW_READ_S` seconds."""
 
     protocol = "slow"
 
@@ -103,7 +103,7 @@ fsspec.register_implementation("slow", SlowStore, clobber=True)  # imported unde
 
 
 class Fragile(Descriptors):
-    """Describes media files, and hangs or crashes on those that say so."""
+    """`Descriptors` for media files, which hangs or crashes on files that say so."""
 
     def prepare(self, media: bytes):
         if media.startswith(b"hang"):
@@ -122,7 +122,7 @@ def make_nothing() -> Troubled:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process that has not ended; one that nobody waited for has ended."""
+    """Return True if a process exists and has not ended; a zombie has ended."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(") ")[2][0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -130,15 +130,15 @@ def is_running(pid: int) -> bool:
 
 
 def name_of(pid: int) -> str:
-    """The command of a process."""
+    """Return the command of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def descendants(pid: int) -> set[int]:
-    """All processes below a process, now."""
+    """Return the ids of all descendants of a process."""
     found = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended in the meantime
             for child in map(int, children.read_text().split()):
                 found |= {child} | descendants(child)
     return found

@@ -1,4 +1,4 @@
-"""Building the package the way that pip does, without a network."""
+"""Build the package as pip does, without network access."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 
 def build_wheel(source: Path, into: Path) -> set[str]:
-    """Names of the files in the wheel that pip makes of a copy of the project, offline."""
+    """Build a wheel from a copy of the project, offline, and return the names of its files."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q"]
     options = ["--no-deps", "--no-build-isolation", "--no-index", "-w", str(into)]
     subprocess.run([*command, *options, str(source)], check=True)
