@@ -223,8 +223,7 @@ def predict(argv: Sequence[str]) -> int:
         return 0
     options = _predict_options(argv)
     if isinstance(options, str):
-        print(f"error: {options}", file=sys.stderr)  # noqa: T201
-        return USER_ERROR
+        return _wrong_option(options)
 
     def run() -> int:
         from distributed_avel.predict.files import predict_files
@@ -237,12 +236,9 @@ def predict(argv: Sequence[str]) -> int:
 def _predict_options(argv: Sequence[str]) -> Namespace | str:
     """Return the options of `avel predict`, or what is wrong with them."""
     parser = _predict_parser()
-    try:
-        options, unknown = parser.parse_known_intermixed_args(argv)  # sources also after options
-    except ArgumentError as error:
-        return str(error)
-    if unknown:
-        return f"no option {unknown[0]}; `avel predict --help` lists them"
+    options = _parsed(parser, argv, "predict")
+    if isinstance(options, str):
+        return options
     options.model, *options.sources = options.words or [""]
     if not options.sources:
         return "name a model folder and at least one video: avel predict MODEL SOURCE..."
@@ -260,6 +256,63 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("--weights-dir")
     parser.add_argument("--plugins", nargs="+", default=[])
     return parser
+
+
+def export(argv: Sequence[str]) -> int:
+    """Write the model of an arm of a finished run into a folder of its own.
+
+        avel export runs/demo --to DIR
+        avel export runs/demo --to DIR --arm A
+
+    RUN is a run directory or a model folder. DIR is a model folder for `avel predict` and
+    `load_model`, and needs no other file of the run.
+
+        --to DIR           folder to write; a new one, or a model folder, which is replaced
+        --arm ARM          arm of the run, such as A+LR (default: that of RUN/model)
+        --seeds RUN...     runs that differ in the seed; the model card has the mean and the
+                           standard deviation of the metrics over RUN and these
+    """
+    if {"-h", "--help"} & {*argv}:
+        print(cleandoc(export.__doc__ or ""))  # noqa: T201
+        return 0
+    options = _parsed(_export_parser(), argv, "export")
+    if isinstance(options, str):
+        return _wrong_option(options)
+    if options.run is None or options.to is None:
+        return _wrong_option("name a run and a folder: avel export RUN --to DIR")
+
+    def run() -> None:
+        from distributed_avel.predict.export import ExportOptions
+        from distributed_avel.predict.export import export as export_model
+
+        export_model(ExportOptions(**vars(options)))
+
+    return run_safely(run, "the same command starts again")
+
+
+def _export_parser() -> ArgumentParser:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--to")
+    parser.add_argument("--arm")
+    parser.add_argument("--seeds", nargs="+", default=[])
+    return parser
+
+
+def _parsed(parser: ArgumentParser, argv: Sequence[str], name: str) -> Namespace | str:
+    """Return the options of a command that has no settings, or what is wrong with them."""
+    try:
+        options, unknown = parser.parse_known_intermixed_args(argv)  # words also after options
+    except ArgumentError as error:
+        return str(error)
+    if unknown:
+        return f"no option {unknown[0]}; `avel {name} --help` lists them"
+    return options
+
+
+def _wrong_option(problem: str) -> int:
+    print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+    return USER_ERROR
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -340,7 +393,12 @@ def completion(argv: Sequence[str]) -> int:
         shells = ", ".join(SHELLS)
         print(f"error: name a shell: avel completion SHELL, one of {shells}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
-    own = {"predict": _predict_parser, "inspect": _inspect_parser, "check": _check_parser}
+    own = {
+        "predict": _predict_parser,
+        "export": _export_parser,
+        "inspect": _inspect_parser,
+        "check": _check_parser,
+    }
     commands = {
         name: CommandOptions(
             _summary(command),
@@ -379,6 +437,7 @@ _SETTINGS: Mapping[str, type[Config] | None] = MappingProxyType(
         "reproduce": ReproduceConfig,
         "inspect": InspectConfig,
         "predict": None,
+        "export": None,
         "completion": None,
     }
 )
@@ -389,6 +448,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "demo": demo,
         "run": pipeline,
         "predict": predict,
+        "export": export,
         "inspect": inspect,
         "check": check,
         "extract": extract,

@@ -5,27 +5,32 @@
       model.safetensors    weights
       metrics.json         metrics on the test split, in percent
       README.md            model card
+      example.py           a script that predicts a file, or features
 
-No file of the folder can execute code when it is read.
+Loading a folder reads the first two files and executes nothing.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from distributed_avel.config import Config, ExtractConfig, ModelConfig, TrainConfig, explain
 from distributed_avel.errors import ArtifactError
+from distributed_avel.predict.model_card import EXAMPLE, example, model_card
 from distributed_avel.storage import Location
 from distributed_avel.version import VERSION
 
-MODEL_CONFIG, MODEL_WEIGHTS, _METRICS, _CARD = (
+MODEL_CONFIG, MODEL_WEIGHTS, METRICS, CARD = (
     "config.json",
     "model.safetensors",
     "metrics.json",
     "README.md",
 )
+
+MODEL = "model"
+"""Name of the model folder in a run directory."""
 
 MODEL_FORMAT = 1
 """Version of the layout of the folder."""
@@ -40,14 +45,35 @@ class ModelSettings(Config):
     version: str
     """Version of distributed_avel that wrote the folder."""
 
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that trained the model."""
+
     arm: str
     """Name of the arm in tables, such as AVE+A+LR."""
+
+    description: str | None = None
+    """What the arm is, in one line."""
+
+    seed: NonNegativeInt | None = None
+    """Seed of the run."""
+
+    task: Literal["localization", "parsing"] | None = None
+    """Task of the base model, which determines it."""
+
+    tau: FiniteFloat | dict[str, FiniteFloat] | None = None
+    """Threshold of the pseudo-labels of the training, by modality in parsing; None without any."""
+
+    decision_threshold: FiniteFloat | None = None
+    """Probability from which an event is predicted; None if the most probable class is."""
 
     dataset: str
     """Data set of the training."""
 
     synthetic: bool
     """Whether the data set was generated."""
+
+    num_videos: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """Videos of each split."""
 
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the event classes, in the order of the model's columns."""
@@ -81,17 +107,24 @@ def write_model_folder(
     settings: Mapping[str, Any],
     weights: bytes,
     metrics: Mapping[str, float | None],
+    *,
+    arms: Mapping[str, Mapping[str, float | None]] | None = None,
+    seeds: Sequence[Mapping[str, float | None]] = (),
 ) -> ModelSettings:
     """Write a model folder.
 
     Args:
         settings: All of `ModelSettings` but the hash of the weights.
         metrics: On the test split, in percent.
+        arms: Metrics of all arms and baselines of the run, by name, for the model card.
+        seeds: Metrics of the same arm in several runs that differ in the seed, for the model card.
     """
     checked = ModelSettings(**settings, sha256=hashlib.sha256(weights).hexdigest())
+    arms = arms or {checked.arm: metrics}
     (folder / MODEL_WEIGHTS).write_bytes(weights)
-    (folder / _METRICS).write_json(dict(metrics))
-    (folder / _CARD).write_bytes(_card(checked, metrics).encode())
+    (folder / METRICS).write_json(dict(metrics))
+    (folder / CARD).write_bytes(model_card(checked, arms, seeds).encode())
+    (folder / EXAMPLE).write_bytes(example(has_extractor=checked.extract is not None).encode())
     (folder / MODEL_CONFIG).write_json(
         checked.model_dump(mode="json")
     )  # last: a whole folder has it
@@ -128,55 +161,30 @@ def read_model_folder(folder: Location) -> tuple[ModelSettings, bytes]:
     except ValidationError as error:
         problems = " ".join(explain(str(place), error).split())
         raise ArtifactError(f"{problems}; copy the folder again, as the run wrote it") from None
-    if hashlib.sha256(weights).hexdigest() != settings.sha256:
-        raise ArtifactError(
-            f"{folder / MODEL_WEIGHTS}: damaged: its sha256 is another; copy it again"
-        )
+    check_weights(weights, settings, folder / MODEL_WEIGHTS, "copy it again")
     return settings, weights
 
 
-def _card(settings: ModelSettings, metrics: Mapping[str, float | None]) -> str:
-    """The model card, in Markdown."""
-    kind = "generated (synthetic) data" if settings.synthetic else "the data set"
-    rows = [
-        f"| {name} | {'undefined' if value is None else f'{value:.1f}'} |"
-        for name, value in metrics.items()
-    ]
-    extractor = settings.extract.extractor if settings.extract else "none, features were given"
-    return "\n".join(
-        [
-            f"# {settings.arm} on {settings.dataset}",
-            "",
-            "An audio-visual event localization model, trained on video-level labels by "
-            f"distributed_avel {settings.version} on {kind} `{settings.dataset}`.",
-            "",
-            f"- Base model: {settings.model.name}, hidden size {settings.model.hidden_size}",
-            f"- Extractor: {extractor}",
-            f"- Training videos: {settings.num_segments} segments of {settings.segment_s:g} s",
-            f"- {len(settings.classes)} classes: {', '.join(settings.classes)}",
-            "",
-            "Metrics on the test split, in percent, of one training (one seed):",
-            "",
-            "| metric | value |",
-            "| --- | ---: |",
-            *rows,
-            "",
-            "## Use",
-            "",
-            "    avel predict FOLDER VIDEO.mp4",
-            "",
-            "```python",
-            "from distributed_avel import load_model",
-            "",
-            'prediction = load_model("FOLDER").predict("VIDEO.mp4")',
-            "print(prediction.to_dataframe())",
-            "```",
-            "",
-            "## Limits",
-            "",
-            "The model knows only the classes above. Events shorter than a segment may be missed, "
-            "as may events in videos that differ from the training videos. A confidence is not a "
-            "calibrated probability.",
-            "",
-        ]
-    )
+def check_weights(weights: bytes, settings: ModelSettings, place: Location, remedy: str) -> None:
+    """Refuse weights that are not those of the settings.
+
+    Raises:
+        ArtifactError: Their sha256 differs.
+    """
+    if hashlib.sha256(weights).hexdigest() != settings.sha256:
+        raise ArtifactError(f"{place}: damaged: its sha256 is another; {remedy}")
+
+
+def read_metrics(folder: Location) -> dict[str, float | None]:
+    """Read the metrics of a model folder.
+
+    Raises:
+        ArtifactError: They are missing or damaged.
+    """
+    place = folder / METRICS
+    try:
+        return TypeAdapter(dict[str, FiniteFloat | None]).validate_python(place.read_json())
+    except FileNotFoundError:
+        raise ArtifactError(f"{place}: no such file; copy the folder again") from None
+    except (ValueError, RecursionError):
+        raise ArtifactError(f"{place}: damaged: no metrics by name; copy it again") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.predict.folders import write_folder
+from tests.predict.runs import small_run
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def model_folder(tmp_path_factory) -> Path:
 def parsing_folder(tmp_path_factory) -> Path:
     """A parsing model; only to be read."""
     return write_folder(tmp_path_factory.mktemp("parsing") / "model", model="han")
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory) -> Path:
+    """A finished run with the arms `base` and `LR`; only to be read."""
+    return small_run(tmp_path_factory.mktemp("run"))
