@@ -1,4 +1,4 @@
-"""cluster.yaml, held against Ray's own checks and an emulated AWS. Nothing leaves this machine.
+"""cluster.yaml, validated with Ray's own checks and an emulated AWS, without network access.
 
 The emulation (moto) knows AWS's real instance types, builds the CloudFormation stack, and
 checks each request's parameters as AWS's own client does. Ray's code runs as in `ray up`, up to
@@ -38,7 +38,7 @@ def read_cluster() -> dict[str, Any]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """An empty account, and a home folder that may be written to."""
+    """An empty AWS account, and a temporary home folder."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -54,7 +54,7 @@ def stack(aws: None) -> None:
 
 
 def deploy_stack() -> None:
-    """What `aws cloudformation deploy` does. The emulated account has no parameter of AWS's own."""
+    """Deploy the stack, with a parameter of our own in place of AWS's public one."""
     template = (ROOT / "cloud/aws-stack.yaml").read_text()
     template, count = re.subn(r"(Default: )/aws/service/\S+", rf"\1{IMAGE_PARAMETER}", template)
     assert count == 1
@@ -73,7 +73,7 @@ def deploy_stack() -> None:
 
 @pytest.fixture
 def launched(stack: None) -> dict[str, Any]:
-    """The configuration as Ray fills it in, before it asks for the first machine."""
+    """The configuration as Ray completes it before it launches the first machine."""
     return _bootstrap_config(read_cluster(), no_config_cache=True)
 
 
@@ -93,7 +93,7 @@ def test_ray_refuses_the_file_with_a_misspelt_key():
         validate_config(prepare_config(config))
 
 
-def test_workers_come_on_demand_and_go_when_idle():
+def test_workers_start_on_demand_and_stop_when_idle():
     config = prepare_config(read_cluster())
     workers = {name: t for name, t in config["available_node_types"].items() if name != "head"}
 
@@ -105,7 +105,7 @@ def test_workers_come_on_demand_and_go_when_idle():
 
 
 @pytest.mark.usefixtures("aws")
-def test_declared_resources_are_those_of_the_machines():
+def test_declared_resources_match_the_instance_types():
     for name, node_type in read_cluster()["available_node_types"].items():
         instance = node_type["node_config"]["InstanceType"]
         (info,) = boto3.client("ec2").describe_instance_types(InstanceTypes=[instance])[
@@ -118,7 +118,7 @@ def test_declared_resources_are_those_of_the_machines():
         assert bool(gpus) == (name in GPU_TYPES)
 
 
-def test_only_the_owner_reaches_a_node_and_only_by_ssh(launched):
+def test_only_the_owner_can_reach_a_node_and_only_by_ssh(launched):
     groups = {
         group
         for node_type in launched["available_node_types"].values()
@@ -150,7 +150,7 @@ def test_without_the_stack_nothing_is_launched_and_no_port_is_opened():
 
 
 @pytest.mark.parametrize("anybody", ["0.0.0.0/0", "10.0.0.0/8", "::/0", "203.0.113.7"])
-def test_the_stack_refuses_to_open_ssh_to_more_than_a_few(anybody):
+def test_the_stack_refuses_wide_address_ranges_for_ssh(anybody):
     template = (ROOT / "cloud/aws-stack.yaml").read_text()
     (pattern,) = re.findall(r"AllowedPattern: (\S+)", template)
 
@@ -158,7 +158,7 @@ def test_the_stack_refuses_to_open_ssh_to_more_than_a_few(anybody):
     assert not re.fullmatch(pattern, anybody)
 
 
-def test_machines_are_launched_with_the_image_and_role_of_the_stack(launched):
+def test_machines_use_the_image_and_role_of_the_stack(launched):
     provider = AWSNodeProvider(launched["provider"], launched["cluster_name"])
     image = boto3.client("ssm").get_parameter(Name=IMAGE_PARAMETER)["Parameter"]["Value"]
 
@@ -175,7 +175,7 @@ def test_machines_are_launched_with_the_image_and_role_of_the_stack(launched):
 
 
 @pytest.mark.usefixtures("stack")
-def test_workers_may_use_the_bucket_and_nothing_else():
+def test_workers_have_access_to_the_bucket_only():
     iam = boto3.client("iam")
     (worker,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if "WorkerRole" in r["RoleName"]]
     (policy,) = iam.list_attached_role_policies(RoleName=worker)["AttachedPolicies"]
@@ -190,8 +190,8 @@ def test_workers_may_use_the_bucket_and_nothing_else():
     }
 
 
-def test_what_is_mounted_is_enough_to_install_the_project(tmp_path):
-    """The setup commands run pip on these files alone, with the pinned versions."""
+def test_the_mounted_files_suffice_to_install_the_project(tmp_path):
+    """The setup commands run pip on the mounted files only, with the pinned versions."""
     config = prepare_config(read_cluster())
     source = tmp_path / "distributed_avel"
     source.mkdir()
@@ -209,8 +209,8 @@ def test_what_is_mounted_is_enough_to_install_the_project(tmp_path):
     assert "distributed_avel/config/sections.py" in build_wheel(source, tmp_path / "wheel")
 
 
-def test_a_node_that_is_set_up_twice_has_its_environment_once(tmp_path):
-    """`ray up` runs the setup again when something has changed."""
+def test_repeated_setup_of_a_node_adds_nothing_to_bashrc(tmp_path):
+    """`ray up` runs the setup again when a file has changed."""
     commands = prepare_config(read_cluster())["head_setup_commands"]
     into_bashrc = [command for command in commands if "~/.bashrc" in command]
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -231,7 +231,7 @@ def test_a_node_that_is_set_up_twice_has_its_environment_once(tmp_path):
     assert len((tmp_path / ".bashrc").read_text().splitlines()) == len(into_bashrc) == 2
 
 
-def test_ray_starts_only_with_the_token_and_shows_its_dashboard_to_nobody():
+def test_ray_starts_with_a_token_and_the_dashboard_on_loopback():
     config = prepare_config(read_cluster())
     starts = [
         command

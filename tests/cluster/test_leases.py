@@ -1,15 +1,15 @@
-"""The state of the lease board, without Ray."""
+"""Leases on stages, without Ray."""
 
 from distributed_avel.cluster.leases import Leases
 from tests.troubled import wait_until
 
 
-def test_one_holder_at_a_time_has_a_stage():
+def test_a_stage_has_one_lease_holder_at_a_time():
     leases = Leases()
 
     assert leases.ask("a", "first")
     assert not leases.ask("a", "second")
-    assert leases.ask("a", "first")  # which renews it
+    assert leases.ask("a", "first")  # renews the lease
     assert leases.ask("b", "second")
 
     leases.release("a", "first", "base")
@@ -17,7 +17,7 @@ def test_one_holder_at_a_time_has_a_stage():
     assert leases.computed() == {"a": "base"}
 
 
-def test_the_lease_of_a_silent_holder_passes_on_and_stays_there():
+def test_an_expired_lease_passes_to_one_other_holder():
     leases = Leases(lease_s=1.0)
     leases.ask("a", "dead")
 

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before Ray starts is one error line, within seconds."""
+"""Problems that are detectable before Ray starts are one error line, within seconds."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ FEW_S = 15
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch):
-    """As at the start of a job: another test of this process may have left Ray running."""
+    """Pretend that Ray is not running; an earlier test of this process may have started it."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)
 
 
@@ -44,7 +44,7 @@ def silent_port():
 
 @pytest.fixture
 def mounted(tmp_path):
-    """A small file system of its own, as a function of its options."""
+    """A function that mounts a small tmpfs with the given options."""
     mounts = []
 
     def mount(options: str, fill: Path | None = None) -> Path:
@@ -71,7 +71,7 @@ def config_of(tmp_path: Path, **values) -> RunConfig:
 
 @contextmanager
 def refused(kind: type[AvelError], *words: str):
-    """The block raises an error of one line with these words, within seconds."""
+    """Check that the block raises a one-line error with these words within seconds."""
     started = time.monotonic()
     with pytest.raises(kind) as error:
         yield
@@ -82,7 +82,7 @@ def refused(kind: type[AvelError], *words: str):
         assert word in said
 
 
-def test_what_is_all_right_passes_and_leaves_no_probe(tmp_path):
+def test_valid_settings_pass_and_leave_no_probe_file(tmp_path):
     config = config_of(tmp_path, tracking={"uri": store_in(tmp_path)})
 
     check_before_start(config)
@@ -95,7 +95,7 @@ def test_what_is_all_right_passes_and_leaves_no_probe(tmp_path):
 # Storage
 
 
-def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path):
+def test_a_run_directory_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with refused(AvelError, "run_dir: ", "cannot be written", "Not a directory"):
         check_before_start(config_of(tmp_path, run_dir=str(tmp_path / "file" / "run")))
@@ -110,7 +110,7 @@ def test_a_full_disk_is_refused(tmp_path, mounted):
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 @pytest.mark.parametrize("key", ["run_dir", "data.root"])
-def test_an_object_store_that_does_not_answer_is_refused(kind, key, tmp_path, request):
+def test_an_unresponsive_object_store_is_refused(kind, key, tmp_path, request):
     port = request.getfixturevalue(f"{kind}_port")
     uri = f"s3://bucket/run?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
     root = {"data": {"dataset": "folder", "root": uri}}
@@ -118,7 +118,7 @@ def test_an_object_store_that_does_not_answer_is_refused(kind, key, tmp_path, re
         check_before_start(config_of(tmp_path, **({"run_dir": uri} if key == "run_dir" else root)))
 
 
-def test_a_data_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_data_folder_is_refused(tmp_path):
     data = {"dataset": "folder", "root": str(tmp_path / "videos")}
     with refused(AvelError, f"data.root: {tmp_path}/videos does not exist"):
         check_before_start(config_of(tmp_path, data=data))
@@ -127,12 +127,12 @@ def test_a_data_folder_that_is_not_there_is_refused(tmp_path):
 # MLflow
 
 
-def test_a_server_that_is_away_is_refused(closed_port):
+def test_an_unreachable_server_is_refused(closed_port):
     with refused(TrackingError, f"http://user:***@127.0.0.1:{closed_port}", "refused", "enabled"):
         connect(TrackingConfig(uri=f"http://user:hush@127.0.0.1:{closed_port}"))
 
 
-def test_a_server_that_does_not_answer_is_refused(silent_port):
+def test_an_unresponsive_server_is_refused(silent_port):
     with refused(TrackingError, "timed out"):
         connect(TrackingConfig(uri=f"http://127.0.0.1:{silent_port}"))
 
@@ -150,7 +150,7 @@ def test_a_server_that_does_not_answer_is_refused(silent_port):
         ("sqlite:///{folder}/text.db", ("file is not a database",)),
     ],
 )
-def test_a_store_that_cannot_be_used_is_refused(uri, words, tmp_path, closed_port, silent_port):
+def test_an_unusable_store_is_refused(uri, words, tmp_path, closed_port, silent_port):
     (tmp_path / "text.db").write_text("this is text, which no database begins with. " * 40)
     uri = uri.format(folder=tmp_path, closed=closed_port, silent=silent_port)
     with refused(TrackingError, "tracking.uri: ", *words):
@@ -164,7 +164,7 @@ def test_a_deleted_experiment_is_refused(tmp_path):
         connect(TrackingConfig(uri=uri, experiment="gone"))
 
 
-def test_a_store_that_cannot_be_written_is_refused(tmp_path, mounted):
+def test_a_read_only_store_is_refused(tmp_path, mounted):
     store_in(tmp_path)
     folder = mounted("size=4m", fill=tmp_path / "mlflow.db")
     with refused(TrackingError, "readonly database"):
@@ -176,7 +176,7 @@ def test_a_store_on_a_full_disk_is_refused(mounted):
         connect(TrackingConfig(uri=f"sqlite:///{mounted('size=200k')}/mlflow.db"))
 
 
-def test_a_store_that_goes_away_during_a_run_is_no_bug(tmp_path):
+def test_a_store_lost_during_a_run_is_reported_without_a_traceback(tmp_path):
     uri = store_in(tmp_path)
     config = config_of(tmp_path, tracking={"uri": uri})
 
@@ -189,7 +189,7 @@ def test_a_store_that_goes_away_during_a_run_is_no_bug(tmp_path):
         run()
 
 
-def test_a_uri_that_lost_its_secret_stands_for_the_one_in_the_environment(monkeypatch):
+def test_a_redacted_uri_is_completed_from_the_environment(monkeypatch):
     stored = TrackingConfig.model_validate(
         TrackingConfig(uri="http://user:hush@host").model_dump(mode="json")
     )
@@ -209,7 +209,7 @@ def test_a_uri_that_lost_its_secret_stands_for_the_one_in_the_environment(monkey
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.parametrize("is_setting", [True, False])
-def test_a_cluster_that_does_not_answer_is_refused(kind, scheme, is_setting, request, monkeypatch):
+def test_an_unresponsive_cluster_is_refused(kind, scheme, is_setting, request, monkeypatch):
     address = f"{scheme}127.0.0.1:{request.getfixturevalue(f'{kind}_port')}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     key = "cluster.address" if is_setting else "RAY_ADDRESS"
@@ -218,12 +218,12 @@ def test_a_cluster_that_does_not_answer_is_refused(kind, scheme, is_setting, req
 
 
 @pytest.mark.parametrize("address", ["no-such-host.invalid:6379", "rubbish", "http://127.0.0.1:1"])
-def test_an_address_that_is_none_is_refused(address):
+def test_a_malformed_address_is_refused(address):
     with refused(ClusterError, f"cluster.address {address}: "):
         check_cluster(ClusterConfig(address=address))
 
 
-def test_a_folder_with_too_long_a_name_for_sockets_is_refused(tmp_path, monkeypatch):
+def test_a_temporary_folder_too_long_for_socket_paths_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp/" + "a" * 34)
     (Path("/tmp") / ("a" * 34)).mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ def test_a_folder_with_too_long_a_name_for_sockets_is_refused(tmp_path, monkeypa
         check_cluster(ClusterConfig())
 
 
-def test_a_folder_that_ray_cannot_write_is_refused(tmp_path, monkeypatch):
+def test_a_temporary_folder_that_ray_cannot_write_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RAY_TMPDIR", "/proc/nothing")
     with refused(ClusterError, "Ray cannot write to /proc/nothing", "set RAY_TMPDIR"):
@@ -246,14 +246,14 @@ def test_a_folder_that_ray_cannot_write_is_refused(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copy_of_ray(tmp_path, monkeypatch) -> Path:
-    """A working directory such as Ray unpacks for a job, and this process in it."""
+    """A working directory like the one that Ray unpacks for a job, as the current directory."""
     folder = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
     return folder
 
 
-def test_results_in_a_copy_of_ray_are_refused_together(copy_of_ray, monkeypatch):
+def test_all_outputs_inside_rays_copy_are_refused_together(copy_of_ray, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError) as error:
         check_results_last(validate({"data": {"dataset": "synthetic"}}, "test"))
@@ -267,12 +267,12 @@ def test_results_in_a_copy_of_ray_are_refused_together(copy_of_ray, monkeypatch)
 @pytest.mark.parametrize(
     "uri", ["sqlite:///runs/mlflow.db", "sqlite:///mlflow.db", "file:./mlruns", "mlruns"]
 )
-def test_a_relative_store_in_a_copy_of_ray_is_refused(uri, copy_of_ray, tmp_path):
+def test_a_relative_store_inside_rays_copy_is_refused(uri, copy_of_ray, tmp_path):
     with refused(ConfigError, "tracking.uri: "):
         check_results_last(config_of(tmp_path, tracking={"uri": uri}))
 
 
-def test_what_lasts_is_not_refused_in_a_copy_of_ray(copy_of_ray, tmp_path):
+def test_paths_outside_rays_copy_are_accepted(copy_of_ray, tmp_path):
     for run_dir in (str(tmp_path / "run"), "../../../run", "s3://bucket/run"):
         for uri in (f"sqlite:///{tmp_path}/mlflow.db", "http://127.0.0.1:1", "databricks"):
             check_results_last(config_of(tmp_path, run_dir=run_dir, tracking={"uri": uri}))
@@ -285,7 +285,7 @@ def test_what_lasts_is_not_refused_in_a_copy_of_ray(copy_of_ray, tmp_path):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("fault", ["cluster", "store", "disk"])
-def test_the_job_ends_with_one_line_and_without_ray(fault, tmp_path, closed_port):
+def test_the_job_prints_one_error_line_without_starting_ray(fault, tmp_path, closed_port):
     (tmp_path / "file").touch()
     options = {
         "cluster": ["--cluster.address", f"127.0.0.1:{closed_port}"],

@@ -1,4 +1,4 @@
-"""A request that can never be met is refused with the arithmetic, and no other."""
+"""Requests that can never be scheduled are refused with the arithmetic; others are accepted."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def config_of(**sections):
         ({"refine": {"num_actors": 4, "gpus_per_actor": 0.25}}, [GPU_NODE]),
     ],
 )
-def test_what_fits_is_let_through(sections, nodes):
+def test_requests_that_fit_are_accepted(sections, nodes):
     assert unmet(requirements(config_of(**sections)), nodes) == []
 
 
@@ -54,11 +54,11 @@ def test_what_fits_is_let_through(sections, nodes):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_arithmetic(sections, nodes, problem):
+def test_requests_that_do_not_fit_are_refused_with_the_arithmetic(sections, nodes, problem):
     assert unmet(requirements(config_of(**sections)), nodes) == [problem]
 
 
-def test_a_growing_cluster_is_taken_at_its_largest(monkeypatch):
+def test_an_autoscaling_cluster_counts_with_its_maximum_size(monkeypatch):
     monkeypatch.setattr(session, "_BOOTSTRAP", Path(__file__).parents[2] / "cluster.yaml")
     require(requirements(config_of(train={"num_workers": 4, "use_gpu": True})))
 

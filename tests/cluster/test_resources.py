@@ -14,7 +14,7 @@ def nodes(*machines: tuple[float, float]) -> list[dict[str, float]]:
     return [{"CPU": cpus, "GPU": gpus} for cpus, gpus in machines]
 
 
-def test_trials_in_their_own_process_fill_each_machine_for_itself():
+def test_in_process_trials_are_packed_per_machine():
     needs = trial_resources(config(cpus_per_worker=2), gpus_per_trial=0.0)
 
     assert plan_concurrency(needs, nodes((4, 0))) == 2
@@ -22,7 +22,7 @@ def test_trials_in_their_own_process_fill_each_machine_for_itself():
     assert plan_concurrency(needs, nodes((16, 0)), limit=3) == 3
 
 
-def test_fractions_of_a_gpu_pack_several_trials_on_one_gpu_but_never_span_two():
+def test_fractional_gpus_are_packed_on_one_gpu_but_never_span_two():
     needs = trial_resources(config(cpus_per_worker=1, use_gpu=True), gpus_per_trial=0.25)
     assert plan_concurrency(needs, nodes((16, 1))) == 4
     assert plan_concurrency(needs, nodes((3, 1))) == 3
@@ -31,7 +31,7 @@ def test_fractions_of_a_gpu_pack_several_trials_on_one_gpu_but_never_span_two():
     assert plan_concurrency(needs, nodes((16, 2))) == 2
 
 
-def test_nested_trainers_leave_room_for_the_workers_of_every_trial():
+def test_nested_trainers_leave_resources_for_the_workers_of_every_trial():
     needs = trial_resources(config(num_workers=2, cpus_per_worker=1), gpus_per_trial=0.0)
 
     assert not needs.in_process

@@ -1,4 +1,4 @@
-"""Steps 1 to 3, extraction and the whole pipeline on a GPU, held against the CPU."""
+"""Steps 1 to 3, extraction and the whole pipeline on a GPU, compared with the CPU."""
 
 from pathlib import Path
 
@@ -36,8 +36,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
-# The gradients of a step differ by rounding; Adam's first step turns the sign of a gradient
-# that is nearly zero into a whole learning rate, so a few weights may differ by that much.
+# The gradients of a step differ by rounding. Adam's first step turns the sign of a gradient
+# that is nearly zero into a full learning rate, so a few weights may differ by that much.
 FRACTION_OF_WEIGHTS_THAT_AGREE = 0.99
 
 
@@ -46,7 +46,7 @@ FRACTION_OF_WEIGHTS_THAT_AGREE = 0.99
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_arm_trains_the_same_weights_again(tmp_path, features, width, arm):
+def test_every_arm_trains_equal_weights_when_repeated(tmp_path, features, width, arm):
     job = training(features(width), width, use_gpu=True, **ARMS[arm])
 
     runs = {trained(job, tmp_path / str(number)) for number in range(3)}
@@ -55,7 +55,7 @@ def test_every_arm_trains_the_same_weights_again(tmp_path, features, width, arm)
 
 
 @pytest.mark.parametrize("model", sorted(model_names()))
-def test_every_model_trains_the_same_weights_again(tmp_path, features, model):
+def test_every_model_trains_equal_weights_when_repeated(tmp_path, features, model):
     arms = {"auxiliary": True, "windows": True}
     job = training(features("demo"), "demo", model=model, use_gpu=True, **arms)
 
@@ -65,7 +65,7 @@ def test_every_model_trains_the_same_weights_again(tmp_path, features, model):
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_a_gpu_trains_what_a_cpu_trains(tmp_path, features, arm):
+def test_training_on_a_gpu_agrees_with_training_on_a_cpu(tmp_path, features, arm):
     weights = {}
     for device, use_gpu in (("cpu", False), ("gpu", True)):
         out = Location.at(tmp_path / device)
@@ -85,7 +85,7 @@ def test_a_gpu_trains_what_a_cpu_trains(tmp_path, features, arm):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_gpu_scores_windows_as_a_cpu_does_and_the_same_again(features, width):
+def test_window_scores_on_a_gpu_are_repeatable_and_agree_with_a_cpu(features, width):
     def actor(*, use_gpu: bool) -> RefineWorker:
         torch.manual_seed(0)
         task = task_of(ModelConfig(), TrainConfig())
@@ -104,7 +104,7 @@ def test_a_gpu_scores_windows_as_a_cpu_does_and_the_same_again(features, width):
 
 
 @pytest.mark.parametrize("name", extractor_names())
-def test_a_gpu_extracts_the_features_of_a_cpu(monkeypatch, name):
+def test_extraction_on_a_gpu_agrees_with_a_cpu(monkeypatch, name):
     make = extractor_class(name)
     networks = make.networks(ExtractConfig(extractor=name))
     config = ExtractConfig(
@@ -130,12 +130,12 @@ def test_a_gpu_extracts_the_features_of_a_cpu(monkeypatch, name):
         np.testing.assert_allclose(one, expected, rtol=2e-3, atol=1e-4 * np.abs(expected).max())
 
 
-# All of it
+# Whole pipeline
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_the_pipeline_gives_the_same_weights_again(tmp_path, ray_cluster):
+def test_the_pipeline_gives_equal_weights_when_repeated(tmp_path, ray_cluster):
     on_gpu = {
         "extract": {"gpus_per_actor": 0.5, "num_actors": 2, "cpus_per_actor": 1},
         "train": {"use_gpu": True},
@@ -153,5 +153,5 @@ def test_the_pipeline_gives_the_same_weights_again(tmp_path, ray_cluster):
 
 
 def all_weights(run: Path) -> list[bytes]:
-    """The weights of Steps 1 and 3, by stage and fingerprint."""
+    """Return the weights of Steps 1 and 3, ordered by stage and fingerprint."""
     return [path.read_bytes() for path in sorted(run.glob(f"*/*/{WEIGHTS}"))]

@@ -1,4 +1,4 @@
-"""The losses: against torch's own, and against loops written from the equations."""
+"""Losses, compared with torch and with loops written from the equations."""
 
 import math
 
@@ -47,7 +47,7 @@ def loss_by_hand(pooled: list[float], targets: list[bool], loss: str) -> float:
 
 
 @given(seed=st.integers(0, 10_000))
-def test_soft_margin_is_that_of_torch_on_the_softmax_output(seed):
+def test_soft_margin_equals_the_torch_loss_on_the_softmax_output(seed):
     pooled_BK, targets_BK = random_scores(6, 29, seed=seed), random_labels(6, 29, seed=seed)
     theirs = torch.nn.MultiLabelSoftMarginLoss(reduction="none")
 
@@ -57,7 +57,7 @@ def test_soft_margin_is_that_of_torch_on_the_softmax_output(seed):
 
 
 @given(seed=st.integers(0, 10_000))
-def test_cross_entropy_is_that_of_torch_for_one_label(seed):
+def test_cross_entropy_equals_the_torch_loss_for_one_label(seed):
     pooled_BK = random_scores(6, 29, seed=seed)
     class_B = torch.randint(29, (6,), generator=torch.Generator().manual_seed(seed))
 
@@ -66,7 +66,7 @@ def test_cross_entropy_is_that_of_torch_for_one_label(seed):
     torch.testing.assert_close(ours_B, cross_entropy(pooled_BK, class_B, reduction="none"), **EXACT)
 
 
-def test_cross_entropy_of_several_labels_is_the_mean_of_each():
+def test_cross_entropy_of_several_labels_is_their_mean():
     pooled_BK = random_scores(1, 5)
     each = [cross_entropy(pooled_BK, torch.tensor([c])) for c in (0, 3)]
 
@@ -76,7 +76,7 @@ def test_cross_entropy_of_several_labels_is_the_mean_of_each():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_better_score_costs_less(loss):
+def test_a_better_score_has_a_lower_loss(loss):
     targets_BK = torch.tensor([[False, True, False]])
     costs = [float(video_loss(torch.tensor([[0.0, s, 0.0]]), targets_BK, loss)) for s in (-2, 0, 2)]
 
@@ -125,7 +125,7 @@ def test_l_a_follows_equations_15_to_18(loss):
         assert ours_B[video].item() == pytest.approx(by_hand, abs=1e-12)
 
 
-def test_l_a_pools_within_by_the_chosen_rule_and_across_by_the_maximum():
+def test_l_a_pools_within_videos_by_the_chosen_pooling_and_across_by_the_maximum():
     scores_BWTK, union_BK = random_scores(2, 4, 10, 5), random_labels(2, 5)
 
     ours_B = auxiliary_loss(scores_BWTK, union_BK, "mean", "soft_margin")
@@ -152,7 +152,7 @@ def test_l_lr_follows_equations_12_and_13(loss, window, stride):
         assert ours_B[video].item() == pytest.approx(sum(costs) / len(costs), abs=1e-12)
 
 
-def test_losses_of_videos_do_not_mix():
+def test_the_loss_of_a_video_depends_on_that_video_only():
     scores_BTK, labels_BK = random_scores(3, 10, 5), random_labels(3, 5)
     scores_BTK.requires_grad_()
 
@@ -162,10 +162,10 @@ def test_losses_of_videos_do_not_mix():
     assert scores_BTK.grad.abs().sum(dim=(1, 2)).gt(0).tolist() == [False, True, False]
 
 
-# Labels of two videos together
+# Union of the labels of two videos
 
 
-def test_the_union_has_the_background_bit_only_where_neither_has_an_event():
+def test_the_union_has_the_background_bit_only_if_neither_video_has_an_event():
     #                         dog    bell   background
     labels_BK = torch.tensor(
         [

@@ -1,4 +1,4 @@
-"""MIL pooling: its laws, and its agreement with an obvious loop."""
+"""MIL pooling: properties, and comparison with a plain loop."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_pooling_agrees_with_a_plain_loop(pooling, seed):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @given(seed=st.integers(0, 10_000))
-def test_segments_outside_the_bag_change_nothing(pooling, seed):
+def test_masked_segments_do_not_affect_the_pooled_score(pooling, seed):
     scores_BTK, valid_BT = random_bag(seed)
     garbage_BTK = torch.where(valid_BT[..., None], scores_BTK, 1e6)
 
@@ -67,7 +67,7 @@ def test_lse_lies_between_mean_and_max(seed):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-50, 50))
-def test_the_order_of_segments_does_not_matter_and_a_shift_shifts(pooling, seed, shift):
+def test_pooling_is_permutation_invariant_and_shift_equivariant(pooling, seed, shift):
     scores_BTK, valid_BT = random_bag(seed)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
 
@@ -77,14 +77,14 @@ def test_the_order_of_segments_does_not_matter_and_a_shift_shifts(pooling, seed,
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_bag_of_equal_segments_scores_like_one_of_them(pooling):
+def test_a_bag_of_equal_segments_has_the_score_of_one(pooling):
     scores_K = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64)
 
     torch.testing.assert_close(mil_pool(scores_K.expand(2, 10, 3), pooling)[0], scores_K)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_gradients_of_a_masked_bag_are_finite_and_stay_inside(pooling):
+def test_gradients_of_a_masked_bag_are_finite_and_zero_outside_it(pooling):
     scores_BTK, valid_BT = random_bag(seed=1)
     scores_BTK.requires_grad_()
 
@@ -98,7 +98,7 @@ def test_gradients_of_a_masked_bag_are_finite_and_stay_inside(pooling):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(("window", "stride"), [(4, 2), (3, 1), (2, 8), (5, 5)])
-def test_windows_are_pooled_as_short_videos_would_be(pooling, window, stride):
+def test_windows_are_pooled_like_short_videos(pooling, window, stride):
     scores_BTK, _ = random_bag(seed=2)
     mask_WT = torch.from_numpy(window_mask(10, window, stride))
 

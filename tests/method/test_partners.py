@@ -1,4 +1,4 @@
-"""Partner videos: never with a label in common, never the same file, whoever draws them."""
+"""Partner videos share no label and no file with the video, in any order of drawing."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NUM_CLASSES = 4
 
 
 def labels(*classes: str) -> np.ndarray:
-    """Labels from words such as "dog bell"; without one, background."""
+    """Make multi-hot labels from class names; no name means background."""
     names = ["dog", "bell", "car", "frog"]
     rows = np.array([[name in video.split() for name in names] for video in classes])
     return np.concatenate([rows, ~rows.any(axis=1, keepdims=True)], axis=1)
@@ -30,7 +30,7 @@ def training_videos(draw):
 
 
 def possible_partners(labels_VK, files, kind, index) -> set[int]:
-    """By definition, in a loop. A file has the labels of all its videos."""
+    """Return all valid partners, by a loop; a file has the labels of all its videos."""
 
     def of_file(video) -> np.ndarray:
         rows = [row for row, file in zip(labels_VK, files, strict=True) if file == files[video]]
@@ -48,7 +48,7 @@ def possible_partners(labels_VK, files, kind, index) -> set[int]:
     return found
 
 
-def test_a_file_with_the_event_under_another_video_is_no_partner():
+def test_a_file_that_has_the_event_in_another_video_is_not_a_partner():
     labels_VK = labels("dog", "bell", "dog", "car")
     pool = PartnerPool(labels_VK, ["a", "b", "b", "c"], "disjoint")
 
@@ -57,7 +57,7 @@ def test_a_file_with_the_event_under_another_video_is_no_partner():
 
 @pytest.mark.parametrize("kind", ["event_free", "disjoint"])
 @given(videos=training_videos())
-def test_all_possible_partners_are_drawn_and_no_others(kind, videos):
+def test_exactly_the_possible_partners_are_drawn(kind, videos):
     labels_VK, files = videos
     pool = PartnerPool(labels_VK, files, kind)
 
@@ -94,7 +94,7 @@ def test_an_event_free_partner_is_preferred():
     assert drawn("disjoint") == {1, 2, 3, 4}
 
 
-def test_without_event_free_videos_any_disjoint_one_will_do():
+def test_without_event_free_videos_any_disjoint_video_is_a_partner():
     labels_VK = labels("dog", "bell", "dog car", "car")
     pool = PartnerPool(labels_VK, list("abcd"), "event_free")
 
@@ -108,7 +108,7 @@ def test_the_partner_of_an_event_free_video_has_an_event():
     assert {pool.draw(labels_VK[1], "b", number) for number in range(20)} == {0}
 
 
-def test_a_draw_depends_on_its_number_and_on_nothing_drawn_before():
+def test_a_draw_depends_on_its_number_and_not_on_earlier_draws():
     labels_VK = labels("dog", "bell", "", "car", "", "frog dog")
     files = list("abcdef")
     numbers = [(i, n) for n in (0, 3, 2**63 + 5) for i in range(6)]
@@ -121,14 +121,14 @@ def test_a_draw_depends_on_its_number_and_on_nothing_drawn_before():
     assert draws(numbers[:3]).items() <= draws(numbers).items()
 
 
-def test_a_video_from_outside_the_pool_gets_a_partner_too():
+def test_a_video_outside_the_pool_gets_a_partner():
     """Validation videos are relabelled with partners from the training split."""
     pool = PartnerPool(labels("dog", "bell"), ["a", "b"], "event_free")
 
     assert pool.draw(labels("dog")[0], "validation", 7) == 1
 
 
-def test_a_video_without_any_partner_is_named_with_what_to_do():
+def test_a_video_without_any_partner_is_named_with_the_remedy():
     labels_VK = labels("dog", "dog", "dog bell")
     pool = PartnerPool(labels_VK, ["a.mp4", "b.mp4", "c.mp4"], "event_free")
 

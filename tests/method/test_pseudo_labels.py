@@ -1,4 +1,4 @@
-"""From window probabilities to pseudo-labels, and what is true of a window."""
+"""Pseudo-labels from window probabilities, and the ground truth of windows."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_pseudo_labels_agree_with_a_plain_loop(seed, threshold):
 
 
 @given(seed=st.integers(0, 10_000), threshold=st.floats(0.01, 0.99))
-def test_filtering_before_or_after_thresholding_makes_no_difference(seed, threshold):
+def test_filtering_labels_before_or_after_thresholding_is_equivalent(seed, threshold):
     prob_VWK, labels_VK = random_case(seed)
     prob_VWK = prob_VWK.astype(np.float32)
 
@@ -100,10 +100,10 @@ def test_z_hat_is_the_probability_of_labelled_classes_and_zero_of_others(seed):
             assert (scores_VWK[video, :, k] == expected).all()
 
 
-# What is true
+# Ground truth of windows
 
 
-def test_the_truth_of_windows_by_eye():
+def test_window_truth_of_a_worked_example():
     #               segments 0..5:  dog dog  -  bell  -   -
     segments = np.array([[[1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 1]]])
 
@@ -115,7 +115,7 @@ def test_the_truth_of_windows_by_eye():
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 2), (3, 1)])
 @given(seed=st.integers(0, 10_000))
-def test_the_truth_of_windows_agrees_with_a_plain_loop(window, stride, seed):
+def test_window_truth_agrees_with_a_plain_loop(window, stride, seed):
     labels_VTK = np.random.default_rng(seed).random((3, 10, 5)) < 0.1
     labels_VTK[..., -1] = ~labels_VTK[..., :-1].any(axis=-1)
 

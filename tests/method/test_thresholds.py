@@ -1,4 +1,4 @@
-"""tau: how well windows are relabelled at each, and which is chosen."""
+"""Curves over the threshold tau, and the choice of tau."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from distributed_avel.method.pseudo_labels import (
 
 
 def random_case(seed: int):
-    """Scores that follow the truth loosely, of 12 videos of 1 to 3 labels."""
+    """Draw scores that correlate with the ground truth, for 12 videos with 1 to 3 labels."""
     generator = np.random.default_rng(seed)
     labels_VK = generator.random((12, 6)) < 0.3
     labels_VK[:, 0] = True
@@ -29,7 +29,7 @@ def random_case(seed: int):
 
 
 def removed_share(scores_VWK, labels_VK, threshold: float) -> float:
-    """Part of the labels that pseudo-labels lack, one window after the other."""
+    """Return the share of labels that the pseudo-labels lack, in a loop over windows."""
     kept_VWK = pseudo_labels(scores_VWK, labels_VK, threshold)
     pairs = removed = 0
     for video, window, c in np.ndindex(scores_VWK.shape[0], scores_VWK.shape[1], 5):
@@ -61,7 +61,7 @@ def test_the_curve_agrees_with_a_plain_loop_over_pseudo_labels(seed):
 
 
 @given(seed=st.integers(0, 10_000))
-def test_the_curve_is_the_roc_curve_of_scikit_learn(seed):
+def test_the_curve_equals_the_roc_curve_of_scikit_learn(seed):
     scores_VWK, labels_VK, truth_VWK = random_case(seed)
     labelled = np.broadcast_to(labels_VK[:, None, :-1], (12, 4, 5))
     false_rate, true_rate, thresholds = roc_curve(
@@ -75,7 +75,7 @@ def test_the_curve_is_the_roc_curve_of_scikit_learn(seed):
 
 
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
-def test_no_threshold_of_the_grid_removes_a_share_nearer_to_the_one_that_is_asked_for(seed, share):
+def test_the_chosen_threshold_removes_the_share_nearest_to_the_request(seed, share):
     scores_VWK, labels_VK, _ = random_case(seed)
     grid = threshold_grid()[::8]
 
@@ -88,8 +88,8 @@ def test_no_threshold_of_the_grid_removes_a_share_nearer_to_the_one_that_is_aske
 
 
 @given(seed=st.integers(0, 10_000), stretch=st.floats(1.5, 8.0))
-def test_how_sure_the_model_is_does_not_change_which_labels_are_removed(seed, stretch):
-    """Training videos are scored higher than others; only the order of their windows counts."""
+def test_the_removed_labels_depend_on_the_order_of_scores_only(seed, stretch):
+    """Training videos get higher scores than others, so only the order of windows may matter."""
     scores_VWK, labels_VK, _ = random_case(seed)
     scores_VWK = 0.02 + 0.95 * scores_VWK
     scores_VWK += 0.01 * np.random.default_rng(seed).random(scores_VWK.shape)  # no two are equal
@@ -107,7 +107,7 @@ def test_how_sure_the_model_is_does_not_change_which_labels_are_removed(seed, st
     assert taus[1] > taus[0]
 
 
-def test_the_grid_reaches_far_and_is_even_on_the_logit_scale():
+def test_the_grid_is_uniform_on_the_logit_scale():
     grid = threshold_grid()
 
     steps = np.diff(np.log(grid / (1 - grid)))
@@ -116,7 +116,7 @@ def test_the_grid_reaches_far_and_is_even_on_the_logit_scale():
     assert 0.5 in grid
 
 
-def test_of_thresholds_that_remove_the_same_labels_the_middle_one_is_chosen():
+def test_the_middle_of_equivalent_thresholds_is_chosen():
     scores_VWK = np.array([[[0.02, 0.0], [0.98, 0.0]]])
     labels_VK = np.array([[True, False]])
 
@@ -125,7 +125,7 @@ def test_of_thresholds_that_remove_the_same_labels_the_middle_one_is_chosen():
     assert half == pytest.approx(0.5, abs=0.02)
 
 
-def test_the_share_that_is_wrong_is_that_of_windows_without_their_event():
+def test_absent_share_is_the_share_of_labelled_windows_without_the_event():
     scores_VWK, labels_VK, truth_VWK = random_case(3)
     labelled = np.broadcast_to(labels_VK[:, None, :-1], (12, 4, 5))
 
@@ -135,7 +135,7 @@ def test_the_share_that_is_wrong_is_that_of_windows_without_their_event():
 
 
 @pytest.mark.parametrize("occurs", [True, False])
-def test_a_split_that_cannot_tell_is_refused_with_what_to_do(occurs):
+def test_a_split_with_only_one_kind_of_window_is_refused_with_the_remedy(occurs):
     labels_VK = np.array([[True, False, False]])
     truth_VWK = np.zeros((1, 4, 3), dtype=bool)
     truth_VWK[0, :, 0 if occurs else -1] = True

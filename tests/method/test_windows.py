@@ -1,4 +1,4 @@
-"""Windows, and the synthetic videos that they make of two videos."""
+"""Windows, and synthetic videos spliced from two videos."""
 
 from itertools import product
 
@@ -20,7 +20,7 @@ VALID = {
 }
 
 
-def test_the_windows_of_ave_by_eye():
+def test_windows_of_ave_as_a_worked_example():
     mask_WT = window_mask(10, window=4, stride=2).astype(int)
 
     assert ["".join(map(str, row)) for row in mask_WT] == [
@@ -32,7 +32,7 @@ def test_the_windows_of_ave_by_eye():
 
 
 @given(st.sampled_from(sorted(VALID)))
-def test_windows_have_the_length_the_stride_and_the_number_they_should(numbers):
+def test_windows_have_the_requested_length_stride_and_number(numbers):
     num_segments, window, stride = numbers
     mask_WT = window_mask(*numbers)
 
@@ -44,7 +44,7 @@ def test_windows_have_the_length_the_stride_and_the_number_they_should(numbers):
 
 
 @given(st.sampled_from(sorted(VALID)))
-def test_the_windows_reach_from_the_first_segment_to_the_last(numbers):
+def test_windows_cover_the_first_and_the_last_segment(numbers):
     _, window, stride = numbers
     mask_WT = window_mask(*numbers)
 
@@ -54,12 +54,12 @@ def test_the_windows_reach_from_the_first_segment_to_the_last(numbers):
 
 
 @given(st.sampled_from(sorted(VALID)))
-def test_the_synthetic_videos_together_show_every_segment_of_the_partner(numbers):
-    """Equation 14, and why a window must be shorter than half of the video."""
+def test_synthetic_videos_together_contain_every_segment_of_the_partner(numbers):
+    """Equation 14; this is why a window must be shorter than half of the video."""
     assert (~window_mask(*numbers)).any(axis=0).all()
 
 
-def test_exactly_the_valid_windows_and_strides_are_taken():
+def test_exactly_the_valid_windows_and_strides_are_accepted():
     for numbers in product(range(1, 25), range(-1, 25), range(-1, 25)):
         if numbers in VALID:
             window_mask(*numbers)
@@ -69,7 +69,7 @@ def test_exactly_the_valid_windows_and_strides_are_taken():
 
 
 @pytest.mark.parametrize(("window", "stride"), [(4, 2), (3, 1), (2, 8)])
-def test_codes_are_mixed_as_features_would_be_pasted(window, stride):
+def test_mixing_codes_equals_splicing_features(window, stride):
     generator = np.random.default_rng(0)
     ours_BTD, partners_BTD = generator.normal(size=(2, 3, 10, 5))
     starts = range(0, 10 - window + 1, stride)
@@ -87,7 +87,7 @@ def test_codes_are_mixed_as_features_would_be_pasted(window, stride):
 
 
 @torch.no_grad()
-def test_each_synthetic_video_is_scored_at_its_own_place():
+def test_scores_of_synthetic_videos_keep_their_order():
     model = small_model("ave", torch.float64)
     codes = model.encode(*features(3, dtype=torch.float64, seed=1))
     partner_codes = model.encode(*features(3, dtype=torch.float64, seed=2))

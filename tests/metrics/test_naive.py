@@ -1,4 +1,4 @@
-"""The strategy that repeats a video's class over its segments."""
+"""Baselines that repeat a video-level label over all segments."""
 
 import numpy as np
 import pytest
@@ -9,15 +9,15 @@ from distributed_avel.tasks import Localization
 from tests.models.examples import features, small_model
 
 
-def test_every_segment_gets_the_class_of_its_video():
+def test_repeat_gives_every_segment_the_class_of_its_video():
     assert repeat(np.array([3, 0]), num_segments=4).tolist() == [[3, 3, 3, 3], [0, 0, 0, 0]]
 
 
-def test_no_videos_make_no_rows():
+def test_repeat_of_no_videos_has_no_rows():
     assert repeat(np.zeros(0, dtype=np.int32), num_segments=4).shape == (0, 4)
 
 
-def test_columns_are_repeated_as_a_whole():
+def test_multi_hot_labels_are_repeated_over_segments():
     columns_VK = np.array([[0.0, 1.0], [1.0, 1.0]])
     repeated_VTK = repeat(columns_VK, num_segments=3)
     assert repeated_VTK.shape == (2, 3, 2)
@@ -25,8 +25,8 @@ def test_columns_are_repeated_as_a_whole():
 
 
 @pytest.mark.parametrize("background", [0.0, 50.0])
-def test_a_model_is_repeated_with_its_best_event_even_where_background_is_more_probable(background):
-    """Sec. 5.1, by a loop: the event with the highest video-level probability."""
+def test_model_repeat_uses_the_most_probable_event_and_never_background(background):
+    """Sec. 5.1: the event with the highest video-level probability, computed in a loop."""
     model = small_model("ave", torch.float64, 0).eval()
     with torch.no_grad():
         last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]

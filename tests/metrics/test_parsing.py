@@ -1,4 +1,4 @@
-"""AVVP's metrics: the figures of its public evaluation, a dull loop, and worked examples."""
+"""Parsing metrics, compared with AVVP's evaluation script, a plain loop and worked examples."""
 
 import csv
 from pathlib import Path
@@ -25,19 +25,19 @@ seeds = st.integers(0, 10_000)
 
 
 def one_class(*rows):
-    """A video for each string, one class: "#" where it occurs."""
+    """Make one video with one class for each string; "#" marks segments with the event."""
     return np.array([[[mark == "#"] for mark in row] for row in rows])
 
 
 def random_events(seed, *, videos=4, segments=6, classes=3):
-    """Truth and prediction of both modalities; about half of all classes stay empty."""
+    """Draw ground truth and predictions of both modalities; about half of the classes are empty."""
     rng = np.random.default_rng(seed)
     some = rng.random((4, videos, segments, classes)) < 0.6
     return some & (rng.random((4, videos, 1, classes)) < 0.5)
 
 
 def dull_events(present_T):
-    """Events of a row of marks, each as the set of its segments."""
+    """Return the events of a row as sets of segments."""
     events, run = [], set()
     for segment, present in enumerate([*present_T, False]):
         if present:
@@ -63,7 +63,7 @@ def dull_counts(level, truth_T, prediction_T):
 
 
 def dull_f(level, pairs_of_classes):
-    """F of one video; for each class, the (truth, prediction) rows whose counts are pooled."""
+    """F-score of one video; for each class, the (truth, prediction) rows whose counts are added."""
     scores = []
     for pairs in pairs_of_classes:
         right, invented, missed = np.sum([dull_counts(level, *pair) for pair in pairs], axis=0)
@@ -95,7 +95,7 @@ def dull_metrics(truth_audio, truth_visual, audio, visual):
     return metrics
 
 
-def test_the_figures_are_those_of_the_public_evaluation():
+def test_metrics_equal_the_public_evaluation_script():
     stored = np.load(DATA / "parity" / "avvp_metrics.npz")
     names = ("true_audio", "true_visual", "pred_audio", "pred_visual")
     arrays = [stored[name].transpose(0, 2, 1) for name in names]  # stored as (V, C, T)
@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_the_public_evaluation():
 
 
 @given(seed=seeds)
-def test_the_figures_are_those_of_a_loop(seed):
+def test_parsing_metrics_equal_a_plain_loop(seed):
     arrays = random_events(seed)
     metrics = parsing_metrics(*arrays)
     assert tuple(metrics) == PARSING_METRICS
@@ -120,7 +120,7 @@ def test_the_figures_are_those_of_a_loop(seed):
 
 
 @given(seed=seeds)
-def test_the_truth_scores_100_and_modalities_can_change_places(seed):
+def test_the_ground_truth_scores_100_and_metrics_are_symmetric_in_modalities(seed):
     truth_audio, truth_visual, audio, visual = random_events(seed)
     exact = parsing_metrics(truth_audio, truth_visual, truth_audio, truth_visual)
     assert exact == pytest.approx(dict.fromkeys(PARSING_METRICS, 100))
@@ -134,7 +134,7 @@ def test_the_truth_scores_100_and_modalities_can_change_places(seed):
 
 
 @given(seed=seeds)
-def test_events_do_not_depend_on_the_direction_of_time(seed):
+def test_metrics_do_not_depend_on_the_direction_of_time(seed):
     arrays = random_events(seed)
     assert parsing_metrics(*arrays[:, :, ::-1]) == pytest.approx(parsing_metrics(*arrays))
 
@@ -155,19 +155,19 @@ def test_a_video_without_any_event_scores_100_if_none_is_predicted():
         ("####...", "##.....", 1, 0, 0),  # 2 of 4 is just enough
         ("#####..", "##.....", 0, 1, 1),  # 2 of 5 is not
         ("####...", "..####.", 0, 1, 1),  # 2 of 6
-        ("#######", "####.##", 1, 1, 0),  # the long half is right, the short one invented
+        ("#######", "####.##", 1, 1, 0),  # the long one is right, the short one a false positive
         ("##.##..", "#####..", 0, 1, 2),  # two events bridged by one: 2 of 5 each
         (".......", "#.#.#.#", 0, 4, 0),
         ("#......", "......#", 0, 1, 1),
     ],
 )
-def test_an_event_counts_when_it_overlaps_by_half(truth, prediction, right, invented, missed):
+def test_an_event_matches_if_it_overlaps_by_half(truth, prediction, right, invented, missed):
     counts = event_counts(one_class(truth), one_class(prediction))
     assert [count.item() for count in counts] == [right, invented, missed]
 
 
 @given(seed=seeds)
-def test_as_many_true_events_are_found_as_predicted_ones_are_right(seed):
+def test_true_positives_equal_the_number_of_matched_true_events(seed):
     truth_VTC, _, prediction_VTC, _ = random_events(seed, segments=10)
     counts = event_counts(truth_VTC, prediction_VTC)
     for video, class_ in np.ndindex(counts.true_positive_VC.shape):
@@ -176,13 +176,13 @@ def test_as_many_true_events_are_found_as_predicted_ones_are_right(seed):
         assert counts.true_positive_VC[video, class_] == found
 
 
-def test_an_event_is_audio_visual_only_where_it_is_heard_and_seen():
+def test_audio_visual_events_are_the_intersection_of_both_modalities():
     heard, seen = one_class("####...."), one_class("..####..")
     metrics = parsing_metrics(heard, seen, one_class("########"), one_class("########"))
     assert metrics["segment_av"] == pytest.approx(100 * 2 * 2 / (2 + 8))
 
 
-def test_arrays_that_do_not_fit_are_refused():
+def test_arrays_of_different_shapes_are_refused():
     event = one_class("##")
     with pytest.raises(ValueError, match="one shape"):
         parsing_metrics(event, event, event, one_class("###"))
@@ -196,7 +196,7 @@ def read_rows(name):
 
 
 def llp_test_split():
-    """Truth of LLP's 1200 test videos, heard and seen, and the weak label repeated, (V, T, C)."""
+    """Audio and visual ground truth of LLP's test split, and repeated weak labels, (V, T, C)."""
     videos = read_rows("AVVP_test_pd.csv")
     labels = [video["event_labels"].split(",") for video in videos]
     classes = sorted({label for video_labels in labels for label in video_labels})
@@ -208,7 +208,7 @@ def llp_test_split():
         present_VTC = np.zeros(shape, dtype=bool)
         for event in read_rows(f"AVVP_eval_{modality}.csv"):
             if event["filename"] not in row_of:
-                continue  # of the validation split
+                continue  # belongs to the validation split
             span = slice(int(event["onset"]), int(event["offset"]))
             label = classes.index(event["event_labels"])
             present_VTC[row_of[event["filename"]], span, label] = True
@@ -220,7 +220,7 @@ def llp_test_split():
     return *truth, weak_VTC
 
 
-def test_repeating_the_weak_label_over_both_modalities_of_llp_gives_this_table():
+def test_repeated_weak_labels_of_llp_give_the_recorded_table():
     heard_VTC, seen_VTC, weak_VTC = llp_test_split()
     assert weak_VTC.shape == (1200, 10, 25)
 
@@ -235,7 +235,7 @@ def test_repeating_the_weak_label_over_both_modalities_of_llp_gives_this_table()
     assert metrics == pytest.approx(dull_metrics(heard_VTC, seen_VTC, weak_VTC, weak_VTC))
 
 
-def test_f1_of_a_class_pools_the_segments_of_all_videos():
+def test_per_class_f1_adds_the_counts_of_all_videos():
     truth_VTC, prediction_VTC = one_class("##..", "#..."), one_class("#.#.", "#...")
     assert per_class_f1(segment_counts(truth_VTC, prediction_VTC)) == pytest.approx([200 * 2 / 6])
     nowhere_VTC = one_class("....")

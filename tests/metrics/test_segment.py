@@ -1,4 +1,4 @@
-"""Segment metrics: agreement with scikit-learn and with a dull loop, laws, and the paper."""
+"""Segment metrics, compared with scikit-learn, a plain loop and the paper, and properties."""
 
 import csv
 from pathlib import Path
@@ -25,7 +25,7 @@ seeds = st.integers(0, 10_000)
 
 
 def random_segments(seed, *, num_classes=4, videos=7, segments=5):
-    """Truth and prediction that agree about half of the time; some classes may be missing."""
+    """Draw ground truth and predictions that agree in about half of the segments."""
     rng = np.random.default_rng(seed)
     present = rng.integers(0, num_classes + 1, size=3)
     truth_VT = rng.choice(present, size=(videos, segments))
@@ -73,7 +73,7 @@ def dull_metrics(truth_VT, prediction_VT, num_classes):
 
 
 @given(seed=seeds)
-def test_the_metrics_are_those_of_a_loop_over_segments(seed):
+def test_segment_metrics_equal_a_plain_loop(seed):
     truth_VT, prediction_VT = random_segments(seed)
 
     metrics = segment_metrics(truth_VT, prediction_VT, num_classes=4)
@@ -83,7 +83,7 @@ def test_the_metrics_are_those_of_a_loop_over_segments(seed):
 
 
 @given(seed=seeds)
-def test_the_metrics_are_those_of_scikit_learn(seed):
+def test_segment_metrics_equal_scikit_learn(seed):
     truth_VT, prediction_VT = random_segments(seed)
     flat = (truth_VT.ravel(), prediction_VT.ravel())
     events, every = list(range(4)), list(range(5))
@@ -99,7 +99,7 @@ def test_the_metrics_are_those_of_scikit_learn(seed):
         )
         return 100 * f1, 100 * recall, 100 * precision
 
-    def ours(*names):  # NaN, which scikit-learn says of 0/0, in place of None
+    def ours(*names):  # NaN in place of None, as scikit-learn returns for 0/0
         return [np.nan if metrics[name] is None else metrics[name] for name in names]
 
     assert metrics["accuracy"] == pytest.approx(100 * sklearn_metrics.accuracy_score(*flat))
@@ -115,7 +115,7 @@ def test_the_metrics_are_those_of_scikit_learn(seed):
 
 
 @given(seed=seeds, parts=st.integers(1, 4))
-def test_confusion_matrices_of_shards_add_up_to_the_whole(seed, parts):
+def test_confusion_matrices_of_shards_add_up_to_the_total(seed, parts):
     truth_VT, prediction_VT = random_segments(seed)
     shards = [
         confusion_matrix(truth_VT[part::parts], prediction_VT[part::parts], 4)
@@ -128,7 +128,7 @@ def test_confusion_matrices_of_shards_add_up_to_the_whole(seed, parts):
 
 
 @given(seed=seeds)
-def test_event_names_do_not_matter_but_background_does(seed):
+def test_metrics_are_invariant_to_permutation_of_events(seed):
     truth_VT, prediction_VT = random_segments(seed)
     renamed_K = np.append(np.random.default_rng(seed).permutation(4), 4)
 
@@ -138,7 +138,7 @@ def test_event_names_do_not_matter_but_background_does(seed):
 
 
 @given(seed=seeds)
-def test_the_truth_scores_100_for_all_that_occurs(seed):
+def test_the_ground_truth_scores_100_for_classes_that_occur(seed):
     truth_VT, _ = random_segments(seed)
     metrics = segment_metrics(truth_VT, truth_VT, 4)
     assert metrics["accuracy"] == metrics["weighted_f1"] == pytest.approx(100)
@@ -146,7 +146,7 @@ def test_the_truth_scores_100_for_all_that_occurs(seed):
     assert metrics["non_ave_f1"] == (100 if (truth_VT == 4).any() else None)
 
 
-def test_the_wrong_event_costs_ave_recall_and_precision_but_no_background():
+def test_a_wrong_event_lowers_ave_recall_and_precision_but_not_non_ave():
     truth = np.array([[0, 0, 1, 2, 2]])  # 2 is background
     prediction = np.array([[0, 1, 1, 1, 2]])
     metrics = segment_metrics(truth, prediction, num_classes=2)
@@ -157,8 +157,8 @@ def test_the_wrong_event_costs_ave_recall_and_precision_but_no_background():
     assert metrics["non_ave_precision"] == pytest.approx(100)
 
 
-def test_a_ratio_of_nothing_to_nothing_is_undefined():
-    """By hand: only events are there, and only background is predicted, or nothing at all."""
+def test_a_ratio_with_zero_denominator_is_undefined():
+    """Worked example: only events in the ground truth and only background predicted, or no data."""
     background = np.full((1, 3), 2)
     metrics = segment_metrics(np.zeros((1, 3), int), background, num_classes=2)
     undefined = {name for name, value in metrics.items() if value is None}
@@ -179,12 +179,12 @@ def test_a_ratio_of_nothing_to_nothing_is_undefined():
         ([[0.0, 1.0]], [[0, 1]], "truth must contain class indices, got float64"),
     ],
 )
-def test_what_is_no_class_is_refused(truth, prediction, message):
+def test_a_value_outside_the_classes_is_refused(truth, prediction, message):
     with pytest.raises(ValueError, match=message):
         segment_metrics(np.array(truth), np.array(prediction), num_classes=2)
 
 
-def test_with_several_events_naming_any_of_them_is_right():
+def test_with_several_events_any_of_them_is_correct():
     #                        class 0      1      2  background
     labels_VTK = np.array([[[True, False, True, False],
                             [True, False, True, False],
@@ -193,7 +193,7 @@ def test_with_several_events_naming_any_of_them_is_right():
 
 
 @given(seed=seeds)
-def test_with_one_label_a_segment_the_prediction_does_not_choose_the_truth(seed):
+def test_with_one_label_per_segment_the_truth_does_not_depend_on_the_prediction(seed):
     truth_VT, prediction_VT = random_segments(seed)
     one_hot_VTK = np.eye(5, dtype=bool)[truth_VT]
     assert (one_label_per_segment(one_hot_VTK, prediction_VT) == truth_VT).all()
@@ -205,7 +205,7 @@ def test_a_segment_without_any_label_is_refused():
 
 
 def ave_test_split():
-    """Truth of AVE's test split, (402, 10), and the label of each video; 28 is background."""
+    """Return AVE's test ground truth (402, 10) and each video's label; 28 is background."""
     with AVE_SPANS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     classes = sorted({row["category"] for row in rows})
@@ -216,7 +216,7 @@ def ave_test_split():
     return truth_VT, np.array([classes.index(row["category"]) for row in rows])
 
 
-def test_repeating_the_true_label_on_ave_gives_the_papers_figures():
+def test_gt_repeat_on_ave_equals_the_paper():
     truth_VT, video_class_V = ave_test_split()
     assert truth_VT.size == 4020
     assert (truth_VT == 28).sum() == 715

@@ -1,7 +1,7 @@
-"""Two workers must train the model that one worker would.
+"""Training with two workers gives the same model as with one.
 
-Seven videos in batches of three: the videos are odd, and the last batch is smaller than the
-number of workers.
+Seven videos in batches of three: the number of videos is odd, and the last batch has fewer videos
+than there are workers.
 """
 
 import os
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnDraws(EpochPlan):
-    """The mistake of drawing partners on each worker: the same videos, other partners."""
+    """Wrong on purpose: each worker draws its own partners for the same videos."""
 
     rank: int
 
@@ -38,7 +38,7 @@ class OwnDraws(EpochPlan):
 
 
 def batches_of(way: str, epoch: int, rank: int, num_workers: int) -> Iterator[Batch]:
-    """This worker's batches, in the right way or in one of two wrong ones."""
+    """Yield the batches of a worker, in the correct way or one of two wrong ways."""
     videos = training_set(NUM_VIDEOS, partners="disjoint")
     plan = EpochPlan(seed=0, stage="base", epoch=epoch, batch_size=BATCH_SIZE)
     if way == "own partners":
@@ -54,7 +54,7 @@ def batches_of(way: str, epoch: int, rank: int, num_workers: int) -> Iterator[Ba
 
 
 def train(way: str, rank: int = 0, num_workers: int = 1) -> tuple[torch.Tensor, list[dict]]:
-    """Weights after all epochs, and what each epoch reported."""
+    """Return the weights after all epochs, and the losses of each epoch."""
     step = objective(torch.float64)
     wrapped = step if num_workers == 1 else DistributedDataParallel(step)
     optimizer = torch.optim.Adam(step.parameters(), lr=2e-3)
@@ -79,7 +79,7 @@ def train_on_rank(rank: int, folder: Path, ways: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory) -> list[dict[str, tuple[torch.Tensor, list[dict]]]]:
-    """What each of two workers ended with, in each way."""
+    """Result of `train` on each of two workers, for each way."""
     folder = tmp_path_factory.mktemp("ddp")
     ways = ["global batches", "own partners", "mean of each worker"]
     mp.spawn(train_on_rank, args=(folder, ways), nprocs=2)
@@ -92,14 +92,14 @@ def one_worker() -> tuple[torch.Tensor, list[dict]]:
 
 
 @pytest.mark.multiprocess
-def test_two_workers_train_the_model_of_one(two_workers, one_worker):
+def test_two_workers_train_the_same_weights_as_one(two_workers, one_worker):
     for worker in two_workers:
         weights, _ = worker["global batches"]
         assert float((weights - one_worker[0]).abs().max()) <= 1e-12
 
 
 @pytest.mark.multiprocess
-def test_two_workers_report_the_losses_of_one(two_workers, one_worker):
+def test_two_workers_report_the_same_losses_as_one(two_workers, one_worker):
     for worker in two_workers:
         for ours, alone in zip(worker["global batches"][1], one_worker[1], strict=True):
             assert ours.keys() == {"mil", "auxiliary", "total"}
@@ -108,8 +108,8 @@ def test_two_workers_report_the_losses_of_one(two_workers, one_worker):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("way", ["own partners", "mean of each worker"])
-def test_the_comparison_notices_workers_that_go_their_own_way(two_workers, one_worker, way):
+def test_the_comparison_detects_wrong_batches(two_workers, one_worker, way):
     weights, _ = two_workers[0][way]
 
-    assert torch.equal(weights, two_workers[1][way][0])  # DDP keeps even these together
+    assert torch.equal(weights, two_workers[1][way][0])  # DDP keeps even these in sync
     assert float((weights - one_worker[0]).abs().max()) > 1e-3

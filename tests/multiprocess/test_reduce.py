@@ -1,4 +1,4 @@
-"""Two workers must report what one worker would."""
+"""Reduced sums of two workers equal those of one worker."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def reduce_on_rank(rank: int, store: Path, shards: list[EpochSums], whole: Epoch
 
 
 @pytest.mark.multiprocess
-def test_uneven_shards_give_the_sums_of_the_whole(tmp_path):
+def test_sums_of_uneven_shards_equal_the_total(tmp_path):
     shards = [
         EpochSums(loss_sums={"mil": 6.0, "auxiliary": 0.25}, num_videos=3),
         EpochSums(loss_sums={"auxiliary": 0.5, "mil": 10.0}, num_videos=1),
@@ -37,7 +37,7 @@ def test_uneven_shards_give_the_sums_of_the_whole(tmp_path):
     mp.spawn(reduce_on_rank, args=(tmp_path / "store", shards, whole), nprocs=2)
 
 
-def test_a_worker_alone_keeps_its_own():
+def test_a_single_worker_keeps_its_sums():
     own = EpochSums(loss_sums={"mil": 6.0}, num_videos=3)
 
     assert EpochSums.from_values(all_reduce_sums(own.to_values(), CPU)) == own

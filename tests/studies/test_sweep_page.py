@@ -54,7 +54,7 @@ def report(found: tuple[Trial, ...], **changes) -> SweepReport:
     return SweepReport(**{**values, **changes})
 
 
-def test_every_cell_of_a_heat_map_says_its_trial():
+def test_every_cell_of_a_heat_map_describes_its_trial():
     found = trials((0.05, 0.5, 0.9))
     figure = sweep_figures(report(found))["non_ave_f1"]
 
@@ -65,7 +65,7 @@ def test_every_cell_of_a_heat_map_says_its_trial():
     assert "N 2, s 8, tau 0.05, seed 0: 52.00" in titles
 
 
-def test_many_thresholds_share_columns_and_the_best_of_a_cell_is_shown():
+def test_many_thresholds_are_grouped_and_a_cell_shows_the_best():
     found = trials(tuple(0.01 + 0.98 * i / 40 for i in range(41)))
     figure = sweep_figures(report(found))["accuracy"]
 
@@ -76,7 +76,7 @@ def test_many_thresholds_share_columns_and_the_best_of_a_cell_is_shown():
     assert any("92.00" in (title or "") for title in titles)  # the largest of all trials
 
 
-def test_figures_are_whole_svg_files_and_draw_words_as_well_as_numbers():
+def test_figures_are_complete_svg_files_and_include_categorical_settings():
     found = trials((0.05, 0.5), **{"model.name": "ave"})
     figures = sweep_figures(report(found))
 
@@ -88,7 +88,7 @@ def test_figures_are_whole_svg_files_and_draw_words_as_well_as_numbers():
     assert ">ave<" in figures["parallel"]
 
 
-def test_the_page_escapes_what_it_is_told_and_loads_nothing():
+def test_the_page_escapes_text_and_loads_no_resources():
     failed = Trial(point=trials((0.5,))[0].point, seed=3, error="<script>alert(1)</script>")
     page = render_sweep(report((*trials((0.05, 0.5)), failed), dataset="<b>x</b>"))
 
@@ -98,21 +98,21 @@ def test_the_page_escapes_what_it_is_told_and_loads_nothing():
     assert "6 trials finished, 1 failed" in page
 
 
-def test_the_page_says_which_stages_were_shared():
+def test_the_page_shows_which_stages_were_shared():
     page = render_sweep(report(trials((0.05, 0.5))))
 
     assert "<td>6</td><td>3</td><td>60</td><td>120</td>" in page  # base: 3 x 20 s, not 6 x 20 s
 
 
 @pytest.mark.parametrize(("synthetic", "count"), [(True, 1), (False, 0)])
-def test_synthetic_data_are_called_so(synthetic, count):
+def test_synthetic_data_are_labelled_synthetic(synthetic, count):
     page = render_sweep(report(trials((0.05, 0.5)), synthetic=synthetic))
 
     assert page.count("These data are synthetic.") == count
     assert ("[synthetic data]" in page) == synthetic
 
 
-def test_all_of_it_is_json():
+def test_the_report_can_be_written_as_json():
     found = trials((0.05, 0.5))
     values = json.loads(json.dumps(report(found).to_json()))
 
@@ -121,7 +121,7 @@ def test_all_of_it_is_json():
     assert len(values["trials"]) == 6
 
 
-def test_undefined_figures_are_dashes_and_null_and_leave_their_trials_out_of_the_figures():
+def test_undefined_metrics_are_dashes_or_null_and_excluded_from_figures():
     first, *others = trials((0.05, 0.5))
     undefined = replace(
         first, metrics={**dict.fromkeys(SEGMENT_METRICS, 90.0), "non_ave_precision": None}

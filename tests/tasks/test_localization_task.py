@@ -1,4 +1,4 @@
-"""What localization is judged by: probabilities of segments against their events."""
+"""Metrics of the localization task."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ TASK = Localization(pooling="max", loss="soft_margin")
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("task", [TASK, Parsing()], ids=["localization", "parsing"])
-def test_probabilities_that_are_no_numbers_are_refused(task, value):
+def test_non_finite_probabilities_are_refused(task, value):
     truth_VTK = np.tile(np.eye(4, dtype=bool)[1], (3, 10, 1))
     prob_VTK = truth_VTK.astype(np.float32)
     task.judge(truth_VTK, prob_VTK)

@@ -1,5 +1,4 @@
-"""Steps 1 to 3 for parsing, against loops over single videos that build everything from raw
-features and use the losses of torch."""
+"""Steps 1 to 3 for parsing, compared with loops over single videos and raw features."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -47,13 +46,13 @@ MODELS = ["han", SECOND]
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """No line of `tasks/` knows the second model."""
+    """Register a second parsing model, which `tasks/` does not know."""
     with noisy_or_registered():
         yield
 
 
 def one_batch(*, partners: bool, windows: bool) -> Batch:
-    """Of videos with up to three events; the second half of the columns is what is seen."""
+    """Make a batch of videos with up to three events; the second half of the columns is visual."""
     rng = np.random.default_rng(4)
     videos = training_set(9, partners="disjoint" if partners else None)
     weak_VC = rng.random((9, NUM_CLASSES)) < 0.4
@@ -73,7 +72,7 @@ def bce(prob: Tensor, targets: Tensor) -> Tensor:
 
 
 def three_losses(model: ParsingModel, scores: Tensor, heard_C: Tensor, seen_C: Tensor) -> Tensor:
-    """Of the raw scores of one bag of segments."""
+    """Losses of the logits of one bag of segments: video, audio and visual."""
     prob = model.video_prob(scores)
     return bce(prob.heard, heard_C) + bce(prob.seen, seen_C) + bce(prob.either, heard_C | seen_C)
 
@@ -118,7 +117,7 @@ def gradients(parameters: list[nn.Parameter], losses: dict[str, Tensor]) -> Tens
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("partners", "windows"), [(True, False), (False, True)])
-def test_losses_and_gradients_are_those_of_the_loop(name, partners, windows):
+def test_losses_and_gradients_equal_the_loop(name, partners, windows):
     model, batch = small_model(name, torch.float64), one_batch(partners=partners, windows=windows)
     parameters = list(model.parameters())
 
@@ -133,7 +132,7 @@ def test_losses_and_gradients_are_those_of_the_loop(name, partners, windows):
     assert grads[0].abs().max() > 1e-3
 
 
-def test_smoothing_is_of_consequence():
+def test_label_smoothing_changes_the_loss():
     model, batch = small_model("han", torch.float64), one_batch(partners=False, windows=False)
     scores = model(batch.audio_NTD, batch.visual_NTRD)
 
@@ -145,7 +144,7 @@ def test_smoothing_is_of_consequence():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were(name):
+def test_exchanging_codes_equals_exchanging_the_features_of_a_modality(name):
     model, batch = small_model(name, torch.float64), one_batch(partners=True, windows=False)
     audio, visual = batch.audio_NTD, batch.visual_NTRD
     own, other = slice(0, 2), slice(2, 4)
@@ -168,7 +167,7 @@ def test_a_modality_is_exchanged_as_if_the_tracks_of_two_files_were(name):
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_an_event_that_the_video_lacks_is_in_no_segment(name):
+def test_an_event_not_predicted_for_the_video_is_in_no_segment(name):
     model = small_model(name)
     codes = model.encode(*features(8))
     scores = model.score(codes)
@@ -186,7 +185,7 @@ def test_an_event_that_the_video_lacks_is_in_no_segment(name):
             assert torch.equal(predicted[video, ..., event], expected)
 
 
-def test_an_event_that_neither_modality_shows_alone_stays_in_both():
+def test_an_event_found_in_neither_modality_is_kept_in_both():
     weak = np.array([[True, True, True, False] * 2])
     shown = np.array([[True, False, False, False, True, True, False, False]])
 
@@ -196,7 +195,7 @@ def test_an_event_that_neither_modality_shows_alone_stays_in_both():
 
 
 def two_videos() -> VideoSet:
-    """One is only heard for 2 s while another event is seen, one has nothing."""
+    """Two videos: one with an audio-only and a visual event, one without events."""
     barks, drum = Span(0, 1.0, 3.0), Span(1, 0.0, 4.0)
     first = Video(
         video_id="a",
@@ -217,7 +216,7 @@ def two_videos() -> VideoSet:
     )
 
 
-def test_columns_are_what_is_heard_then_what_is_seen():
+def test_columns_are_audio_events_then_visual_events():
     videos = two_videos()
 
     targets_VK = TASK.targets(videos, videos.videos)
@@ -242,7 +241,7 @@ def test_columns_are_what_is_heard_then_what_is_seen():
     }
 
 
-def test_each_part_of_the_columns_has_its_tau():
+def test_tau_is_expanded_to_the_columns_of_each_modality():
     both = TASK.threshold_by_column({"heard": 0.2, "seen": 0.7}, 4)
     one = TASK.threshold_by_column(0.3, 4)
     of_localization = Localization("max", "soft_margin").threshold_by_column(0.3, 3)
@@ -261,7 +260,7 @@ def test_the_task_follows_from_the_model():
 
 
 def small_run(root: Path, watch: Watch | None = None, **changes) -> Pipeline:
-    """HAN on little synthetic data, in this process."""
+    """Make a pipeline of HAN on a small synthetic data set, in this process."""
     values = {
         "run_dir": str(root),
         "arms": ["LR", "MA"],
@@ -280,15 +279,15 @@ def small_run(root: Path, watch: Watch | None = None, **changes) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Pipeline:
-    """A run with both arms."""
+    """A finished run with two arms."""
     run = small_run(tmp_path_factory.mktemp("han"))
     for stage in run.arms().values():
         stage.ensure()
     return run
 
 
-def test_another_model_is_trained_refined_and_evaluated_by_its_own_pooling(tmp_path):
-    """The prediction of its base model is found again by a loop that pools by hand."""
+def test_a_second_parsing_model_runs_through_all_steps_with_its_own_pooling(tmp_path):
+    """The predictions of its base model equal a loop that pools by hand."""
     arms = ["base", "A", "LR_alone", "LR_dummy", "PL", "A+LR", "MA"]
     run = small_run(tmp_path, arms=arms, model={"name": SECOND, "hidden_size": 4})
     metrics = run.evaluate().ensure().metrics()
@@ -328,7 +327,7 @@ def test_tau_is_chosen_for_each_modality(finished, arm):
     assert all(0 < tau < 1 for tau in manifest.threshold.values())
 
 
-def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finished):
+def test_arm_ma_removes_a_label_from_a_modality_below_tau(finished):
     training = finished.usable("train")
     scores_V1K = finished.refine(False, "exchanged").scores(training)
     scores_VK = scores_V1K[:, 0]
@@ -359,8 +358,8 @@ def test_exchange_removes_a_label_from_the_modality_that_does_not_show_it(finish
     assert 0 < labels_V1K.sum() < sum(2 * len(v.labels) for v in training)
 
 
-def test_what_exchange_removed_is_what_step_3_learns(finished, tmp_path):
-    """At a tau that keeps every label Step 3 learns the weak ones: another model."""
+def test_step_3_of_arm_ma_trains_on_the_removed_labels(finished, tmp_path):
+    """At a tau that keeps every label, Step 3 trains on the weak labels and gives another model."""
     everything = small_run(tmp_path, refine={"partners": "disjoint", "threshold": 1e-6})
 
     chosen, weak = (run.arm("MA").ensure().location / WEIGHTS for run in (finished, everything))
@@ -368,8 +367,8 @@ def test_what_exchange_removed_is_what_step_3_learns(finished, tmp_path):
     assert chosen.read_bytes() != weak.read_bytes()
 
 
-def test_a_training_that_was_killed_keeps_its_best_epoch(tmp_path):
-    """With a learning rate so high that the best epoch is not the last one."""
+def test_a_resumed_training_keeps_its_best_epoch(tmp_path):
+    """The learning rate is so high that the best epoch is not the last one."""
     train = {
         "base_epochs": 9,
         "keep": "best",
@@ -407,7 +406,7 @@ def test_a_training_that_was_killed_keeps_its_best_epoch(tmp_path):
     assert whole.task.judge(truth_VTK, prob_VTK) == pytest.approx(kept)
 
 
-def test_of_equally_good_epochs_the_later_one_is_kept():
+def test_the_later_of_equally_good_epochs_is_kept():
     model = nn.Linear(1, 1, bias=False)
     best = None
     for value, weight in [(1.0, 0.1), (3.0, 0.2), (2.0, 0.3), (3.0, 0.4), (2.5, 0.5)]:
@@ -419,7 +418,7 @@ def test_of_equally_good_epochs_the_later_one_is_kept():
     assert float(best["model"]["weight"]) == pytest.approx(0.4)
 
 
-def test_the_learning_rate_falls_every_so_many_epochs():
+def test_the_learning_rate_decays_after_a_fixed_number_of_epochs():
     config = TrainConfig(learning_rate=1.0, lr_decay=0.1, lr_decay_epochs=10)
 
     rates = [learning_rate(config, epoch) for epoch in (0, 9, 10, 19, 20)]
@@ -427,7 +426,7 @@ def test_the_learning_rate_falls_every_so_many_epochs():
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_videos_without_annotated_modalities_are_refused_before_features_are_made(tmp_path):
+def test_videos_without_annotated_modalities_are_refused_before_extraction(tmp_path):
     sizes = {"num_train": 4, "num_event_free": 1, "num_val": 2, "num_test": 2}
     run = small_run(tmp_path, data={"dataset": "synthetic", "synthetic": sizes})
 

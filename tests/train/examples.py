@@ -1,4 +1,4 @@
-"""Small training sets of random features, and what the tests do with them."""
+"""Small training sets of random features, and functions that use them in tests."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def training_set(
     partners: PartnerKind | None = "event_free",
     window_labels: bool = False,
 ) -> TrainingSet:
-    """Videos of one event each, every fourth without any; the first audio value is the index."""
+    """Make videos with one event each, every fourth without; the first audio value is the index."""
     generator = np.random.default_rng(seed)
     labels_VK = np.zeros((num_videos, NUM_CLASSES + 1), dtype=bool)
     columns = generator.integers(NUM_CLASSES, size=num_videos)
@@ -49,7 +49,7 @@ def plan(epoch: int = 0, *, batch_size: int = 3, seed: int = 0) -> EpochPlan:
 
 
 def objective(dtype: torch.dtype, *, name: str = "ave", seed: int = 0) -> Objective:
-    """Around a small model, in train mode."""
+    """Make an objective around a small model, in train mode."""
     model = small_model(name, dtype, seed).train()
     mask_WT = torch.from_numpy(MASK_WT)
     return Objective(model, mask_WT, Localization(model.pooling, "soft_margin"))

@@ -1,4 +1,4 @@
-"""Batches are the same for any number of workers."""
+"""Global batches are equal for any number of workers."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ worker_counts = st.integers(1, 5)
 
 
 def shares_of(videos, epoch: EpochPlan, num_workers: int) -> list[list[Batch]]:
-    """The batches of each worker."""
+    """Return the batches of each worker."""
     return [
         list(worker_batches(videos, epoch, rank=r, num_workers=num_workers, dtype=torch.float64))
         for r in range(num_workers)
@@ -23,7 +23,7 @@ def shares_of(videos, epoch: EpochPlan, num_workers: int) -> list[list[Batch]]:
 
 
 def videos_of(batch: Batch) -> list[int]:
-    """Indices of a share's videos; `training_set` writes them into the features."""
+    """Return the indices of a worker's videos, which `training_set` writes into the features."""
     return batch.audio_NTD[: batch.num_videos, 0, 0].int().tolist()
 
 
@@ -33,9 +33,7 @@ def partners_of(batch: Batch) -> list[int]:
 
 
 @given(num_videos=sizes, batch_size=batch_sizes, num_workers=worker_counts)
-def test_the_shares_of_all_workers_together_are_the_global_batch(
-    num_videos, batch_size, num_workers
-):
+def test_batches_of_all_workers_together_are_the_global_batch(num_videos, batch_size, num_workers):
     videos, epoch = training_set(num_videos), plan(batch_size=batch_size)
     (alone,) = shares_of(videos, epoch, 1)
 
@@ -52,7 +50,7 @@ def test_the_shares_of_all_workers_together_are_the_global_batch(
 
 
 @given(num_videos=sizes, batch_size=batch_sizes, num_workers=worker_counts)
-def test_every_worker_gets_as_many_batches_and_never_an_empty_one(
+def test_every_worker_gets_equally_many_batches_and_no_empty_one(
     num_videos, batch_size, num_workers
 ):
     shares = shares_of(training_set(num_videos), plan(batch_size=batch_size), num_workers)
@@ -62,7 +60,7 @@ def test_every_worker_gets_as_many_batches_and_never_an_empty_one(
 
 
 @given(num_videos=sizes, batch_size=batch_sizes, num_workers=worker_counts)
-def test_weights_make_the_mean_over_workers_the_mean_over_the_batch(
+def test_weights_make_the_mean_over_workers_equal_the_mean_over_the_batch(
     num_videos, batch_size, num_workers
 ):
     shares = shares_of(training_set(num_videos), plan(batch_size=batch_size), num_workers)
@@ -75,7 +73,7 @@ def test_weights_make_the_mean_over_workers_the_mean_over_the_batch(
             assert all(w in (0, num_workers / size) for w in batch.weight_B.tolist())
 
 
-def test_the_share_of_a_worker_without_a_video_weighs_nothing():
+def test_the_batch_of_a_worker_without_a_video_has_weight_zero():
     shares = shares_of(training_set(7), plan(batch_size=3), num_workers=2)
 
     last = [batches[-1] for batches in shares]
@@ -90,7 +88,7 @@ def test_every_video_is_seen_once_in_an_epoch(num_videos, batch_size, epoch):
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
 
 
-def test_each_epoch_and_seed_has_its_own_order_and_partners_and_a_rerun_the_same():
+def test_order_and_partners_depend_on_epoch_and_seed_and_are_repeatable():
     videos = training_set(40, partners="disjoint")
 
     def seen(**settings) -> list:
@@ -118,14 +116,14 @@ def test_the_partner_does_not_depend_on_the_batch_size():
     assert partners[0] == partners[1]
 
 
-def test_a_batch_holds_everything_that_belongs_to_its_videos():
+def test_a_batch_contains_the_features_and_labels_of_its_videos():
     videos = training_set(9, window_labels=True)
     assert videos.window_labels_VWK is not None
 
     for batches in shares_of(videos, plan(batch_size=4), num_workers=2):
         for batch in batches:
             own, partners = videos_of(batch), partners_of(batch)
-            rows = [*own, *sorted(set(partners))]  # a partner of several videos stands once
+            rows = [*own, *sorted(set(partners))]  # a partner of several videos appears once
             assert np.array_equal(batch.audio_NTD, videos.audio_VTD[rows])
             assert np.array_equal(batch.visual_NTRD, videos.visual_VTRD[rows])
             assert np.array_equal(batch.labels_BK, videos.labels_VK[own])
@@ -135,7 +133,7 @@ def test_a_batch_holds_everything_that_belongs_to_its_videos():
             assert np.array_equal(batch.window_labels_BWK, videos.window_labels_VWK[own])
 
 
-def test_features_come_in_the_type_that_the_model_takes():
+def test_features_have_the_dtype_of_the_model():
     for dtype in (torch.float32, torch.float64):
         batch = next(
             worker_batches(training_set(4), plan(), rank=0, num_workers=1, dtype=dtype)

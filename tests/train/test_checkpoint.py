@@ -1,4 +1,4 @@
-"""Weights and training state come back as they were, and bring no code with them."""
+"""Weights and training state survive a round trip, and loading them runs no code."""
 
 import pickle
 from pathlib import Path
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", models.model_names())
-def test_weights_come_back_as_they_were(name):
+def test_weights_survive_a_round_trip(name):
     trained, fresh = small_model(name, seed=1), small_model(name, seed=2)
 
     load_weights(fresh, weights_to_bytes(trained), "model.safetensors")
@@ -32,7 +32,7 @@ def test_weights_come_back_as_they_were(name):
     assert all(map(torch.equal, trained.state_dict().values(), fresh.state_dict().values()))
 
 
-def test_the_weights_of_another_model_are_refused_by_name():
+def test_weights_of_another_model_are_refused_with_the_file_name():
     wider = models.create_model("ave", **{**SIZES, "hidden_size": 16})
 
     with pytest.raises(ArtifactError, match=r"base/model\.safetensors: not weights of this"):
@@ -40,12 +40,12 @@ def test_the_weights_of_another_model_are_refused_by_name():
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x08" + bytes(20)])
-def test_what_is_no_weights_is_refused_by_name(content):
+def test_invalid_weights_are_refused_with_the_file_name(content):
     with pytest.raises(ArtifactError, match=r"model\.safetensors: not weights of this"):
         load_weights(small_model("ave"), content, "model.safetensors")
 
 
-def test_a_restored_training_goes_on_as_if_it_had_never_stopped():
+def test_a_restored_training_continues_exactly():
     batches = [batches_of(7, epoch=epoch) for epoch in range(4)]
 
     def train(step, optimizer, epochs) -> None:
@@ -82,7 +82,7 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-def test_state_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path):
+def test_training_state_with_code_is_refused_without_running_it(tmp_path):
     traces = tmp_path / "traces"
     content = state_to_bytes({"model": {}, "extra": Malicious(traces)})
 
@@ -90,12 +90,12 @@ def test_state_that_brings_code_is_refused_and_the_code_is_not_run(tmp_path):
         state_from_bytes(content, "state.pt")
 
     assert not traces.exists()
-    pickle.loads(pickle.dumps(Malicious(traces)))  # while it is as bad as it looks
+    pickle.loads(pickle.dumps(Malicious(traces)))  # shows that the planted object would run code
     assert traces.exists()
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])
-def test_state_that_is_damaged_is_refused(place):
+def test_damaged_training_state_is_refused(place):
     content = bytearray(state_to_bytes({"model": {"weight": torch.ones(3)}}))
     content[place] ^= 1
 
@@ -105,11 +105,11 @@ def test_state_that_is_damaged_is_refused(place):
         state_from_bytes(b"", "state.pt")
 
 
-# Scores without training
+# Inference
 
 
 @pytest.mark.parametrize("name", models.model_names())
-def test_codes_do_not_depend_on_how_many_are_made_at_a_time(name):
+def test_codes_do_not_depend_on_the_batch_size(name):
     model = small_model(name, torch.float64).train()
     audio, visual = (x.numpy() for x in features(7, dtype=torch.float64))
 

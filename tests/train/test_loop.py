@@ -1,4 +1,4 @@
-"""One epoch of training, and the sums that come out of it."""
+"""One epoch of training, and the sums that it returns."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def parameters(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def test_an_epoch_is_what_a_plain_loop_does():
+def test_an_epoch_equals_a_plain_loop():
     ours, by_hand = objective(torch.float64), objective(torch.float64)
     batches = batches_of(7, batch_size=3)
 
@@ -55,7 +55,7 @@ def test_an_epoch_is_what_a_plain_loop_does():
     assert seen.loss_sums == pytest.approx(totals)
 
 
-def test_epochs_bring_the_loss_down():
+def test_training_reduces_the_loss():
     step = objective(torch.float64)
     optimizer = optimizer_of(step)
 
@@ -67,7 +67,7 @@ def test_epochs_bring_the_loss_down():
     assert means[-1] < 0.99 * means[0]
 
 
-def test_a_video_that_fills_an_empty_share_is_not_counted_and_moves_nothing():
+def test_a_padding_video_is_not_counted_and_changes_no_weight():
     step = objective(torch.float64)
     before = parameters(step).clone()
     batches = [replace(b, weight_B=torch.zeros_like(b.weight_B)) for b in batches_of(4)]
@@ -80,7 +80,7 @@ def test_a_video_that_fills_an_empty_share_is_not_counted_and_moves_nothing():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_training_at_once(value):
+def test_a_non_finite_loss_stops_training_immediately(value):
     step = objective(torch.float64)
     first, second, *_ = batches_of(9, batch_size=3)
     second.audio_NTD[0, 3, 2] = value
@@ -101,7 +101,7 @@ def test_sums_add_up_in_any_order(a, b, c):
     assert EpochSums() + a == a
 
 
-def test_the_mean_is_that_of_the_videos_not_of_the_workers():
+def test_means_are_over_videos_and_not_over_workers():
     both = EpochSums(loss_sums={"mil": 6.0, "auxiliary": 4.0}, num_videos=3) + EpochSums(
         loss_sums={"mil": 10.0, "auxiliary": 0.0}, num_videos=1
     )
@@ -109,6 +109,6 @@ def test_the_mean_is_that_of_the_videos_not_of_the_workers():
     assert both.means() == {"mil": 4.0, "auxiliary": 1.0, "total": 5.0}
 
 
-def test_an_epoch_without_videos_has_no_mean():
+def test_the_mean_of_an_epoch_without_videos_is_an_error():
     with pytest.raises(ValueError, match="without videos"):
         EpochSums().means()

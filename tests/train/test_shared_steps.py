@@ -1,5 +1,4 @@
-"""Steps 1 and 2 share codes; a naive implementation that builds every synthetic video from raw
-features must come to the same numbers."""
+"""Steps 1 and 2 with shared codes equal a naive implementation on raw synthetic videos."""
 
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ def one_batch(dtype: torch.dtype, **kinds) -> Batch:
 
 
 def paste(batch: Batch, video: int, start: int) -> tuple[Tensor, Tensor]:
-    """Raw features of one synthetic video, as a batch of one."""
+    """Return the raw features of one synthetic video, as a batch of one."""
     assert batch.partner_B is not None
     partner = batch.num_videos + int(batch.partner_B[video])
     audio, visual = batch.audio_NTD[partner].clone(), batch.visual_NTRD[partner].clone()
@@ -67,18 +66,18 @@ def naive_losses(model: BaseModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def gradients(model: torch.nn.Module, losses: dict[str, Tensor]) -> Tensor:
-    """All of them, in one row."""
+    """Return all gradients of all losses in one vector."""
     total = torch.stack([loss_B.mean() for loss_B in losses.values()]).sum()
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, list(model.parameters()))])
 
 
 def without_dropout(step: Objective) -> Objective:
-    """In train mode two draws would differ, not two computations."""
+    """Turn dropout off; in train mode, two forward passes would draw different masks."""
     return step.eval()
 
 
 def largest_difference(step: Objective, batch: Batch) -> tuple[float, float]:
-    """Of losses, absolutely, and of gradients, relatively."""
+    """Return the largest absolute difference of losses and relative difference of gradients."""
     ours, naive = step(batch), naive_losses(step.model, batch)
     assert ours.keys() == naive.keys()
     losses = max(float((ours[name] - naive[name]).abs().max().detach()) for name in naive)
@@ -110,7 +109,7 @@ def test_losses_and_gradients_differ_by_rounding_in_float32():
     assert grads <= 1e-5
 
 
-def test_the_comparison_notices_a_partner_of_another_video():
+def test_the_comparison_detects_a_wrong_partner():
     batch = one_batch(torch.float64, partners="disjoint")
     assert batch.partner_B is not None
     mistaken = replace(batch, partner_B=batch.partner_B.roll(1))
@@ -121,7 +120,7 @@ def test_the_comparison_notices_a_partner_of_another_video():
     assert float((ours - naive).abs().max().detach()) > 1e-8
 
 
-def test_the_comparison_notices_windows_that_are_shifted_by_one():
+def test_the_comparison_detects_shifted_windows():
     step, batch = objective(torch.float64), one_batch(torch.float64)
     step.mask_WT = step.mask_WT.roll(1, dims=1)
 
@@ -169,8 +168,8 @@ def test_z_hat_differs_by_rounding_in_float32():
     assert shared.max() > 0.1
 
 
-def test_windows_of_one_video_are_told_apart():
-    """Else the comparisons above would show nothing."""
+def test_windows_of_one_video_have_different_probabilities():
+    """Otherwise the comparisons above would be meaningless."""
     shared, _ = z_hat_both_ways(torch.float64)
 
     assert np.abs(shared[:, 0] - shared[:, 1]).max() > 1e-3
