@@ -77,6 +77,7 @@ def _settings(pipeline: Pipeline, report: ReportPage, arm: str) -> dict[str, Any
         "dataset": videos.name,
         "synthetic": videos.synthetic,
         "num_videos": features.data.manifest.num_videos,
+        "conditions": report.results()["conditions"],
         "classes": videos.classes,
         "num_segments": videos.timeline.num_segments,
         "segment_s": videos.timeline.segment_s,

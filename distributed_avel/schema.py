@@ -98,29 +98,38 @@ def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:
     )
 
 
-def predictions_schema(num_classes: int) -> pa.Schema:
+def predictions_schema(num_classes: int, *, annotated: bool = True) -> pa.Schema:
     """Return the schema of predictions: one row per arm and segment of a test video.
 
     `scores` are softmax probabilities of the C + 1 classes, background last. `prediction` and
     `truth` (ground truth) are class indices; of several events in a segment, `truth` is the first.
+    `truth` is null for videos without times.
+
+    Args:
+        num_classes: C.
+        annotated: Whether all test videos have times, so that no ground truth is null.
     """
     return pa.schema(
         [
             _required("arm", pa.string()),
             _required("video_id", pa.string()),
             _required("segment", pa.int32()),
-            _required("truth", pa.int32()),
+            pa.field("truth", pa.int32(), nullable=not annotated),
             _required("prediction", pa.int32()),
             _required("scores", pa.list_(pa.float32(), num_classes + 1)),
         ]
     )
 
 
-def parsing_predictions_schema(num_classes: int) -> pa.Schema:
+def parsing_predictions_schema(num_classes: int, *, annotated: bool = True) -> pa.Schema:
     """Return the schema of predictions of parsing: one row per arm and segment of a test video.
 
     `heard` and `seen` are the predicted classes of the audio and the visual modality, `truth_...`
-    the ground truth, and `..._scores` the C probabilities.
+    the ground truth (null for videos without times), and `..._scores` the C probabilities.
+
+    Args:
+        num_classes: C.
+        annotated: Whether all test videos have times, so that no ground truth is null.
     """
     classes, scores = pa.list_(pa.int32()), pa.list_(pa.float32(), num_classes)
     return pa.schema(
@@ -128,8 +137,8 @@ def parsing_predictions_schema(num_classes: int) -> pa.Schema:
             _required("arm", pa.string()),
             _required("video_id", pa.string()),
             _required("segment", pa.int32()),
-            _required("truth_heard", classes),
-            _required("truth_seen", classes),
+            pa.field("truth_heard", classes, nullable=not annotated),
+            pa.field("truth_seen", classes, nullable=not annotated),
             _required("heard", classes),
             _required("seen", classes),
             _required("heard_scores", scores),

@@ -103,6 +103,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Chec
             for finding in _times_and_labels(video, videos, problems.places.get(video.video_id))
         ),
     ]
+    findings += _without_times(videos)
     splits = {split: _facts(videos, videos.split(split)) for split in get_args(Split)}
     for name in videos.classes:
         held_out: tuple[Split, ...] = ("val", "test")
@@ -175,6 +176,16 @@ def _facts(videos: VideoSet, of_split: list[Video]) -> SplitFacts:
         background_share=share,
         class_counts={name: counts[name] for name in videos.classes},
     )
+
+
+def _without_times(videos: VideoSet) -> Iterable[Finding]:
+    """Find held-out videos whose events have no times, one finding per split."""
+    for split in ("val", "test"):
+        with_event = [video for video in videos.split(split) if video.labels]
+        without = [video for video in with_event if video.spans is None]
+        if without:
+            message = f"{len(without)} of {len(with_event)} videos with an event"
+            yield Finding("events without times", split, message)
 
 
 def _shared_files(

@@ -106,6 +106,11 @@ MEANING: dict[str, Meaning] = {
         "absent",
         "add the event to the labels of the video",
     ),
+    "events without times": Meaning(
+        "these videos count in video-level metrics only; if no validation video has times, epochs "
+        "and tau are selected without them",
+        "add the times of their events, if segment metrics should count them",
+    ),
     "class without training videos": Meaning(
         "the class cannot be learned, and lowers the scores of validation and test",
         "move some of its videos to train, or remove the label",

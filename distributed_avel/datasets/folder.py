@@ -10,8 +10,8 @@ The columns of the table:
     split     `train`, `val` or `test`; each needs at least one video
     labels    events of the video, `dog;bell`; empty for a video without an event
     spans     optional: times of the audio-visual events, in seconds, `dog:2-5;bell:0-1.5`. An
-              event may have several spans. The cell may be empty only for training videos with
-              labels
+              event may have several spans. Without spans, a validation or test video counts in
+              video-level metrics only
     video_id  optional: a unique name (default: the uri); required for two rows of one file
 
 CSV files are UTF-8, with commas and a header. In Parquet, `labels` may also be a list of strings,
@@ -183,12 +183,6 @@ def _row(
         return None
     if spans is None and not labels:
         spans = []  # a video without an event needs no annotation
-    if spans is None and split != "train":
-        problems.error(
-            f"{where}, column spans: a video of the split {split!r} needs the times of its "
-            f"events, such as {labels[0] if labels else 'dog'}:0-{timeline.duration_s:g}"
-        )
-        return None
     return _Row(
         where=where, video_id=video_id, uri=uri, split=split, labels=labels or [], spans=spans
     )

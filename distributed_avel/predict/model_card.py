@@ -125,6 +125,8 @@ def _table(settings: "ModelSettings", arms: Mapping[str, Metrics]) -> list[str]:
             f"| {name} | {' | '.join(_number(values.get(name)) for values in arms.values())} |"
             for name in names
         ),
+        *([""] * bool(settings.conditions)),
+        *(f"- {name}: {value}" for name, value in settings.conditions.items()),
     ]
 
 

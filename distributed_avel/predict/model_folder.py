@@ -75,6 +75,9 @@ class ModelSettings(Config):
     num_videos: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Videos of each split."""
 
+    conditions: dict[str, str] = Field(default_factory=dict)
+    """What the metrics depend on, such as the rule for tau and which metrics are absent."""
+
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the event classes, in the order of the model's columns."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.report import figures, tables
 from distributed_avel.report.page_data import LearningCurve, Report
 from distributed_avel.report.task_views import view_of
@@ -30,7 +31,7 @@ def _context(report: Report) -> dict[str, Any]:
         "view": view,
         "results": tables.results_table(report.results, conditions=report.conditions),
         "arm_notes": tables.arm_notes(report.results, view.repeated_over),
-        "tiles": _tiles(report, view.tiles),
+        "tiles": _tiles(report, (*view.tiles, *VIDEO_METRICS)),
         "panels": view.panels(),
         "threshold_figures": {
             part: Markup(figures.threshold_figure(curve))

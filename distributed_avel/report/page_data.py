@@ -100,7 +100,7 @@ class VideoTimeline:
 
     Args:
         labels: Event classes of the video-level label.
-        truth_T: Ground-truth class of each segment.
+        truth_T: Ground-truth class of each segment; None for a video without times.
         predictions: Predicted class of each segment (T,), by arm.
         scores: Softmax probabilities (T, K) by arm, for arms that have them.
         frames: One JPEG file per segment, or empty.
@@ -108,7 +108,7 @@ class VideoTimeline:
 
     video_id: str
     labels: tuple[int, ...]
-    truth_T: NDArray[np.integer]
+    truth_T: NDArray[np.integer] | None
     predictions: Mapping[str, NDArray[np.integer]]
     scores: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     frames: tuple[bytes, ...] = ()
@@ -120,14 +120,14 @@ class ParsedVideo:
 
     Args:
         labels: Event classes of the video-level label.
-        truth_MTC: Events that each modality of each segment has.
+        truth_MTC: Events that each modality of each segment has; None for a video without times.
         predictions: Predicted events (M, T, C), by arm.
         frames: One JPEG file per segment, or empty.
     """
 
     video_id: str
     labels: tuple[int, ...]
-    truth_MTC: NDArray[np.bool_]
+    truth_MTC: NDArray[np.bool_] | None
     predictions: Mapping[str, NDArray[np.bool_]]
     frames: tuple[bytes, ...] = ()
 
@@ -172,6 +172,8 @@ class Report(ABC):
         threshold_curves: By group of columns with its own tau (`Task.parts`).
         learning_curves: Training loss and validation metrics of each arm.
         windows: Counts of Step 2, if it ran.
+        shown: The arms to compare if there are no segment metrics, see `compared`.
+        num_videos: Number of test videos; by default those with segment metrics.
         timelines: Test videos to draw.
         timeline_selection: How `timelines` were selected; completes the sentence "They were …".
         failures: The first videos that could not be used.
@@ -198,6 +200,8 @@ class Report(ABC):
     threshold_curves: Mapping[str, ThresholdPlot] = field(default_factory=dict)
     learning_curves: tuple[LearningCurve, ...] = ()
     windows: WindowSummary | None = None
+    shown: tuple[str, ...] = ()
+    num_videos: int | None = None
     timelines: Sequence[VideoTimeline | ParsedVideo] = ()
     timeline_selection: str = ""
     failures: tuple[Failure, ...] = ()
@@ -252,7 +256,9 @@ class LocalizationReport(Report):
         for arm, confusion_KK in self.confusion.items():
             _check(f"confusion of {arm}", confusion_KK, (num_columns, num_columns))
         for video in self.timelines:
-            rows = {"truth": video.truth_T, **video.predictions}
+            rows = dict(video.predictions)
+            if video.truth_T is not None:
+                rows["truth"] = video.truth_T
             for row, classes_T in rows.items():
                 _check(f"{video.video_id}: {row}", classes_T, (num_segments,))
                 if not 0 <= np.min(classes_T) <= np.max(classes_T) < num_columns:
@@ -270,12 +276,14 @@ class LocalizationReport(Report):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The arms with a confusion matrix."""
-        return tuple(self.confusion)
+        """The arms with a confusion matrix, or `shown`."""
+        return tuple(self.confusion) or self.shown
 
     @property
     def num_test_videos(self) -> int:
-        """Number of test videos, from the total of a confusion matrix."""
+        """Number of test videos, by default from the total of a confusion matrix."""
+        if self.num_videos is not None:
+            return self.num_videos
         counts = [int(confusion_KK.sum()) for confusion_KK in self.confusion.values()]
         return counts[0] // self.timeline.num_segments if counts else 0
 
@@ -305,20 +313,29 @@ class ParsingReport(Report):
             for modality, counts in zip(MODALITIES, by_modality, strict=True):
                 for array_VC in counts:
                     name = f"{modality} segments of {arm}"
-                    _check(name, array_VC, (self.num_test_videos, num_classes))
+                    _check(name, array_VC, (self._num_counted, num_classes))
         shape = (len(MODALITIES), self.timeline.num_segments, num_classes)
         for video in self.timelines:
-            for row, events_MTC in {"truth": video.truth_MTC, **video.predictions}.items():
+            rows = dict(video.predictions)
+            if video.truth_MTC is not None:
+                rows["truth"] = video.truth_MTC
+            for row, events_MTC in rows.items():
                 _check(f"{video.video_id}: {row}", events_MTC, shape)
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The arms with counts."""
-        return tuple(self.counts)
+        """The arms with counts, or `shown`."""
+        return tuple(self.counts) or self.shown
 
     @property
     def num_test_videos(self) -> int:
-        """Number of test videos, from the rows of the counts."""
+        """Number of test videos, by default from the rows of the counts."""
+        if self.num_videos is not None:
+            return self.num_videos
+        return self._num_counted
+
+    @property
+    def _num_counted(self) -> int:
         return next((len(audio.true_positive_VC) for audio, _ in self.counts.values()), 0)
 
 

@@ -26,6 +26,8 @@ from distributed_avel.report.page_data import (
     VideoTimeline,
 )
 
+_UNKNOWN = -1
+
 FramesOf = Callable[[Video], tuple[bytes, ...]]
 """Returns the JPEG files of a video, one per segment, or none."""
 
@@ -69,6 +71,8 @@ class Predictions(ABC):
             classes=videos.classes,
             timeline=videos.timeline,
             timelines=tuple(self._timelines(arms, self._select(num_timelines), frames_of)),
+            shown=tuple(arms),
+            num_videos=len(self.video_ids),
             timeline_selection=(
                 f"drawn at random (by the id of the video) from the test videos {self.selection}, "
                 "then from the others"
@@ -96,6 +100,10 @@ class Predictions(ABC):
         """Mark the videos whose segments differ from their video-level label, shape (V,)."""
 
     @abstractmethod
+    def _annotated(self) -> NDArray[np.bool_]:
+        """Mark the videos with times, shape (V,)."""
+
+    @abstractmethod
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         """Return the fields that only the report of this task has."""
 
@@ -113,9 +121,12 @@ class LocalizationPredictions(Predictions):
     selection = "whose event does not last throughout"
 
     def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ground-truth and the predicted class of each segment, both (V, T)."""
+        """Return the ground-truth and the predicted class of each segment, both (V, T).
+
+        The ground truth of a video without times is -1.
+        """
         rows, shape = self._rows(arm), (-1, self._num_segments)
-        truth_VT = rows["truth"].to_numpy().reshape(shape).astype(np.int64)
+        truth_VT = rows["truth"].fill_null(_UNKNOWN).to_numpy().reshape(shape).astype(np.int64)
         return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
 
     def scores(self, arm: str) -> NDArray[np.float32]:
@@ -130,27 +141,36 @@ class LocalizationPredictions(Predictions):
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         num_classes = self._videos.num_classes
         videos = {video.video_id: video for video in self._videos.split("test")}
-        labels_VTK = self._videos.segment_labels(videos[video_id] for video_id in self.video_ids)
+        annotated_V = self._annotated()
+        with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
+        if not with_times:
+            return {"confusion": {}}
+        labels_VTK = self._videos.segment_labels(with_times)
         confusion = {}
         for arm in arms:
             # `of_arm` returns the first event of a segment with several events; the metrics count
             # any of them as correct. Use their rule, so that the matrix agrees with the metrics.
-            _, prediction_VT = self.of_arm(arm)
+            prediction_VT = self.of_arm(arm)[1][annotated_V]
             truth_VT = one_label_per_segment(labels_VTK, prediction_VT)
             confusion[arm] = confusion_matrix(truth_VT, prediction_VT, num_classes)
         return {"confusion": confusion}
+
+    def _annotated(self) -> NDArray[np.bool_]:
+        truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
+        return truth_VT[:, 0] != _UNKNOWN
 
     def _timelines(
         self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[VideoTimeline]:
         truth_VT, _ = self.of_arm(arms[0])
+        annotated_V = self._annotated()
         classes = {arm: self.of_arm(arm)[1] for arm in arms}
         scores = {arm: self.scores(arm) for arm in arms}
         return [
             VideoTimeline(
                 video_id=video.video_id,
                 labels=video.labels,
-                truth_T=truth_VT[row],
+                truth_T=truth_VT[row] if annotated_V[row] else None,
                 predictions={arm: class_VT[row] for arm, class_VT in classes.items()},
                 scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
                 frames=frames_of(video),
@@ -176,7 +196,10 @@ class ParsingPredictions(Predictions):
         self._exchanged = exchanged
 
     def of_arm(self, arm: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return the ground-truth and the predicted events, both (V, M, T, C)."""
+        """Return the ground-truth and the predicted events, both (V, M, T, C).
+
+        The ground truth of a video without times is empty.
+        """
         rows = self._rows(arm)
         truth = [self._events(rows[f"truth_{modality}"]) for modality in MODALITIES]
         events = [self._events(rows[modality]) for modality in MODALITIES]
@@ -186,7 +209,8 @@ class ParsingPredictions(Predictions):
         """Convert lists of classes to a boolean array, shape (V, T, C)."""
         lists = column.combine_chunks()
         events_NC = np.zeros((len(lists), self._videos.num_classes), dtype=bool)
-        segments = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
+        lengths_N = lists.value_lengths().fill_null(0).to_numpy()
+        segments = np.repeat(np.arange(len(lists)), lengths_N)
         events_NC[segments, lists.flatten().to_numpy()] = True
         return events_NC.reshape(-1, self._num_segments, self._videos.num_classes)
 
@@ -197,23 +221,29 @@ class ParsingPredictions(Predictions):
 
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         counts = {}
-        for arm in arms:
-            truth_VMTC, events_VMTC = self.of_arm(arm)
+        annotated_V = self._annotated()
+        for arm in arms if annotated_V.any() else ():
+            truth_VMTC, events_VMTC = (events[annotated_V] for events in self.of_arm(arm))
             counts[arm] = tuple(
                 segment_counts(truth_VMTC[:, m], events_VMTC[:, m]) for m in range(len(MODALITIES))
             )
         return {"counts": counts, "exchanged": self._exchanged}
 
+    def _annotated(self) -> NDArray[np.bool_]:
+        truth = self._rows(self._table["arm"][0].as_py())[f"truth_{MODALITIES[0]}"]
+        return truth.is_valid().to_numpy()[:: self._num_segments]
+
     def _timelines(
         self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
     ) -> list[ParsedVideo]:
         truth_VMTC, _ = self.of_arm(arms[0])
+        annotated_V = self._annotated()
         predictions = {arm: self.of_arm(arm)[1] for arm in arms}
         return [
             ParsedVideo(
                 video_id=video.video_id,
                 labels=video.labels,
-                truth_MTC=truth_VMTC[row],
+                truth_MTC=truth_VMTC[row] if annotated_V[row] else None,
                 predictions={arm: events_VMTC[row] for arm, events_VMTC in predictions.items()},
                 frames=frames_of(video),
             )

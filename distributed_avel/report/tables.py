@@ -30,6 +30,8 @@ _HEADINGS = {
     "ave_f1": "AVE F1",
     "ave_recall": "AVE R",
     "ave_precision": "AVE P",
+    "video_map": "Video mAP",
+    "video_f1": "Video F1",
 } | {
     f"{level}_{kind}": f"{level.capitalize()} {name}"
     for level in parsing.LEVELS

@@ -29,6 +29,7 @@ from distributed_avel.timeline import Timeline
 _JPEG_START = b"\xff\xd8\xff"
 _GOLDEN_ANGLE = 137.508
 _MAX_TICKS = 11
+_NO_TIMES = "ground truth without times"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +109,13 @@ def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
     Raises:
         ValueError: A frame is not a JPEG file.
     """
-    truth_T = np.asarray(video.truth_T)
-    lanes = [Lane(name="ground truth", rows=(LaneRow(bars=_bars(truth_T, report)),))]
+    if video.truth_T is None:
+        lanes, true_classes = [Lane(name=_NO_TIMES, rows=(LaneRow(bars=()),))], []
+    else:
+        lanes = [Lane(name="ground truth", rows=(LaneRow(bars=_bars(video.truth_T, report)),))]
+        true_classes = video.truth_T.tolist()
     for arm, classes_T in video.predictions.items():
+        truth_T = classes_T if video.truth_T is None else video.truth_T
         right_T = np.asarray(classes_T) == truth_T
         scores_TK = video.scores.get(arm)
         row = LaneRow(
@@ -121,12 +126,14 @@ def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
             Lane(
                 name=arm,
                 rows=(row,),
-                num_right=int(right_T.sum()),
+                num_right=None if video.truth_T is None else int(right_T.sum()),
                 probability="" if scores_TK is None else step_path(1 - scores_TK[:, -1]),
             )
         )
-    drawn_classes = {class_ for row in (truth_T, *video.predictions.values()) for class_ in row}
-    present = {*video.labels, *truth_T.tolist()}
+    drawn_classes = {
+        class_ for row in (true_classes, *video.predictions.values()) for class_ in row
+    }
+    present = {*video.labels, *true_classes}
     return _drawing(video, lanes, report.column_names, drawn_classes, present, report)
 
 
@@ -136,26 +143,32 @@ def draw_parsed(video: ParsedVideo, report: ParsingReport) -> Drawing:
     Raises:
         ValueError: A frame is not a JPEG file.
     """
-    truth_MTC = video.truth_MTC
-    lanes = [
-        Lane(name=f"ground truth {modality}", rows=_class_rows(truth_TC, truth_TC, report))
-        for modality, truth_TC in zip(MODALITIES, truth_MTC, strict=True)
-    ]
+    if video.truth_MTC is None:
+        lanes = [Lane(name=_NO_TIMES, rows=(LaneRow(bars=()),))]
+    else:
+        lanes = [
+            Lane(name=f"ground truth {modality}", rows=_class_rows(truth_TC, truth_TC, report))
+            for modality, truth_TC in zip(MODALITIES, video.truth_MTC, strict=True)
+        ]
     for arm, events_MTC in video.predictions.items():
+        truth_MTC = events_MTC if video.truth_MTC is None else video.truth_MTC
         for modality, truth_TC, events_TC in zip(MODALITIES, truth_MTC, events_MTC, strict=True):
             lanes.append(
                 Lane(
                     name=f"{arm} {modality}",
                     rows=_class_rows(truth_TC, events_TC, report),
-                    num_right=int((truth_TC == events_TC).all(axis=1).sum()),
+                    num_right=None
+                    if video.truth_MTC is None
+                    else int((truth_TC == events_TC).all(axis=1).sum()),
                 )
             )
+    known = [] if video.truth_MTC is None else [video.truth_MTC]
     drawn_classes = {
         int(class_)
-        for events_MTC in (truth_MTC, *video.predictions.values())
+        for events_MTC in (*known, *video.predictions.values())
         for class_ in np.nonzero(events_MTC)[2]
     }
-    present = {*video.labels, *np.nonzero(truth_MTC)[2].tolist()}
+    present = {*video.labels, *(c for true in known for c in np.nonzero(true)[2].tolist())}
     return _drawing(video, lanes, report.classes, drawn_classes, present, report)
 
 

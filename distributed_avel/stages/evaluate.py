@@ -29,7 +29,7 @@ from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage, labels_identity
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Parsing, Task
+from distributed_avel.tasks import EvaluationLabels, Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.predict import segment_codes
@@ -140,13 +140,13 @@ def evaluate(
     chosen = [v for v in videos.split("test") if v.video_id in store]
     if not chosen:
         raise DatasetError(f"{videos.name}: no video of the test split has features")
-    truth_VTK = task.truth(videos, chosen)
+    labels = EvaluationLabels.of(task, videos, chosen)
     table = _parsing_table if isinstance(task, Parsing) else _localization_table
     metrics, background, tables = {}, {}, []
     for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated):
-        metrics[arm] = task.judge(truth_VTK, prob_VTK)
+        metrics[arm] = labels.metrics(task, prob_VTK)
         background[arm] = task.background_share(prob_VTK)
-        tables.append(table(arm, chosen, truth_VTK, prob_VTK, task.predicted(prob_VTK)))
+        tables.append(table(arm, chosen, labels, prob_VTK, task.predicted(prob_VTK)))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
     (out / METRICS_FILE).write_json(metrics)
     return background
@@ -186,34 +186,49 @@ def _predictions(
 def _localization_table(
     arm: str,
     chosen: Sequence[Video],
-    truth_VTK: NDArray[np.bool_],
+    labels: EvaluationLabels,
     prob_VTK: NDArray[np.float32],
     predicted_VTK: NDArray[np.bool_],
 ) -> pa.Table:
+    _, num_segments, num_columns = prob_VTK.shape
+    truth_AT = labels.truth_ATK.argmax(axis=-1).astype(np.int32)
     columns = [
-        *_segments(arm, chosen, truth_VTK.shape[1]),
-        pa.array(truth_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
+        *_segments(arm, chosen, num_segments),
+        _with_nulls(pa.array(truth_AT.reshape(-1)), labels, num_segments),
         pa.array(predicted_VTK.argmax(axis=-1).reshape(-1).astype(np.int32)),
         _scores(prob_VTK),
     ]
-    return pa.Table.from_arrays(columns, schema=predictions_schema(truth_VTK.shape[-1] - 1))
+    schema = predictions_schema(num_columns - 1, annotated=bool(labels.annotated_V.all()))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _parsing_table(
     arm: str,
     chosen: Sequence[Video],
-    truth_VTK: NDArray[np.bool_],
+    labels: EvaluationLabels,
     prob_VTK: NDArray[np.float32],
     predicted_VTK: NDArray[np.bool_],
 ) -> pa.Table:
-    scores = np.split(prob_VTK, 2, axis=-1)
+    scores, num_segments = np.split(prob_VTK, 2, axis=-1), prob_VTK.shape[1]
     columns = [
-        *_segments(arm, chosen, truth_VTK.shape[1]),
-        *(_classes(truth_VTC) for truth_VTC in np.split(truth_VTK, 2, axis=-1)),
+        *_segments(arm, chosen, num_segments),
+        *(
+            _with_nulls(_classes(truth_ATC), labels, num_segments)
+            for truth_ATC in np.split(labels.truth_ATK, 2, axis=-1)
+        ),
         *(_classes(predicted_VTC) for predicted_VTC in np.split(predicted_VTK, 2, axis=-1)),
         *(_scores(prob_VTC) for prob_VTC in scores),
     ]
-    return pa.Table.from_arrays(columns, schema=parsing_predictions_schema(scores[0].shape[-1]))
+    annotated = bool(labels.annotated_V.all())
+    schema = parsing_predictions_schema(scores[0].shape[-1], annotated=annotated)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _with_nulls(of_annotated: pa.Array, labels: EvaluationLabels, num_segments: int) -> pa.Array:
+    """Insert a null for each segment of a video without times."""
+    is_annotated_N = np.repeat(labels.annotated_V, num_segments)
+    rows_N = np.cumsum(is_annotated_N) - 1
+    return of_annotated.take(pa.array(rows_N, pa.int64(), mask=~is_annotated_N))
 
 
 def _segments(arm: str, chosen: Sequence[Video], num_segments: int) -> list[pa.Array]:

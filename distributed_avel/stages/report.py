@@ -24,8 +24,10 @@ from distributed_avel.errors import MediaError
 from distributed_avel.media.video import sample_frames
 from distributed_avel.method import pseudo_labels
 from distributed_avel.method.pseudo_labels import threshold_rule
+from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.report.conditions import times_conditions
 from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
 from distributed_avel.report.page import render_page
 from distributed_avel.report.page_data import (
@@ -110,11 +112,12 @@ class ReportPage(Stage[NoManifest]):
         """Return the content of `results.json`."""
         config, task = self.config, self.context.task
         facts = self.refined.manifest if self.refined else LabelFacts()
-        num_usable = len(self.features.usable("test"))
+        test, validation = self.features.usable("test"), self.features.usable("val")
         conditions = {
             "g": task.loss_name,
             "tau": threshold_rule(config.refine.threshold, config.refine.labels),
         }
+        conditions |= times_conditions(task, test, validation, config.train.keep)
         if not is_verified(config.model.name):
             conditions[config.model.name] = UNVERIFIED
         return {
@@ -128,8 +131,9 @@ class ReportPage(Stage[NoManifest]):
             "stride": config.refine.stride,
             "loss": task.loss_name,
             "conditions": conditions,
-            "num_test_videos": num_usable,
-            "num_test_videos_lost": len(self.data.videos.split("test")) - num_usable,
+            "num_test_videos": len(test),
+            "num_test_videos_with_times": int(task.annotated(test).sum()),
+            "num_test_videos_lost": len(self.data.videos.split("test")) - len(test),
         }
 
     def _sources(self) -> "ReportSources":
@@ -304,7 +308,8 @@ def _windows(results: Mapping[str, Any]) -> WindowSummary | None:
 
 
 def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
-    metrics = ("train/total", *(f"val/{metric}" for metric in sources.task.criterion))
+    validated = (*sources.task.criterion, *VIDEO_METRICS)
+    metrics = ("train/total", *(f"val/{metric}" for metric in validated))
     found = []
     for arm, table in sources.curves.items():
         for metric in metrics:

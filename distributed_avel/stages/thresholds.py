@@ -88,6 +88,12 @@ def choose_threshold(
     with_event = [v for v in validation if v.labels]
     if not with_event:
         return ChosenThreshold(no_threshold="no validation video with an event is usable")
+    with_event = [v for v in with_event if task.has_times(v)]
+    if not with_event:
+        return ChosenThreshold(
+            no_threshold="no validation video has the times of its events; annotate some, "
+            "set refine.labels to soft"
+        )
     scores_VWK = scores_of(with_event)
     truth_VTK = task.truth(videos, with_event)
     truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)

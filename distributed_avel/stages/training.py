@@ -34,6 +34,7 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.method.partners import PartnerKind, PartnerPool
+from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
 from distributed_avel.schema import CURVES, tensor_column, training_targets_schema
@@ -42,7 +43,7 @@ from distributed_avel.stages.data import Data
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, ManifestT, Stage
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Task
+from distributed_avel.tasks import EvaluationLabels, Task, best_epoch_metric
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.batches import EpochPlan, TrainingSet, worker_batches
 from distributed_avel.train.checkpoint import weights_to_bytes
@@ -151,7 +152,7 @@ class TrainingStage(Stage[ManifestT]):
             targets_VK=task.targets(videos, training),
             mask_WT=mask_WT,
             val_ids=[v.video_id for v in validation],
-            val_truth_VTK=task.truth(videos, validation),
+            val_labels=EvaluationLabels.of(task, videos, validation) if validation else None,
             num_epochs=num_epochs,
             config=self.config.train,
             partners=partners,
@@ -218,6 +219,7 @@ class TrainJob:
     Args:
         labels_VK: Video-level labels with background; partner videos are drawn by them.
         targets_VK: Video-level targets of the losses.
+        val_labels: Labels of the validation videos; None if there are none.
         fully_supervised: `window_labels_VWK` are segment-level labels (V, T, K), and g is applied
             to each segment; `targets_VK` is not used.
     """
@@ -233,7 +235,7 @@ class TrainJob:
     targets_VK: NDArray[np.bool_]
     mask_WT: NDArray[np.bool_]
     val_ids: Sequence[str]
-    val_truth_VTK: NDArray[np.bool_]
+    val_labels: EvaluationLabels | None
     num_epochs: int
     config: TrainConfig
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
@@ -308,7 +310,7 @@ def train(job: TrainJob, out: Location) -> None:
             note = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             report(epoch + 1, note)
 
-        criterion = job.task.criterion
+        criterion = (*job.task.criterion, *VIDEO_METRICS)
         run_workers(partial(_run_epochs, job, out=out), job.stage, out, resources, show)
 
 
@@ -360,10 +362,12 @@ def _run_epochs(job: TrainJob, worker: TrainingWorker, out: Location) -> None:
         total = EpochSums.from_values(all_reduce_sums(sums.to_values(), worker.device))
         metrics = {f"train/{name}": value for name, value in total.means().items()}
         due = (epoch + 1) % job.config.report_every == 0 or epoch + 1 == job.num_epochs
-        if worker.rank == 0 and due and validation:
-            metrics |= _validate(job.task, model, validation, job.val_truth_VTK, worker.device)
+        if worker.rank == 0 and due and validation and job.val_labels:
+            measured = _validate(job.task, model, validation, job.val_labels, worker.device)
             if job.config.keep == "best":
-                best = better_checkpoint(best, model, metrics[f"val/{job.task.best_epoch}"])
+                value = measured[best_epoch_metric(job.task, measured)]
+                best = better_checkpoint(best, model, value)
+            metrics |= {f"val/{name}": value for name, value in measured.items()}
         curves += [{"epoch": epoch, "metric": k, "value": v} for k, v in metrics.items()]
         if due:
             state = {
@@ -405,14 +409,16 @@ def kept_validation(
             metric = row["metric"].removeprefix("val/")
             by_epoch.setdefault(row["epoch"], {})[metric] = row["value"]
     found = list(by_epoch.values())
-    if not found or task.best_epoch not in found[-1]:
+    best_epoch = best_epoch_metric(task, found[-1]) if found else ""
+    if not found or best_epoch not in found[-1]:
         raise ArtifactError(
             f"{out / CURVES_FILE}: no figures of the validation split; remove {out} to train again"
         )
     kept = found[-1]
     if keep == "best":
-        kept = max(reversed(found), key=lambda metrics: metrics[task.best_epoch])
-    return {name: kept.get(name) for name in task.metrics}
+        kept = max(reversed(found), key=lambda metrics: metrics[best_epoch])
+    names = [*task.metrics, *(name for name in VIDEO_METRICS if name in kept)]
+    return {name: kept.get(name) for name in names}
 
 
 def better_checkpoint(
@@ -435,11 +441,11 @@ def _validate(
     task: Task,
     model: BaseModel,
     features: tuple[NDArray[np.float32], NDArray[np.float16]],
-    truth_VTK: NDArray[np.bool_],
+    labels: EvaluationLabels,
     device: torch.device,
 ) -> dict[str, float]:
     with reproducible_arithmetic(device):
         codes_VTD = segment_codes(model, *features, device=device)
         prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
-    metrics = task.judge(truth_VTK, prob_VTK)
-    return {f"val/{name}": value for name, value in metrics.items() if value is not None}
+    metrics = labels.metrics(task, prob_VTK)
+    return {name: value for name, value in metrics.items() if value is not None}

@@ -3,10 +3,20 @@
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.models.base import model_class
 from distributed_avel.tasks.base import Task
+from distributed_avel.tasks.evaluation import EvaluationLabels, best_epoch_metric, criterion_of
 from distributed_avel.tasks.localization import Localization
 from distributed_avel.tasks.parsing import Parsing
 
-__all__ = ["Localization", "Parsing", "Task", "task_class", "task_of"]
+__all__ = [
+    "EvaluationLabels",
+    "Localization",
+    "Parsing",
+    "Task",
+    "best_epoch_metric",
+    "criterion_of",
+    "task_class",
+    "task_of",
+]
 
 _TASKS: dict[str, type[Task]] = {"localization": Localization, "parsing": Parsing}
 

@@ -15,7 +15,7 @@ Shape suffixes used in this file:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.method.pseudo_labels import Threshold
+from distributed_avel.metrics.video import video_metrics
 from distributed_avel.models.base import BaseModel
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -139,6 +140,23 @@ class Task(ABC, Generic[Model]):
             DatasetError: A video has no segment-level annotations of the kind that the task needs.
         """
 
+    @abstractmethod
+    def has_times(self, video: Video) -> bool:
+        """Whether a video has the segment-level annotations that the task needs."""
+
+    def annotated(self, chosen: Sequence[Video]) -> NDArray[np.bool_]:
+        """Mark the videos that segment metrics are computed from, shape (V,).
+
+        They are the videos with times, and those without an event, whose segments are known to be
+        background. If no video with an event has times, there are none, because metrics of
+        background alone would be misleading.
+        """
+        with_times_V = np.array([self.has_times(video) for video in chosen], dtype=bool)
+        with_event_V = np.array([bool(video.labels) for video in chosen], dtype=bool)
+        if with_times_V.all() or (with_times_V & with_event_V).any():
+            return with_times_V
+        return np.zeros_like(with_times_V)
+
     # Evaluation ----------------------------------------------------------------------------
 
     @abstractmethod
@@ -154,6 +172,28 @@ class Task(ABC, Generic[Model]):
         Raises:
             FloatingPointError: A probability is not finite, because the training diverged.
         """
+
+    def judge_videos(
+        self, targets_VK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+    ) -> dict[str, float | None]:
+        """Compute `metrics.video.VIDEO_METRICS`, in percent, which need no times.
+
+        The probability of an event in a video is its maximum over the segments; an event is
+        predicted for a video if it is predicted in any segment.
+
+        Args:
+            targets_VK: Video-level labels.
+            prob_VTK: Probabilities of `segment_prob`.
+
+        Raises:
+            FloatingPointError: A probability is not finite, because the training diverged.
+        """
+        self.refuse_not_finite(prob_VTK)
+        return video_metrics(
+            self.events_of_classes(targets_VK),
+            self.events_of_classes(prob_VTK.max(axis=1)),
+            self.events_of_classes(np.any(self.predicted(prob_VTK), axis=1)),
+        )
 
     @abstractmethod
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
@@ -182,6 +222,10 @@ class Task(ABC, Generic[Model]):
             threshold = dict.fromkeys(self.parts, threshold)
         values = [threshold[part] for part in self.parts]
         return np.repeat(np.array(values), num_columns // len(values))
+
+    @abstractmethod
+    def events_of_classes(self, values_VK: NDArray[Any]) -> NDArray[Any]:
+        """Reduce video-level labels or probabilities to one column per class, shape (V, C)."""
 
     @abstractmethod
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:

@@ -7,6 +7,7 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,10 @@ class Localization(Task[BaseModel]):
         """Return the audio-visual event of each segment, or background."""
         return videos.segment_labels(chosen)
 
+    def has_times(self, video: Video) -> bool:
+        """Whether the audio-visual events have times."""
+        return video.spans is not None
+
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> dict[str, float | None]:
@@ -102,6 +107,10 @@ class Localization(Task[BaseModel]):
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
         """Compute the share of the segments that are predicted as background."""
         return float((prob_VTK.argmax(axis=-1) == prob_VTK.shape[-1] - 1).mean())
+
+    def events_of_classes(self, values_VK: NDArray[Any]) -> NDArray[Any]:
+        """Drop the column of background."""
+        return values_VK[:, :-1]
 
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
         """Return the counts: each class has one column."""

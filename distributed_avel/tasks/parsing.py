@@ -14,6 +14,7 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +64,13 @@ class Parsing(Task[ParsingModel]):
         return PARSING_LOSS
 
     def refuse(self, videos: VideoSet) -> None:
-        """Refuse validation and test videos without separate audio and visual annotations."""
+        """Refuse validation and test videos whose times are not given for each modality.
+
+        Videos without any times are evaluated by their video-level labels.
+        """
         for split in ("val", "test"):
             for video in videos.split(split):
-                if video.audio_spans is None or video.visual_spans is None:
+                if video.spans and not self.has_times(video):
                     raise DatasetError(
                         f"{videos.name}: {video.video_id} ({split}): no separate annotations of "
                         "the audio and the visual events, which parsing needs; choose a "
@@ -162,6 +166,10 @@ class Parsing(Task[ParsingModel]):
         """Return the audio labels and the visual labels."""
         return np.concatenate(videos.modality_labels(chosen), axis=-1)
 
+    def has_times(self, video: Video) -> bool:
+        """Whether the audio and the visual events have times."""
+        return video.audio_spans is not None and video.visual_spans is not None
+
     def judge(
         self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
     ) -> dict[str, float]:
@@ -173,6 +181,10 @@ class Parsing(Task[ParsingModel]):
     def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
         """Compute the share of the segments without a predicted event in either modality."""
         return float((~self.predicted(prob_VTK).any(axis=-1)).mean())
+
+    def events_of_classes(self, values_VK: NDArray[Any]) -> NDArray[Any]:
+        """Take the maximum of both modalities: the label does not say which has the event."""
+        return np.maximum(*np.split(values_VK, 2, axis=-1))
 
     def by_class(self, counts_E: NDArray[np.integer]) -> list[int]:
         """Add the counts of both modalities."""

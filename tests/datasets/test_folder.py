@@ -47,6 +47,14 @@ def test_labels_and_spans_of_several_events_are_read(tmp_path):
     assert np.flatnonzero(segments_TK[:, 2]).tolist() == [5, 6, 8, 9]
 
 
+def test_validation_and_test_videos_need_no_times(tmp_path):
+    videos = load(tmp_path, [*ROWS, "f,val,dog,,", "g,test,bell,,", "h,test,,,"])
+    by_id = {video.video_id: video for video in videos.videos}
+
+    assert by_id["f"].spans is by_id["g"].spans is None
+    assert by_id["h"].spans == ()  # a video without an event has none at any time
+
+
 def test_parquet_with_lists_says_the_same_as_csv(tmp_path):
     plain = load(tmp_path, ROWS)
     other = tmp_path / "other"
@@ -116,7 +124,6 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("f,train,dog,dog:5-3,", r"csv:6, column spans: .* end after its start"),
         ("f,train,dog,dog:0-nan,", r"csv:6, column spans: expected label:start-end"),
         ("f,train,dog,dog:8-11,", r"csv:6, column spans: .* ends after the 10 s of data\.num_seg"),
-        ("f,val,dog,,", r"csv:6, column spans: a video of the split 'val' needs .* dog:0-10"),
         (
             "clips/a.mp4,train,dog,,",
             r"csv:6: .*csv:2 has the same name 'clips/a\.mp4'; .*video_id",

@@ -123,7 +123,7 @@ def training(
         targets_VK=targets_VK,
         mask_WT=mask_WT,
         val_ids=[],
-        val_truth_VTK=np.zeros((0, 10, targets_VK.shape[-1]), dtype=bool),
+        val_labels=None,
         num_epochs=2,
         config=config,
         window_labels_VWK=labels_VWK if windows or fully_supervised else None,

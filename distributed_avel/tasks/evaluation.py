@@ -1,0 +1,68 @@
+"""Evaluation of videos of which some or all have video-level labels only, without times.
+
+Segment metrics are computed from the videos with times (`Task.annotated`). If a video has none,
+video-level metrics (`metrics.video`) of all videos are added, which take over the selection of
+epochs and of tau if no video has times.
+
+Shape suffixes used in this file:
+    V = videos    A = videos with times    T = segments    K = columns of labels
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.metrics.video import VIDEO_METRICS
+from distributed_avel.tasks.base import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationLabels:
+    """Labels of the videos of an evaluation.
+
+    Args:
+        targets_VK: Video-level labels of all videos.
+        annotated_V: Videos with times, see `Task.annotated`.
+        truth_ATK: Ground-truth segment labels of the videos with times.
+    """
+
+    targets_VK: NDArray[np.bool_]
+    annotated_V: NDArray[np.bool_]
+    truth_ATK: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, task: Task, videos: VideoSet, chosen: Sequence[Video]) -> "EvaluationLabels":
+        """Collect the labels of the chosen videos."""
+        annotated_V = task.annotated(chosen)
+        with_times = [v for v, annotated in zip(chosen, annotated_V, strict=True) if annotated]
+        return cls(
+            targets_VK=task.targets(videos, chosen),
+            annotated_V=annotated_V,
+            truth_ATK=task.truth(videos, with_times),
+        )
+
+    def metrics(self, task: Task, prob_VTK: NDArray[np.floating]) -> dict[str, float | None]:
+        """Compute segment metrics, video-level metrics, or both, in percent.
+
+        Raises:
+            FloatingPointError: A probability is not finite, because the training diverged.
+        """
+        metrics: dict[str, float | None] = {}
+        if self.annotated_V.any():
+            metrics |= task.judge(self.truth_ATK, prob_VTK[self.annotated_V])
+        if not self.annotated_V.all():
+            metrics |= task.judge_videos(self.targets_VK, prob_VTK)
+        return metrics
+
+
+def best_epoch_metric(task: Task, metrics: Mapping[str, float | None]) -> str:
+    """Return the metric that selects the best epoch: `video_map` if there are no times."""
+    return task.best_epoch if task.best_epoch in metrics else VIDEO_METRICS[0]
+
+
+def criterion_of(task: Task, validation: Sequence[Video]) -> tuple[str, ...]:
+    """Return the metrics whose mean selects tau: video-level metrics if there are no times."""
+    return task.criterion if task.annotated(validation).any() else VIDEO_METRICS
