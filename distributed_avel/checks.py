@@ -81,7 +81,7 @@ def check_data(options: Namespace, config: RunConfig) -> int:
         report = unreadable(data.dataset, problems)
     else:
         if not options.no_files:
-            files = survey(videos, root)
+            files = survey(videos, root, Location.at(data.features) if data.features else None)
         report = check(videos, problems, files)
     print(json.dumps(report.to_json(), indent=2) if options.json else render(report))  # noqa: T201
     if split is not None:

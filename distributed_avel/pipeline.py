@@ -19,6 +19,7 @@ from distributed_avel.stages.evaluate import Evaluate
 from distributed_avel.stages.extract import Extract
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.import_features import ImportFeatures
+from distributed_avel.stages.own_features import ImportOwnFeatures
 from distributed_avel.stages.refine import Refine
 from distributed_avel.stages.report import ReportPage
 from distributed_avel.stages.retrain import Retrain
@@ -68,7 +69,9 @@ class Pipeline:
 
     @cached_property
     def features(self) -> FeatureStage:
-        """The features of all videos: extracted, or those that the data set brings."""
+        """The features of all videos: a user's own, extracted, or those of the data set."""
+        if self.config.data.features is not None:
+            return ImportOwnFeatures(self.context, self.data)
         source = feature_source(self.config.data.dataset)
         if source is None:
             return Extract(self.context, self.data)

@@ -93,6 +93,8 @@ def check_before_start(config: RunConfig) -> None:
     check_results_last(config)
     check_cluster(config.cluster)
     check_writable("run_dir", Location.at(config.resolved_run_dir))
+    if config.data.features is not None:
+        check_exists("data.features", Location.at(config.data.features))
     for key, uri in (("data.root", config.data.root), ("data.split", config.data.split)):
         if uri is not None and needs_root(config.data.dataset) and config.data.dataset != _RENDERED:
             check_exists(key, Location.at(uri))

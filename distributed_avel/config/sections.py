@@ -109,6 +109,10 @@ class DataConfig(Config):
     """Folder or URI with train.txt, val.txt and test.txt, one video id per line; replaces the
     split of the data set. `avel check --write-split` writes one in which splits share no file."""
 
+    features: str | None = None
+    """Folder, or file .h5, .npz or .parquet, with your own features of each video, by video id, in
+    place of extraction. docs/own_features.md has the layouts."""
+
     num_segments: PositiveInt = 10
     """T, the number of segments of a video."""
 

@@ -28,6 +28,7 @@ from distributed_avel.datasets.findings import (
     SplitFacts,
 )
 from distributed_avel.datasets.media_checks import Headers, check_media, read_headers
+from distributed_avel.datasets.own_features import OwnFeatures
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
 from distributed_avel.storage import Location
@@ -53,8 +54,23 @@ class Files:
 NO_FILES = Files([], [], {})
 
 
-def survey(videos: VideoSet, root: Location) -> Files:
-    """Find the files of a data set, compare those of equal size, and read media headers."""
+def survey(videos: VideoSet, root: Location, features: Location | None = None) -> Files:
+    """Find the files of a data set, compare those of equal size, and read media headers.
+
+    Args:
+        videos: The data set.
+        root: Folder of its files.
+        features: A user's own features (`data.features`); media files are then not needed.
+
+    Raises:
+        DatasetError: `features` does not exist, or a video has features of two kinds.
+    """
+    if features is not None:
+        own = OwnFeatures(features, videos.timeline.num_segments)
+        ids = sorted(video.video_id for video in videos.videos)
+        files = {video_id: own.files_of(video_id) for video_id in ids}
+        empty = {file.name for of_video in files.values() for file in of_video if not file.size}
+        return Files([own.missing(i) for i in ids if not files[i]], sorted(empty), {})
     source = feature_source(videos.name)
     names = source.files_of(videos) if source else [video.uri for video in videos.videos]
     names = sorted({*names})

@@ -25,6 +25,7 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "tracking": "location of the MLflow log",
         "cluster": "cluster that Ray runs on",
         "data.root": "the annotations, and sizes and times of the files, are hashed instead",
+        "data.features": "the files, and the content of the features, are hashed instead",
         "data.split": "the splits themselves are hashed, with the annotations",
         "extract.num_actors": "actors process units of videos independently",
         "extract.unit_size": "an extractor processes each video independently",

@@ -1,4 +1,4 @@
-"""Base class of the two stages `extract`: extract features, or import those of the data set."""
+"""Base class of the stages `extract`: extract features, or import those that exist."""
 
 from abc import abstractmethod
 from collections import Counter

@@ -1,6 +1,6 @@
 """Stage `extract` of a data set with its own features: convert them in constant memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -55,10 +55,22 @@ class ImportFeatures(FeatureStage):
         return self.fingerprint
 
 
+def _not_there(video_id: str) -> str:
+    return "the data set has no features of it"
+
+
 def import_features(
-    videos: VideoSet, source: FeatureSource, config: DataConfig, root: Location, out: Location
+    videos: VideoSet,
+    source: FeatureSource,
+    config: DataConfig,
+    root: Location,
+    out: Location,
+    why_missing: Callable[[str], str] = _not_there,
 ) -> FeaturesManifest:
     """Write the features of a data set into `out`; videos without features are failures.
+
+    Args:
+        why_missing: Returns the reason why a video, by its id, has no features.
 
     Raises:
         DatasetError: There are no features, or some differ in shape from the first.
@@ -83,7 +95,7 @@ def import_features(
             "video_id": video.video_id,
             "uri": video.uri,
             "stage": "import",
-            "error": "the data set has no features of it",
+            "error": why_missing(video.video_id),
             "seconds": 0.0,
         }
         for video in missing

@@ -143,11 +143,10 @@ class TableStudy:
         for run, error in self._failed.items():
             say(f"WARNING: {_describe(run.experiment)}, seed {run.seed} failed: {error}")
         config, videos = self.run_config, self._shared_pipeline.videos
-        has_own_features = feature_source(config.data.dataset) is not None
         return Reproduction(
             dataset=videos.name,
             synthetic=videos.synthetic,
-            features="of the data set" if has_own_features else config.extract.extractor,
+            features=_origin(config),
             seeds=tuple(self.seeds),
             loss=config.train.loss,
             tables=tuple(self._measured(table) for table in self.tables),
@@ -320,6 +319,14 @@ class TableStudy:
     @cached_property
     def _campaign(self) -> Campaign:
         return Campaign.plan(trial_resources(self.run_config), self.max_concurrent)
+
+
+def _origin(config: RunConfig) -> str:
+    """Say where the features come from."""
+    if config.data.features is not None:
+        return "own features"
+    has_features = feature_source(config.data.dataset) is not None
+    return "of the data set" if has_features else config.extract.extractor
 
 
 def _describe(experiment: Experiment) -> str:

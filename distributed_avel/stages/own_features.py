@@ -1,0 +1,88 @@
+"""Stage `extract` of a run with own features (`data.features`): check and convert them."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from distributed_avel.datasets import Video
+from distributed_avel.datasets.base import FeatureChunk, FeatureSource
+from distributed_avel.datasets.own_features import OwnFeatures
+from distributed_avel.stages.cache_keys import short_hash
+from distributed_avel.stages.features import (
+    FAILURES_FILE,
+    FeaturesManifest,
+    FeatureStage,
+    refuse_too_many_failures,
+)
+from distributed_avel.stages.import_features import import_features
+from distributed_avel.storage import Location
+
+if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
+    from distributed_avel.cluster.tracking import Run
+
+DIGESTS_FILE = "digests.parquet"
+
+
+class ImportOwnFeatures(FeatureStage):
+    """Features that a user computed, in place of an extractor or of those of the data set."""
+
+    revision = 1
+
+    @cached_property
+    def own(self) -> OwnFeatures:
+        """The features below `data.features`."""
+        place = self.config.data.features
+        assert place is not None
+        return OwnFeatures(Location.at(place), self.data.videos.timeline.num_segments)
+
+    def depends(self) -> Mapping[str, Any]:
+        """Return the ids of the videos, the timeline and the files, but no labels."""
+        ids = sorted(video.video_id for video in self.data.videos.videos)
+        files = {file for video_id in ids for file in self.own.files_of(video_id)}
+        sources = sorted([file.name, file.size, file.mtime_ns] for file in files)
+        return {
+            "settings": {"features": "own"},
+            "videos": short_hash(ids),
+            "num_segments": self.data.videos.timeline.num_segments,
+            "media": short_hash(sources),
+        }
+
+    def compute(self, out: Location, run: "Run") -> FeaturesManifest:
+        """Write the features of all videos as Parquet, and list the videos without features."""
+        videos, digests = self.data.videos, dict[str, str]()
+        ids = sorted(video.video_id for video in videos.videos)
+        source = FeatureSource(
+            lambda config, root: _digested(self.own.read(ids), digests), lambda videos: ()
+        )
+        manifest = import_features(
+            videos, source, self.config.data, self.data.root, out, self.own.missing
+        )
+        columns = {"video_id": list(digests), "sha256": list(digests.values())}
+        (out / DIGESTS_FILE).write_table(pa.table(columns))
+        refuse_too_many_failures(out, len(videos.videos), self.config.extract)
+        run.metrics({"num_videos": manifest.num_videos, "num_failed": manifest.num_failed})
+        run.file(out / FAILURES_FILE)
+        return manifest
+
+    def identity(self, videos: Sequence[Video]) -> str:
+        """Compute a fingerprint of the content of the features of these videos only."""
+        table = (self.location / DIGESTS_FILE).read_table()
+        sha256_of = dict(
+            zip(table["video_id"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+        )
+        return short_hash([[video.video_id, sha256_of[video.video_id]] for video in videos])
+
+
+def _digested(chunks: Iterator[FeatureChunk], digests: dict[str, str]) -> Iterator[FeatureChunk]:
+    """Pass chunks on, and record the sha256 of the features of each video."""
+    for chunk in chunks:
+        arrays = zip(chunk.video_ids, chunk.audio_VTD, chunk.visual_VTRD, strict=True)
+        for video_id, audio_TD, visual_TRD in arrays:
+            sha256 = hashlib.sha256(f"{audio_TD.shape}{visual_TRD.shape}".encode())
+            sha256.update(audio_TD.tobytes())
+            sha256.update(visual_TRD.tobytes())
+            digests[video_id] = sha256.hexdigest()
+        yield chunk
