@@ -10,11 +10,13 @@ from distributed_avel.pipeline import Pipeline
 from distributed_avel.predict.model_folder import MODEL, write_model_folder
 from distributed_avel.predict.run_models import write_run_models
 from distributed_avel.provenance import package_versions
+from distributed_avel.report.page import with_media_root
 from distributed_avel.stages.evaluate import PREDICTIONS
 from distributed_avel.stages.extract import Extract
 from distributed_avel.stages.report import REPORT, RESULTS, ReportPage
 from distributed_avel.stages.retrain import Retrain
 from distributed_avel.stages.training import WEIGHTS, TrainingStage
+from distributed_avel.storage import Location
 from distributed_avel.tasks import Parsing
 from distributed_avel.version import VERSION
 
@@ -24,14 +26,23 @@ def publish(pipeline: Pipeline) -> ReportPage:
     report, run_dir = pipeline.report().ensure(), pipeline.run_dir
     results = report.results()
     (run_dir / RESULTS).write_json(results)
-    for stage, name in ((report.evaluation, PREDICTIONS), (report, REPORT)):
-        (run_dir / name).write_bytes((stage.location / name).read_bytes())
+    predictions = (report.evaluation.location / PREDICTIONS).read_bytes()
+    (run_dir / PREDICTIONS).write_bytes(predictions)
+    for name, content in report.pages():
+        (run_dir / name).write_bytes(_playing(content, name, report.media_root, run_dir))
     publish_models(pipeline, report)
     for arm, values in results["arms"].items():
         pipeline.tracker.parent.metrics({f"{arm}/{key}": value for key, value in values.items()})
     for name in (RESULTS, REPORT):
         pipeline.tracker.parent.file(run_dir / name)
     return report
+
+
+def _playing(content: bytes, name: str, media: Location | None, run_dir: Location) -> bytes:
+    """Let a page play the media files, if the page and the files are on the local file system."""
+    if not name.endswith(".html") or media is None or not (media.is_local and run_dir.is_local):
+        return content
+    return with_media_root(content.decode(), run_dir.path, media.path).encode()
 
 
 def publish_models(pipeline: Pipeline, report: ReportPage) -> None:

@@ -1,13 +1,17 @@
-"""Render the report of one run as a self-contained HTML page without scripts.
+"""Render the report of one run as an HTML page.
 
-Frames and styles are embedded, and the content security policy of the page forbids loading
-anything. Names and messages are escaped. The page can therefore be mailed and archived.
+Pictures, styles and one script, which searches and sorts the videos, are embedded. The content
+security policy of the page forbids everything else except media files of the page's own origin.
+Names and messages are escaped. The page can therefore be mailed and archived. With many videos,
+their timelines are in files beside the page, and a second page embeds all.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.report import figures, tables
@@ -15,11 +19,82 @@ from distributed_avel.report.page_data import LearningCurve, Report
 from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.report.timelines import time_ticks
+from distributed_avel.report.video_list import (
+    MAX_EMBEDDED,
+    ListedVideo,
+    ListPart,
+    VideoList,
+    VideoListData,
+)
 
 
 def render_page(report: Report) -> str:
-    """Return the page as HTML."""
-    return render("page.html", report, **_context(report))
+    """Return the page, with everything embedded, as HTML."""
+    return _render(report, _list_data(report).part() if report.videos else None)
+
+
+def page_files(report: Report, name: str) -> dict[str, str]:
+    """Return the page and the files that belong to it, by their paths.
+
+    Args:
+        report: The data.
+        name: File name of the page, such as `report.html`. With more than `MAX_EMBEDDED` videos,
+            its data files are in `report_videos`, and `report_single.html` embeds everything.
+    """
+    if len(report.videos) <= MAX_EMBEDDED:
+        return {name: render_page(report)}
+    stem, data = name.removesuffix(".html"), _list_data(report)
+    files = dict(data.files(f"{stem}_videos"))
+    single = f"{stem}_single.html"
+    return {
+        name: _render(report, data.part(list(files), single)),
+        single: _render(report, data.part()),
+        **files,
+    }
+
+
+MEDIA_ROOT = 'data-media-root=""'
+"""Attribute of a page that gets the address of the folder of the media files, relative to the page
+(`with_media_root`); the page plays no media as long as it is empty."""
+
+
+def with_media_root(page: str, folder: str, media: str) -> str:
+    """Let a page play the media files of a folder.
+
+    Args:
+        page: HTML of `page_files`.
+        folder: Absolute path of the folder of the page.
+        media: Absolute path of the folder of the media files.
+    """
+    address = quote(os.path.relpath(media, folder).replace(os.sep, "/")) + "/"
+    return page.replace(MEDIA_ROOT, f'data-media-root="{escape(address)}"', 1)
+
+
+def _render(report: Report, videos: ListPart | None) -> str:
+    return render("page.html", report, videos=videos, **_context(report))
+
+
+def _list_data(report: Report) -> VideoListData:
+    view = view_of(report)
+    return VideoListData(
+        VideoList(
+            videos=[
+                ListedVideo(
+                    drawing=view.drawing(video),
+                    labels=view.labels(video),
+                    values=view.sort_values(video),
+                    media=quote(report.media[video.video_id])
+                    if video.video_id in report.media
+                    else None,
+                )
+                for video in report.videos
+            ],
+            columns=view.sort_columns(),
+            segment_s=report.timeline.segment_s,
+            synthetic=report.synthetic,
+            first_order="pictures first" if report.timelines else "as selected",
+        )
+    )
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -67,8 +142,8 @@ def _sections(report: Report, context: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "refinement", "Label refinement"
     if context["curve_figures"]:
         yield "training", "Training"
-    if context["timelines"]:
-        yield "timelines", f"Timelines of {len(context['timelines'])} videos"
+    if num_videos := len(report.videos or report.timelines):
+        yield "timelines", f"Timelines of {num_videos:,} videos"
     yield "failures", f"Unusable videos ({context['num_failures']})"
     if context["settings"] or report.provenance:
         yield "settings", "Settings"

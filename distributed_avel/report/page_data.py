@@ -95,6 +95,29 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoundPicture:
+    """Pictures of the sound of a video.
+
+    Args:
+        low_N: Lowest value of the waveform in each of N columns of equal length, in -1..1.
+        high_N: Highest value.
+        log_mel: PNG file of the log-mel spectrogram, low frequencies at the bottom.
+    """
+
+    low_N: NDArray[np.floating]
+    high_N: NDArray[np.floating]
+    log_mel: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Pictures of a media file: frames as JPEG files, at equal distances, and the sound."""
+
+    frames: tuple[bytes, ...] = ()
+    sound: SoundPicture | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoTimeline:
     """Ground truth and predictions of one test video (localization).
 
@@ -104,6 +127,7 @@ class VideoTimeline:
         predictions: Predicted class of each segment (T,), by arm.
         scores: Softmax probabilities (T, K) by arm, for arms that have them.
         frames: One JPEG file per segment, or empty.
+        sound: Pictures of the sound, if there are any.
     """
 
     video_id: str
@@ -112,6 +136,7 @@ class VideoTimeline:
     predictions: Mapping[str, NDArray[np.integer]]
     scores: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     frames: tuple[bytes, ...] = ()
+    sound: SoundPicture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +148,7 @@ class ParsedVideo:
         truth_MTC: Events that each modality of each segment has; None for a video without times.
         predictions: Predicted events (M, T, C), by arm.
         frames: One JPEG file per segment, or empty.
+        sound: Pictures of the sound, if there are any.
     """
 
     video_id: str
@@ -130,6 +156,7 @@ class ParsedVideo:
     truth_MTC: NDArray[np.bool_] | None
     predictions: Mapping[str, NDArray[np.bool_]]
     frames: tuple[bytes, ...] = ()
+    sound: SoundPicture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +201,11 @@ class Report(ABC):
         windows: Counts of Step 2, if it ran.
         shown: The arms to compare if there are no segment metrics, see `compared`.
         num_videos: Number of test videos; by default those with segment metrics.
-        timelines: Test videos to draw.
-        timeline_selection: How `timelines` were selected; completes the sentence "They were …".
+        timelines: Test videos to draw with pictures.
+        timeline_selection: How `timelines` were selected; completes the sentence "Those with
+            pictures were …".
+        videos: All test videos, those of `timelines` first, to search and sort.
+        media: Path of the media file of each video below the folder of the media files, by id.
         failures: The first videos that could not be used.
         num_failures: Number of videos that could not be used; `len(failures)` by default.
         failures_elsewhere: File that lists all failures if `failures` does not.
@@ -204,6 +234,8 @@ class Report(ABC):
     num_videos: int | None = None
     timelines: Sequence[VideoTimeline | ParsedVideo] = ()
     timeline_selection: str = ""
+    videos: Sequence[VideoTimeline | ParsedVideo] = ()
+    media: Mapping[str, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     num_failures: int | None = None
     failures_elsewhere: str = "failures.parquet"
@@ -248,6 +280,7 @@ class LocalizationReport(Report):
 
     confusion: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     timelines: Sequence[VideoTimeline] = ()
+    videos: Sequence[VideoTimeline] = ()
 
     def __post_init__(self) -> None:
         """Check the shapes of all arrays."""
@@ -255,7 +288,7 @@ class LocalizationReport(Report):
         num_columns, num_segments = len(self.classes) + 1, self.timeline.num_segments
         for arm, confusion_KK in self.confusion.items():
             _check(f"confusion of {arm}", confusion_KK, (num_columns, num_columns))
-        for video in self.timelines:
+        for video in (*self.timelines, *self.videos):
             rows = dict(video.predictions)
             if video.truth_T is not None:
                 rows["truth"] = video.truth_T
@@ -303,6 +336,7 @@ class ParsingReport(Report):
 
     counts: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
     timelines: Sequence[ParsedVideo] = ()
+    videos: Sequence[ParsedVideo] = ()
     exchanged: bool = False
 
     def __post_init__(self) -> None:
@@ -315,7 +349,7 @@ class ParsingReport(Report):
                     name = f"{modality} segments of {arm}"
                     _check(name, array_VC, (self._num_counted, num_classes))
         shape = (len(MODALITIES), self.timeline.num_segments, num_classes)
-        for video in self.timelines:
+        for video in (*self.timelines, *self.videos):
             rows = dict(video.predictions)
             if video.truth_MTC is not None:
                 rows["truth"] = video.truth_MTC

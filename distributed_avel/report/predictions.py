@@ -7,6 +7,7 @@ Shape suffixes used in this file:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,14 +23,15 @@ from distributed_avel.report.page_data import (
     LocalizationReport,
     ParsedVideo,
     ParsingReport,
+    Pictures,
     Report,
     VideoTimeline,
 )
 
 _UNKNOWN = -1
 
-FramesOf = Callable[[Video], tuple[bytes, ...]]
-"""Returns the JPEG files of a video, one per segment, or none."""
+PicturesOf = Callable[[Video], Pictures]
+"""Returns the pictures of a video, with one frame per segment, or none."""
 
 
 class Predictions(ABC):
@@ -53,24 +55,34 @@ class Predictions(ABC):
         self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
 
     def report(
-        self, arms: Sequence[str], num_timelines: int, frames_of: FramesOf, **others: Any
+        self, arms: Sequence[str], num_timelines: int, pictures_of: PicturesOf, **others: Any
     ) -> Report:
         """Build the report.
 
         Args:
             arms: Arms to compare, the base model first and the refined model last.
-            num_timelines: Number of test videos to draw.
-            frames_of: Returns the frames of a video.
+            num_timelines: Number of test videos to draw with pictures.
+            pictures_of: Returns the pictures of a video.
             others: Further fields of the report.
         """
         task, videos = self.report_class.task, self._videos
+        selected = self._select()
+        timelines = self._timelines(arms, selected)
         return self.report_class(
             title=f"{task[0].upper()}{task[1:]} on {videos.name}",
             dataset=videos.name,
             synthetic=videos.synthetic,
             classes=videos.classes,
             timeline=videos.timeline,
-            timelines=tuple(self._timelines(arms, self._select(num_timelines), frames_of)),
+            timelines=tuple(
+                replace(timeline, frames=pictures.frames, sound=pictures.sound)
+                for timeline, (_, video) in zip(
+                    timelines[:num_timelines], selected[:num_timelines], strict=True
+                )
+                for pictures in [pictures_of(video)]
+            ),
+            videos=timelines,
+            media={video.video_id: video.uri for _, video in selected if video.uri},
             shown=tuple(arms),
             num_videos=len(self.video_ids),
             timeline_selection=(
@@ -81,8 +93,8 @@ class Predictions(ABC):
             **others,
         )
 
-    def _select(self, num_timelines: int) -> list[tuple[int, Video]]:
-        """Select the videos to draw, with their index in `video_ids`."""
+    def _select(self) -> list[tuple[int, Video]]:
+        """Return the test videos in the order in which they are drawn, with their index."""
         # Videos whose label holds throughout do not show the effect of refinement, so come last.
         varies_V = self._varies_in_time()
         order = sorted(
@@ -90,7 +102,7 @@ class Predictions(ABC):
             key=lambda i: (not varies_V[i], derive(0, "timelines", self.video_ids[i])),
         )
         test = {video.video_id: video for video in self._videos.split("test")}
-        return [(row, test[self.video_ids[row]]) for row in order[:num_timelines]]
+        return [(row, test[self.video_ids[row]]) for row in order]
 
     def _rows(self, arm: str) -> pa.Table:
         return self._table.filter(pc.field("arm") == arm)
@@ -108,9 +120,7 @@ class Predictions(ABC):
         """Return the fields that only the report of this task has."""
 
     @abstractmethod
-    def _timelines(
-        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
-    ) -> list[Any]:
+    def _timelines(self, arms: Sequence[str], selected: Sequence[tuple[int, Video]]) -> list[Any]:
         """Return the timelines of the selected videos."""
 
 
@@ -160,7 +170,7 @@ class LocalizationPredictions(Predictions):
         return truth_VT[:, 0] != _UNKNOWN
 
     def _timelines(
-        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
+        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]]
     ) -> list[VideoTimeline]:
         truth_VT, _ = self.of_arm(arms[0])
         annotated_V = self._annotated()
@@ -173,7 +183,6 @@ class LocalizationPredictions(Predictions):
                 truth_T=truth_VT[row] if annotated_V[row] else None,
                 predictions={arm: class_VT[row] for arm, class_VT in classes.items()},
                 scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
-                frames=frames_of(video),
             )
             for row, video in selected
         ]
@@ -234,7 +243,7 @@ class ParsingPredictions(Predictions):
         return truth.is_valid().to_numpy()[:: self._num_segments]
 
     def _timelines(
-        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]], frames_of: FramesOf
+        self, arms: Sequence[str], selected: Sequence[tuple[int, Video]]
     ) -> list[ParsedVideo]:
         truth_VMTC, _ = self.of_arm(arms[0])
         annotated_V = self._annotated()
@@ -245,7 +254,6 @@ class ParsingPredictions(Predictions):
                 labels=video.labels,
                 truth_MTC=truth_VMTC[row] if annotated_V[row] else None,
                 predictions={arm: events_VMTC[row] for arm, events_VMTC in predictions.items()},
-                frames=frames_of(video),
             )
             for row, video in selected
         ]

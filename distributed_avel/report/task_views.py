@@ -7,18 +7,22 @@ Shape suffixes used in this file:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from distributed_avel.metrics import parsing, segment
 from distributed_avel.report import figures
 from distributed_avel.report.page_data import (
     LocalizationReport,
+    ParsedVideo,
     ParsingReport,
     Report,
+    VideoTimeline,
     WindowSummary,
 )
 from distributed_avel.report.timelines import Drawing, draw_parsed, draw_timeline
@@ -69,6 +73,7 @@ class TaskView(ABC):
 
     def __init__(self, report: Report) -> None:
         self.styles = arm_styles(report)
+        self._report = report
 
     @abstractmethod
     def panels(self) -> list[Panel]:
@@ -79,8 +84,24 @@ class TaskView(ABC):
         """Yield the names and SVG figures to write to separate files."""
 
     @abstractmethod
+    def drawing(self, video: Any) -> Drawing:
+        """Return the timeline of a video of the report."""
+
+    @abstractmethod
+    def labels(self, video: Any) -> tuple[str, ...]:
+        """Return the names of all classes that a video has or that an arm predicts in it."""
+
+    @abstractmethod
+    def sort_columns(self) -> tuple[str, ...]:
+        """Return the names of `sort_values`."""
+
+    @abstractmethod
+    def sort_values(self, video: Any) -> tuple[float | None, ...]:
+        """Return numbers to sort the videos by, such as the share of correct segments."""
+
     def drawings(self) -> list[Drawing]:
-        """Return the timelines."""
+        """Return the timelines with pictures."""
+        return [self.drawing(video) for video in self._report.timelines]
 
     def refined_words(self, windows: WindowSummary) -> str:
         """Summarize Step 2 in a sentence or two."""
@@ -107,7 +128,7 @@ class LocalizationView(TaskView):
 
     def __init__(self, report: LocalizationReport) -> None:
         super().__init__(report)
-        self._report = report
+        self._report: LocalizationReport = report
 
     def panels(self) -> list[Panel]:
         """Draw the F1 of each class, and confusion matrices of the first and the last arm."""
@@ -142,9 +163,40 @@ class LocalizationView(TaskView):
             figure = figures.confusion_figure(confusion_KK, self._report.column_names)
             yield f"confusion_{arm.replace('+', '_')}.svg", figure
 
-    def drawings(self) -> list[Drawing]:
-        """Return the timelines."""
-        return [draw_timeline(video, self._report) for video in self._report.timelines]
+    def drawing(self, video: VideoTimeline) -> Drawing:
+        """Return the timeline of a video of the report."""
+        return draw_timeline(video, self._report)
+
+    def labels(self, video: VideoTimeline) -> tuple[str, ...]:
+        """Return the names of all classes that a video has or that an arm predicts in it."""
+        rows = [*video.predictions.values(), *([] if video.truth_T is None else [video.truth_T])]
+        classes = {*video.labels, *np.unique(np.stack(rows)).tolist()}
+        return tuple(self._report.column_names[c] for c in sorted(classes))
+
+    def sort_columns(self) -> tuple[str, ...]:
+        """Return the names of `sort_values`."""
+        arms = self._report.compared
+        return (
+            *(f"correct segments, {arm}" for arm in arms),
+            *(f"probability of an event, {arm}" for arm in arms),
+            *_others(arms),
+        )
+
+    def sort_values(self, video: VideoTimeline) -> tuple[float | None, ...]:
+        """Return the share of correct segments, the highest probability of an event, and others."""
+        arms = self._report.compared
+        predictions = {arm: video.predictions[arm] for arm in arms}
+        return (
+            *(
+                None if video.truth_T is None else float((video.truth_T == classes_T).mean())
+                for classes_T in predictions.values()
+            ),
+            *(
+                float(1 - video.scores[arm][:, -1].min()) if arm in video.scores else None
+                for arm in arms
+            ),
+            *_other_values([classes_T[:, None] for classes_T in predictions.values()]),
+        )
 
 
 class ParsingView(TaskView):
@@ -173,7 +225,7 @@ class ParsingView(TaskView):
 
     def __init__(self, report: ParsingReport) -> None:
         super().__init__(report)
-        self._report = report
+        self._report: ParsingReport = report
 
     def panels(self) -> list[Panel]:
         """Draw the F1 of each class, for each modality."""
@@ -192,9 +244,34 @@ class ParsingView(TaskView):
         for modality, figure in self._f1_figures():
             yield f"f1_{modality}.svg", figure
 
-    def drawings(self) -> list[Drawing]:
-        """Return the timelines."""
-        return [draw_parsed(video, self._report) for video in self._report.timelines]
+    def drawing(self, video: ParsedVideo) -> Drawing:
+        """Return the timeline of a video of the report."""
+        return draw_parsed(video, self._report)
+
+    def labels(self, video: ParsedVideo) -> tuple[str, ...]:
+        """Return the names of all classes that a video has or that an arm predicts in it."""
+        known = [] if video.truth_MTC is None else [video.truth_MTC]
+        events = np.stack([*known, *video.predictions.values()])
+        classes = {*video.labels, *np.flatnonzero(events.any(axis=(0, 1, 2))).tolist()}
+        return tuple(self._report.classes[c] for c in sorted(classes))
+
+    def sort_columns(self) -> tuple[str, ...]:
+        """Return the names of `sort_values`."""
+        arms = self._report.compared
+        return (*(f"segments without errors, {arm}" for arm in arms), *_others(arms))
+
+    def sort_values(self, video: ParsedVideo) -> tuple[float | None, ...]:
+        """Return the share of segments without errors, and others."""
+        predictions = [video.predictions[arm] for arm in self._report.compared]
+        return (
+            *(
+                None
+                if video.truth_MTC is None
+                else float((video.truth_MTC == events_MTC).all(axis=-1).mean())
+                for events_MTC in predictions
+            ),
+            *_other_values([events_MTC.swapaxes(0, 1) for events_MTC in predictions]),
+        )
 
     def refined_words(self, windows: WindowSummary) -> str:
         """Summarize Step 2 in a sentence or two."""
@@ -248,6 +325,18 @@ def view_of(report: Report) -> TaskView:
         return ExchangeView(report) if report.exchanged else ParsingView(report)
     assert isinstance(report, LocalizationReport)
     return LocalizationView(report)
+
+
+def _others(arms: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of `_other_values`."""
+    return (*([f"disagreement, {arms[0]} and {arms[-1]}"] * (len(arms) > 1)), "length")
+
+
+def _other_values(predictions: Sequence[NDArray[Any]]) -> tuple[float, ...]:
+    """Return the share of segments in which the first and the last arm differ, and the length."""
+    first, last = predictions[0], predictions[-1]
+    differs_T = (first != last).reshape(len(first), -1).any(axis=1)
+    return (*([float(differs_T.mean())] * (len(predictions) > 1)), float(len(first)))
 
 
 def arm_styles(report: Report) -> dict[str, int]:

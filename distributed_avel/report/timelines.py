@@ -22,6 +22,7 @@ from distributed_avel.report.page_data import (
     ParsedVideo,
     ParsingReport,
     Report,
+    SoundPicture,
     VideoTimeline,
 )
 from distributed_avel.timeline import Timeline
@@ -94,13 +95,30 @@ class Lane:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SoundDrawing:
+    """Waveform and spectrogram of a video.
+
+    Args:
+        waveform: SVG path of the range of the waveform, in a box of `num_columns` by -1 to 1.
+        num_columns: Width of that box.
+        log_mel: Data URI of a picture of the log-mel spectrogram, low frequencies at the bottom.
+    """
+
+    waveform: str
+    num_columns: int
+    log_mel: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """Timeline of one video; `frames` are data URIs, one per segment."""
+    """Timeline of one video; `frames` are data URIs, at equal distances."""
 
     video_id: str
+    num_segments: int
     keys: tuple[Key, ...]
     frames: tuple[str, ...]
     lanes: tuple[Lane, ...]
+    sound: SoundDrawing | None = None
 
 
 def draw_timeline(video: VideoTimeline, report: LocalizationReport) -> Drawing:
@@ -197,6 +215,38 @@ def step_path(values_T: Sequence[float] | NDArray[np.floating]) -> str:
     return f"M0 1{''.join(steps)}V1Z"
 
 
+def frame_uris(frames: Iterable[bytes], video_id: str) -> tuple[str, ...]:
+    """Return frames as data URIs.
+
+    Raises:
+        ValueError: A frame is not a JPEG file.
+    """
+    uris = []
+    for frame in frames:
+        if not frame.startswith(_JPEG_START):
+            raise ValueError(f"{video_id}: a frame is not a JPEG file")
+        uris.append(_data_uri(frame, "jpeg"))
+    return tuple(uris)
+
+
+def sound_drawing(sound: SoundPicture) -> SoundDrawing:
+    """Draw the waveform as an area that fills the height, and the spectrogram as a picture."""
+    peak = max(float(np.max(np.abs([sound.low_N, sound.high_N]))), 1e-6)
+    low_N, high_N = sound.low_N / peak, sound.high_N / peak
+    # Forth along the upper edge (y points down), and back along the lower one.
+    forth = [f"{column} {_decimals(-high)}" for column, high in enumerate(high_N)]
+    back = [f"{column} {_decimals(-low)}" for column, low in reversed([*enumerate(low_N)])]
+    return SoundDrawing(
+        waveform=f"M{'L'.join([*forth, *back])}Z",
+        num_columns=max(1, len(low_N) - 1),
+        log_mel=_data_uri(sound.log_mel, "png"),
+    )
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
 def time_ticks(timeline: Timeline) -> list[tuple[str, str]]:
     """Return position (percent) and label (seconds) of the ticks of the time axis."""
     num_segments = timeline.num_segments
@@ -227,8 +277,14 @@ def _drawing(
         Key(name=names[c], hue=hue(c, report), present=c in present)
         for c in sorted({int(c) for c in drawn_classes} | set(video.labels))
     )
-    frames = tuple(_data_uri(frame, f"{video.video_id}: a frame") for frame in video.frames)
-    return Drawing(video_id=video.video_id, keys=keys, frames=frames, lanes=tuple(lanes))
+    return Drawing(
+        video_id=video.video_id,
+        num_segments=report.timeline.num_segments,
+        keys=keys,
+        frames=frame_uris(video.frames, video.video_id),
+        lanes=tuple(lanes),
+        sound=None if video.sound is None else sound_drawing(video.sound),
+    )
 
 
 def _bars(classes_T: NDArray[np.integer], report: LocalizationReport) -> tuple[Bar, ...]:
@@ -288,7 +344,5 @@ def _span(first: int, end: int, timeline: Timeline) -> str:
     return f"{first * timeline.segment_s:g}–{end * timeline.segment_s:g} s"
 
 
-def _data_uri(jpeg: bytes, name: str) -> str:
-    if not jpeg.startswith(_JPEG_START):
-        raise ValueError(f"{name} is not a JPEG file")
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -1,27 +1,22 @@
 """Stage `report`: the report page of an evaluation, with its table and figures as files.
 
 Shape suffixes used in this file:
-    C = event classes    G = thresholds    H, W = height and width of a frame
+    C = event classes    G = thresholds
 """
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
-from PIL import Image
 
 from distributed_avel.arms import arm_label
 from distributed_avel.cluster.progress import say
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet, feature_source
 from distributed_avel.errors import MediaError
-from distributed_avel.media.video import sample_frames
 from distributed_avel.method import pseudo_labels
 from distributed_avel.method.pseudo_labels import threshold_rule
 from distributed_avel.metrics.video import VIDEO_METRICS
@@ -29,14 +24,16 @@ from distributed_avel.models import UNVERIFIED, is_verified
 from distributed_avel.report.alarms import prediction_warnings, window_warnings
 from distributed_avel.report.conditions import times_conditions
 from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
-from distributed_avel.report.page import render_page
+from distributed_avel.report.page import page_files
 from distributed_avel.report.page_data import (
     Failure,
     LearningCurve,
+    Pictures,
     Report,
     ThresholdPlot,
     WindowSummary,
 )
+from distributed_avel.report.pictures import pictures_of
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
 from distributed_avel.report.tables import results_table, to_csv
 from distributed_avel.report.task_views import view_of
@@ -57,9 +54,9 @@ from distributed_avel.tasks import Parsing, Task
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
-REPORT = "report.html"
+PAGE_STEM = "report"
+REPORT = f"{PAGE_STEM}.html"
 RESULTS = "results.json"
-_FRAME_HEIGHT = 84
 _MAX_FAILURES = 50
 
 
@@ -73,7 +70,7 @@ class ReportPage(Stage[NoManifest]):
     """
 
     name = "report"
-    revision = 3
+    revision = 4
     command = "avel evaluate"
     manifest_type = NoManifest
 
@@ -104,9 +101,24 @@ class ReportPage(Stage[NoManifest]):
 
     def compute(self, out: Location, run: "Run") -> NoManifest:
         """Write the page, its table and its figures."""
-        for file in write_report(self._sources(), out):
-            run.file(file)
+        for name in write_report(self._sources(), out):
+            folder, _, _ = name.rpartition("/")
+            run.file(out / name, folder or None)
         return NoManifest()
+
+    def pages(self) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content of the page and of what belongs to it, to be copied elsewhere.
+
+        The copy of a page can play the media files, which the page of the stage cannot know,
+        because results are reused where the files have moved.
+        """
+        for name in page_names(self.location):
+            yield name, (self.location / name).read_bytes()
+
+    @property
+    def media_root(self) -> Location | None:
+        """The folder of the media files; None if the data set brought features."""
+        return None if feature_source(self.config.data.dataset) else self.data.root
 
     def results(self) -> dict[str, Any]:
         """Return the content of `results.json`."""
@@ -145,7 +157,7 @@ class ReportPage(Stage[NoManifest]):
         return ReportSources(
             task=self.context.task,
             videos=self.data.videos,
-            root=None if feature_source(config.data.dataset) else self.data.root,
+            root=self.media_root,
             predictions=self.evaluation.predictions(),
             results=results,
             shown=sorted(arms, key=lambda name: (name == refined) - (name == base)),
@@ -210,7 +222,7 @@ class ReportSources:
         settings: Settings to show.
         provenance: Provenance of the evaluation.
         warnings: Warnings to show.
-        num_timelines: Number of videos with a timeline.
+        num_timelines: Number of videos with pictures.
     """
 
     task: Task
@@ -230,11 +242,11 @@ class ReportSources:
     num_timelines: int
 
 
-def write_report(sources: ReportSources, out: Location) -> list[Location]:
+def write_report(sources: ReportSources, out: Location) -> list[str]:
     """Write the page, and its table and figures as separate files, to `out`.
 
     Returns:
-        The files.
+        The paths of the files below `out`.
     """
     table = sources.predictions
     if isinstance(sources.task, Parsing):
@@ -245,7 +257,7 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
     report = predictions.report(
         sources.shown,
         sources.num_timelines,
-        partial(_frames, sources),
+        partial(_pictures, sources),
         results=sources.results["arms"],
         conditions=sources.results["conditions"],
         settings=sources.settings,
@@ -259,10 +271,19 @@ def write_report(sources: ReportSources, out: Location) -> list[Location]:
         ),
         num_failures=sources.failures.num_rows,
     )
-    files = {REPORT: render_page(report), **dict(_table_and_figures(report))}
+    files = {**page_files(report, REPORT), **dict(_table_and_figures(report))}
     for name, text in files.items():
         (out / name).write_bytes(text.encode())
-    return [out / name for name in files]
+    return [*files]
+
+
+def page_names(folder: Location) -> Iterator[str]:
+    """Yield the paths of the page and of the files that belong to it."""
+    for file in folder.children():
+        if file.name == f"{PAGE_STEM}_videos":
+            yield from (f"{file.name}/{part.name}" for part in file.children())
+        elif file.name in (REPORT, f"{PAGE_STEM}_single.html"):
+            yield file.name
 
 
 def _table_and_figures(report: Report) -> Iterator[tuple[str, str]]:
@@ -326,23 +347,13 @@ def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
     return found
 
 
-def _frames(sources: ReportSources, video: Video) -> tuple[bytes, ...]:
-    """Return one JPEG per segment, from its middle; empty if the media file cannot be read."""
+def _pictures(sources: ReportSources, video: Video) -> Pictures:
+    """Return the pictures of a video; none if the media file cannot be read."""
     if sources.root is None:
-        return ()
-    timeline = sources.videos.timeline
+        return Pictures()
     try:
         media = (sources.root / video.uri).read_bytes()
-        sampled = sample_frames(media, timeline, per_segment=2)
+        return pictures_of(media, sources.videos.timeline)
     except (MediaError, OSError) as error:
-        say(f"report: no frames of {video.video_id}: {error}")
-        return ()
-    return tuple(_jpeg(sampled.segment(t)[1]) for t in range(timeline.num_segments))
-
-
-def _jpeg(frame_HW3: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    picture = Image.fromarray(frame_HW3)
-    picture.thumbnail((2 * _FRAME_HEIGHT, _FRAME_HEIGHT))
-    picture.save(buffer, "JPEG", quality=70)
-    return buffer.getvalue()
+        say(f"report: no pictures of {video.video_id}: {error}")
+        return Pictures()

@@ -23,8 +23,14 @@ from distributed_avel.timeline import Timeline
 CLASSES = ("bell", "dog", "drum", "engine", "flute", "siren")
 
 
-def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=10, **changes):
-    """Two arms and the naive ones, right in 60 % and 75 % of the segments of 80 videos."""
+def make_report(
+    *, classes=CLASSES, num_timelines=12, frames=True, num_segments=10, num_listed=0, **changes
+):
+    """Two arms and the naive ones, right in 60 % and 75 % of the segments of 80 videos.
+
+    Args:
+        num_listed: Number of videos to search and sort, of which every 80 are alike.
+    """
     rng = np.random.default_rng(0)
     num_classes = len(classes)
     label_V = rng.integers(0, num_classes, size=80)
@@ -44,19 +50,21 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
         wrong_VT = rng.random(truth_VT.shape) < 0.08
         predictions[arm] = np.where(wrong_VT, guess_VT, predictions[arm])
     shown = {arm: predictions[arm] for arm in ("AVE", "AVE+A+LR")}
-    timelines = tuple(
-        VideoTimeline(
-            video_id=f"video_{row:03d}",
+
+    def timeline(number, has_frames):
+        row = number % 80
+        return VideoTimeline(
+            video_id=f"video_{number:03d}",
             labels=(int(label_V[row]),),
             truth_T=truth_VT[row],
             predictions={arm: classes_VT[row] for arm, classes_VT in shown.items()},
             scores={
                 arm: softmax(classes_VT[row], num_classes) for arm, classes_VT in shown.items()
             },
-            frames=tuple(jpeg(row, t) for t in range(num_segments)) if frames else (),
+            frames=tuple(jpeg(row, t) for t in range(num_segments)) if has_frames else (),
         )
-        for row in range(num_timelines)
-    )
+
+    timelines = tuple(timeline(row, frames) for row in range(num_timelines))
     thresholds = tuple((1 / (1 + np.exp(-np.linspace(-7, 7, 141)))).tolist())
     epochs = tuple(range(10, 60, 10))
     values = {
@@ -99,6 +107,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
             kept_C=tuple(range(100, 100 - num_classes, -1)),
         ),
         "timelines": timelines,
+        "videos": tuple(timeline(row, False) for row in range(num_listed)),
         "timeline_selection": "the first of the test split by id",
         "failures": (Failure(video_id="video_900", stage="extract", error="no audio stream"),),
     }
@@ -108,7 +117,7 @@ def make_report(*, classes=CLASSES, num_timelines=12, frames=True, num_segments=
 PARSING_ARMS = ("HAN", "HAN+LR", "HAN+MA")
 
 
-def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, **changes):
+def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, num_listed=0, **changes):
     """Three arms, right in more and more of the segments of 40 videos with up to three events."""
     rng = np.random.default_rng(0)
     shape = (40, 2, 10, len(classes))
@@ -124,6 +133,15 @@ def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, **cha
 
     def halves(events_VMTC):
         return events_VMTC[:, 0], events_VMTC[:, 1]
+
+    def timeline(row, has_frames):
+        return ParsedVideo(
+            video_id=f"video_{row:03d}",
+            labels=tuple(np.flatnonzero(in_video_VC[row]).tolist()),
+            truth_MTC=truth_VMTC[row],
+            predictions={arm: events_VMTC[row] for arm, events_VMTC in arms.items()},
+            frames=tuple(jpeg(row, t) for t in range(10)) if has_frames else (),
+        )
 
     localization = make_report(classes=classes, num_timelines=0)
     (curve,) = localization.threshold_curves.values()
@@ -142,16 +160,8 @@ def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, **cha
         "learning_curves": (
             LearningCurve(arm="HAN", metric="val/segment_type", epochs=(1, 2), values=(40.0, 50.0)),
         ),
-        "timelines": tuple(
-            ParsedVideo(
-                video_id=f"video_{row:03d}",
-                labels=tuple(np.flatnonzero(in_video_VC[row]).tolist()),
-                truth_MTC=truth_VMTC[row],
-                predictions={arm: events_VMTC[row] for arm, events_VMTC in arms.items()},
-                frames=tuple(jpeg(row, t) for t in range(10)) if frames else (),
-            )
-            for row in range(num_timelines)
-        ),
+        "timelines": tuple(timeline(row, frames) for row in range(num_timelines)),
+        "videos": tuple(timeline(row, False) for row in range(num_listed)),
     }  # fmt: skip
     return ParsingReport(**(values | changes))
 

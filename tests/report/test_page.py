@@ -12,7 +12,7 @@ from distributed_avel.report.page_data import Failure, Spread
 from distributed_avel.report.tables import format_cell
 from tests.report.samples import CLASSES, jpeg, make_report
 
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 HOSTILE = '<script>alert("1")</script>&"\'>'
 
 
@@ -98,7 +98,7 @@ def test_every_timeline_has_its_frames_and_a_lane_for_each_arm(report, page):
     assert page.all("img")[0]["src"] == "data:image/jpeg;base64," + base64.b64encode(
         jpeg(0, 0)
     ).decode("ascii")
-    assert "They were the first of the test split by id." in page.text
+    assert "Those with pictures were the first of the test split by id." in page.text
 
 
 def test_lanes_cover_the_video_and_wrong_segments_are_underlined():

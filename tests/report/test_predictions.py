@@ -6,6 +6,7 @@ import pytest
 
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.metrics.segment import metrics_of
+from distributed_avel.report.page_data import Pictures
 from distributed_avel.report.predictions import LocalizationPredictions
 from distributed_avel.schema import predictions_schema
 from distributed_avel.tasks import Localization
@@ -44,7 +45,9 @@ def test_the_confusion_matrix_has_the_figures_of_the_table_where_segments_have_s
         }
     ).cast(predictions_schema(3))
 
-    report = LocalizationPredictions(table, videos).report(["AVE"], 0, lambda _: (), results={})
+    report = LocalizationPredictions(table, videos).report(
+        ["AVE"], 0, lambda _: Pictures(), results={}
+    )
 
     judged = Localization(pooling="max", loss="soft_margin").judge(truth_VTK, prob_VTK)
     assert metrics_of(report.confusion["AVE"]) == pytest.approx(judged)

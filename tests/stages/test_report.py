@@ -10,6 +10,7 @@ from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish
+from distributed_avel.report.page_data import Pictures
 from distributed_avel.report.predictions import ParsingPredictions
 from distributed_avel.stages.cache_keys import NEUTRAL
 from distributed_avel.stages.evaluate import PREDICTIONS
@@ -81,7 +82,7 @@ def test_predictions_of_parsing_are_read_as_a_loop_over_their_rows_would(parsing
 def test_videos_whose_label_does_not_say_all_stand_first_among_the_timelines(parsing_run):
     table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
     predictions = ParsingPredictions(table, parsing_run.videos)
-    report = predictions.report(["HAN"], 20, lambda _: (), results={})
+    report = predictions.report(["HAN"], 20, lambda _: Pictures(), results={})
     said = [
         bool((video.truth_MTC == video.truth_MTC.any(axis=(0, 1))).all())
         for video in report.timelines
