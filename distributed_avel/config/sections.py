@@ -306,7 +306,7 @@ class ReportConfig(Config):
     """The report page."""
 
     num_timelines: PositiveInt = 12
-    """Number of test videos shown with timelines and frames."""
+    """Number of test videos shown with frames and pictures of the sound."""
 
 
 class TrackingConfig(Config):
