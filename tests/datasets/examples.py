@@ -1,4 +1,4 @@
-"""A small example of every data set, in the layout that it is published in."""
+"""A small example of every data set, in its published layout."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def write_lines(file: Path, lines: list[str]) -> None:
 
 
 def write_published_ave(root: Path) -> None:
-    """AVE's annotations and splits as they were published, without any video."""
+    """Write AVE's published annotations and splits, without videos."""
     text = (FACTS / "ave" / "Annotations.txt").read_text(encoding="utf-8")
     (root / "Annotations.txt").write_text(text, encoding="utf-8")
     lines = text.splitlines()

@@ -28,7 +28,7 @@ def write(root: Path, files: dict[str, list[str] | str]) -> Location:
 
 
 def small(root: Path, **changes: list[str] | str) -> Location:
-    """A folder of five rows; `changes` replace files, by name without .txt."""
+    """Write a data set of five rows; `changes` replace files, by name without .txt."""
     files = {
         "Annotations": LINES,
         "trainSet": [LINES[0], LINES[2], LINES[3]],
@@ -60,7 +60,7 @@ def test_the_published_splits_have_their_published_sizes(published):
     assert not published.synthetic
 
 
-def test_classes_stand_in_the_order_of_the_published_label_columns(published):
+def test_classes_are_in_the_order_of_the_published_label_columns(published):
     lines = (FACTS / "Annotations.txt").read_text(encoding="utf-8").splitlines()
     columns = (FACTS / "label_columns.txt").read_text().split()
     for line, column in zip(lines, columns, strict=True):
@@ -72,13 +72,13 @@ def test_segments_of_the_test_split_follow_from_the_annotations(published):
     segments_VTK = published.segment_labels(videos)
 
     assert segments_VTK.shape[:2] == (402, 10)
-    assert segments_VTK.sum() == 4020  # one label a segment
+    assert segments_VTK.sum() == 4020  # one label per segment
     assert segments_VTK[:, :, -1].sum() == 715
-    # repeating the true video-level label is right wherever there is an event
+    # GT-repeat is right in every segment with an event
     assert round(100 * (1 - 715 / 4020), 1) == 82.2
 
 
-def test_an_id_in_several_rows_is_several_items_of_one_file(published):
+def test_an_id_in_several_rows_gives_several_videos_of_one_file(published):
     again = [v for v in published.videos if "@" in v.video_id]
     by_id = {v.video_id: v for v in published.videos}
 
@@ -90,7 +90,7 @@ def test_an_id_in_several_rows_is_several_items_of_one_file(published):
     assert sum(v.video_id.endswith("@3") for v in again) == 1
 
 
-def test_a_row_with_an_empty_span_keeps_its_label_and_has_no_event(published):
+def test_a_row_with_an_empty_span_keeps_its_label_and_has_no_span(published):
     (video,) = [v for v in published.videos if v.video_id == "VWi2ENBuTbw"]
 
     assert [published.classes[c] for c in video.labels] == ["Church bell"]
@@ -98,7 +98,7 @@ def test_a_row_with_an_empty_span_keeps_its_label_and_has_no_event(published):
     assert published.segment_labels([video])[0, :, -1].all()
 
 
-def test_a_split_line_picks_its_row_and_labels_follow_the_span(tmp_path):
+def test_a_split_line_selects_its_row_and_segment_labels_follow_the_span(tmp_path):
     videos = load(small(tmp_path))
     by_id = {v.video_id: v for v in videos.videos}
 
@@ -111,7 +111,7 @@ def test_a_split_line_picks_its_row_and_labels_follow_the_span(tmp_path):
     assert np.flatnonzero(segments_TK[:, -1]).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_headers_blank_lines_line_ends_and_a_byte_order_mark_are_tolerated(tmp_path):
+def test_headers_blank_lines_line_endings_and_a_byte_order_mark_are_tolerated(tmp_path):
     header = "Category&VideoID&Quality&StartTime&EndTime"
     plain = load(small(tmp_path))
     other = tmp_path / "other"
@@ -127,14 +127,14 @@ def test_headers_blank_lines_line_ends_and_a_byte_order_mark_are_tolerated(tmp_p
     assert load(root).to_table() == plain.to_table()
 
 
-def test_an_id_alone_names_all_its_rows(tmp_path):
+def test_a_split_line_with_only_an_id_selects_all_its_rows(tmp_path):
     videos = load(small(tmp_path, trainSet=["aaa", "bbb"], valSet=["ccc"]))
 
     assert [v.video_id for v in videos.split("train")] == ["aaa", "bbb", "bbb@2"]
     assert [v.video_id for v in videos.split("val")] == ["ccc"]
 
 
-def test_two_events_of_one_class_in_one_file_are_two_items(tmp_path):
+def test_two_events_of_one_class_in_one_file_are_two_videos(tmp_path):
     twice = ["Bark&eee&good&0&3", "Bark&eee&good&6&9"]
     videos = load(small(tmp_path, Annotations=LINES + twice, trainSet=twice))
 
@@ -147,7 +147,7 @@ def test_two_events_of_one_class_in_one_file_are_two_items(tmp_path):
     assert "from 6 to 9 s, and in Annotations.txt:6 from 0 to 3 s" in oddity.message
 
 
-def test_the_order_of_lines_in_the_files_of_splits_changes_nothing(published, tmp_path):
+def test_the_order_of_lines_in_split_files_does_not_matter(published, tmp_path):
     text = (FACTS / "Annotations.txt").read_text(encoding="utf-8")
     lines, rng = text.splitlines(), np.random.default_rng(0)
     files: dict[str, list[str] | str] = {"Annotations.txt": text}
@@ -169,7 +169,7 @@ def test_event_free_videos_join_the_training_split(tmp_path):
     assert videos.segment_labels(free)[:, :, -1].all()
 
 
-def test_other_categories_are_the_classes_sorted(tmp_path):
+def test_other_categories_become_sorted_classes(tmp_path):
     lines = ["saw&a&good&0&10", "drum&b&good&0&10", "Bark&c&good&0&10"]
     root = small(tmp_path, Annotations=lines, trainSet=["a"], valSet=["b"], testSet=["c"])
 
@@ -205,27 +205,27 @@ def test_other_categories_are_the_classes_sorted(tmp_path):
         ({"eventFreeSet": [LINES[0]]}, r"eventFreeSet\.txt:1: expected only a video id"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_file_line_and_reason(tmp_path, changes, says):
+def test_invalid_rows_are_refused_with_file_line_and_reason(tmp_path, changes, says):
     with pytest.raises(DatasetError, match=says):
         load(small(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("name", ["Annotations.txt", "trainSet.txt", "valSet.txt", "testSet.txt"])
-def test_a_missing_file_is_named_with_what_the_root_must_hold(tmp_path, name):
+def test_a_missing_file_is_named_with_the_expected_content_of_the_root(tmp_path, name):
     root = small(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(DatasetError, match=f"{name}: no such file; data.root must be the folder"):
         load(root)
 
 
-def test_a_slip_in_a_category_of_ave_is_found(tmp_path):
+def test_a_misspelt_ave_category_is_refused_with_a_suggestion(tmp_path):
     lines = [f"{name}&id{i}&good&0&10" for i, name in enumerate(AVE_CLASSES[:20])]
     lines[3] = lines[3].replace("Fixed-wing", "Fixed wing")
     with pytest.raises(DatasetError, match=r"Annotations\.txt:4: .*did you mean 'Fixed-wing air"):
         load(small(tmp_path, Annotations=lines))
 
 
-def test_annotations_that_no_split_uses_are_an_oddity(tmp_path):
+def test_annotations_that_no_split_uses_are_reported_as_an_oddity(tmp_path):
     problems = Problems()
     root = small(tmp_path, Annotations=[*LINES, "Goat&unused&good&0&5"])
     inspect_dataset(DataConfig(dataset="ave"), root, problems)
@@ -234,7 +234,7 @@ def test_annotations_that_no_split_uses_are_an_oddity(tmp_path):
     assert oddity.where.endswith("Annotations.txt:6")
 
 
-def test_bytes_that_are_not_text_are_refused(tmp_path):
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
     root = small(tmp_path)
     (tmp_path / "valSet.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match=r"valSet\.txt: not UTF-8"):

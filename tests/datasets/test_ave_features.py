@@ -1,4 +1,4 @@
-"""AVE's published features: files of their shapes, and the published annotations."""
+"""AVE's published features: synthetic files of the published shapes, and real annotations."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def published_lines() -> list[str]:
 
 
 def published_columns() -> np.ndarray:
-    """The column of each row of the published video-level labels."""
+    """Return the class column of each row of the published video-level labels."""
     return np.array((FACTS / "label_columns.txt").read_text().split(), dtype=int)
 
 
@@ -50,7 +50,7 @@ def segment_labels(lines: list[str], columns: np.ndarray) -> np.ndarray:
 
 
 def write(root: Path, *, noisy: bool = True) -> Location:
-    """The first rows of AVE, with features of the published shapes that say where they are."""
+    """Write the first rows of AVE with features that encode their row and segment."""
     lines, columns = published_lines()[:NUM_ROWS], published_columns()[:NUM_ROWS]
     (root / "Annotations.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = np.random.default_rng(0).permutation(NUM_ROWS)
@@ -92,7 +92,7 @@ def read(root: Path) -> list[FeatureChunk]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Files that no test changes."""
+    """A data folder that no test changes."""
     folder = tmp_path_factory.mktemp("ave_features")
     write(folder)
     return folder
@@ -108,7 +108,7 @@ def test_all_published_rows_pass_the_checks_against_the_published_labels(tmp_pat
     save(tmp_path / "labels.h5", segment_labels(lines, columns))
     for name, shape in (("visual", (7, 7, 512)), ("audio", (128,))):
         with h5py.File(tmp_path / f"{name}_feature.h5", "w") as opened:
-            opened.create_dataset("avadataset", (4143, 10, *shape), np.float32)  # no byte of it
+            opened.create_dataset("avadataset", (4143, 10, *shape), np.float32)  # not allocated
 
     videos = load(tmp_path)
 
@@ -127,7 +127,7 @@ def test_event_free_rows_join_the_training_split(root):
     assert len(videos.split("train")) == 50 + NUM_NOISY
 
 
-def test_every_row_goes_to_its_video_in_small_chunks(root):
+def test_every_row_is_assigned_to_its_video_in_small_chunks(root):
     lines = published_lines()
     chunks = read(root)
 
@@ -143,7 +143,7 @@ def test_every_row_goes_to_its_video_in_small_chunks(root):
     np.testing.assert_array_equal(chunks[3].audio_VTD[3], wanted)
 
 
-def test_the_store_has_the_rows_under_the_ids_of_their_videos(root, tmp_path):
+def test_the_store_contains_the_rows_by_video_id(root, tmp_path):
     source, out = feature_source("ave_features"), Location.at(tmp_path)
     assert source is not None
     counts = import_features(load(root), source, CONFIG, Location.at(root), out)
@@ -159,7 +159,7 @@ def test_the_store_has_the_rows_under_the_ids_of_their_videos(root, tmp_path):
     np.testing.assert_array_equal(visual_VTRD[1], wanted)
 
 
-def test_a_row_of_no_split_is_not_read(tmp_path):
+def test_a_row_in_no_split_is_not_read(tmp_path):
     write(tmp_path, noisy=False)
     with h5py.File(tmp_path / "train_order.h5") as opened:
         order = opened["order"][:]
@@ -182,7 +182,7 @@ def test_labels_and_event_free_rows_are_optional(tmp_path):
     ]
 
 
-def test_the_lines_of_the_annotations_in_another_order_are_refused(tmp_path):
+def test_reordered_annotations_are_refused(tmp_path):
     write(tmp_path, noisy=False)
     lines = sorted(published_lines()[:NUM_ROWS], key=lambda line: line.split("&")[1])
     (tmp_path / "Annotations.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -229,14 +229,14 @@ def test_a_row_in_two_splits_is_refused(tmp_path):
         ("visual_feature_noisy.h5", (4, 0, 0, 0, 0), -np.inf, 4),
     ],
 )
-def test_a_value_that_is_no_number_names_file_and_row(tmp_path, name, at, value, row):
+def test_a_non_finite_value_is_refused_with_file_and_row(tmp_path, name, at, value, row):
     write(tmp_path)
     change(tmp_path, name, at, value)
     with pytest.raises(DatasetError, match=rf"{name}: row {row}: .*fetch the published file"):
         read(tmp_path)
 
 
-def test_counts_that_do_not_fit_the_annotations_are_told_together(tmp_path):
+def test_files_with_wrong_numbers_of_rows_are_reported_together(tmp_path):
     write(tmp_path)
     write_features(tmp_path, "", NUM_ROWS - 1)
     save(tmp_path / "mil_labels.h5", np.zeros((3, 29)))
@@ -261,7 +261,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, name):
         load(tmp_path)
 
 
-def test_the_timeline_must_be_that_of_the_features(tmp_path):
+def test_a_timeline_that_does_not_match_the_features_is_refused(tmp_path):
     write(tmp_path, noisy=False)
     config = DataConfig(dataset="ave_features", num_segments=8)
     with pytest.raises(DatasetError, match=r"expected an array of shape \(70, 8, 7, 7, 512\)"):
@@ -286,7 +286,7 @@ def orders(root: Path) -> dict[str, np.ndarray]:
         lambda numbers: numbers[None],
     ],
 )
-def test_row_numbers_as_pandas_and_matlab_write_them_are_read(root, tmp_path, form):
+def test_row_numbers_in_the_layouts_of_pandas_and_matlab_are_read(root, tmp_path, form):
     write(tmp_path)
     for split, numbers in orders(tmp_path).items():
         save(tmp_path / f"{split}_order.h5", form(numbers), "order")
@@ -310,14 +310,14 @@ def test_row_numbers_as_pandas_and_matlab_write_them_are_read(root, tmp_path, fo
         (lambda numbers: np.append(numbers, numbers[0]), r"row \d+ is already in val_order\.h5"),
     ],
 )
-def test_what_is_no_list_of_row_numbers_names_file_and_remedy(tmp_path, form, says):
+def test_an_invalid_list_of_row_numbers_is_refused_with_file_and_remedy(tmp_path, form, says):
     write(tmp_path)
     save(tmp_path / "val_order.h5", form(orders(tmp_path)["val"]), "order")
     with pytest.raises(DatasetError, match=rf"val_order\.h5: .*{says}"):
         load(tmp_path)
 
 
-def test_orders_that_all_cannot_be_read_are_told_together(tmp_path):
+def test_unreadable_order_files_are_reported_together(tmp_path):
     write(tmp_path)
     for split, numbers in orders(tmp_path).items():
         save(tmp_path / f"{split}_order.h5", numbers + 0.5, "order")
@@ -325,7 +325,7 @@ def test_orders_that_all_cannot_be_read_are_told_together(tmp_path):
         load(tmp_path)
 
 
-def test_rows_counted_from_one_are_told(tmp_path):
+def test_one_based_row_numbers_are_refused(tmp_path):
     write(tmp_path)
     for split, numbers in orders(tmp_path).items():
         save(tmp_path / f"{split}_order.h5", (numbers + 1.0)[None], "order")
@@ -333,7 +333,7 @@ def test_rows_counted_from_one_are_told(tmp_path):
         load(tmp_path)
 
 
-def test_rows_that_no_split_uses_are_an_oddity(tmp_path):
+def test_rows_that_no_split_uses_are_reported_as_an_oddity(tmp_path):
     write(tmp_path, noisy=False)
     order = orders(tmp_path)["train"]
     save(tmp_path / "train_order.h5", order[1:], "order")
@@ -344,7 +344,7 @@ def test_rows_that_no_split_uses_are_an_oddity(tmp_path):
     assert [o.where for o in oddities] == [f"{tmp_path}/Annotations.txt:{order[0] + 1}"]
 
 
-def test_an_array_that_pandas_wrote_as_a_group_is_told(tmp_path):
+def test_an_hdf5_group_written_by_pandas_is_refused(tmp_path):
     write(tmp_path)
     with h5py.File(tmp_path / "val_order.h5", "w") as opened:
         opened["order/block0_values"] = np.arange(10)
@@ -353,7 +353,7 @@ def test_an_array_that_pandas_wrote_as_a_group_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mil_labels.h5", "labels.h5", "labels_noisy.h5"])
-def test_labels_may_be_any_numbers_but_not_text(root, tmp_path, name):
+def test_labels_may_have_any_numeric_type_but_not_text(root, tmp_path, name):
     write(tmp_path)
     with h5py.File(tmp_path / name) as opened:
         labels = opened["avadataset"][:]

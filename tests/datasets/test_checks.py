@@ -1,4 +1,4 @@
-"""What is wrong with the published data sets, and with examples made wrong on purpose."""
+"""Findings of the data check in the published data sets, and in examples with known faults."""
 
 import json
 from collections import Counter
@@ -58,7 +58,7 @@ def test_the_published_ave_has_exactly_these_anomalies(ave):
     assert where.endswith("Annotations.txt:27")
 
 
-def test_the_facts_of_the_published_ave_are_these(ave):
+def test_statistics_of_the_published_ave(ave):
     report = report_of(DataConfig(dataset="ave"), ave)
 
     assert report.num_files == 4097
@@ -86,7 +86,7 @@ def test_the_published_llp_has_exactly_these_anomalies():
     assert report.splits["train"].background_share is None
 
 
-def test_a_split_without_leaks_keeps_the_test_videos_and_shares_no_file(ave, tmp_path):
+def test_a_split_without_leaks_keeps_all_test_videos_and_shares_no_file(ave, tmp_path):
     config, root = DataConfig(dataset="ave"), Location.at(ave)
     before = {file.name: file.read_bytes() for file in root.children()}
     videos = load_dataset(config, root)
@@ -95,7 +95,7 @@ def test_a_split_without_leaks_keeps_the_test_videos_and_shares_no_file(ave, tmp
     clean = load_dataset(config.model_copy(update={"split": str(tmp_path / "split")}), root)
 
     assert clean.split("test") == videos.split("test")
-    assert clean.split("val") == videos.split("val")  # none of them is in test
+    assert clean.split("val") == videos.split("val")  # val and test share no file
     uris = {split: {v.uri for v in clean.split(split)} for split in ("train", "val", "test")}
     assert sum(map(len, uris.values())) == len(set.union(*uris.values()))
     lost = {v.video_id for v in videos.videos} - {v.video_id for v in clean.videos}
@@ -104,7 +104,7 @@ def test_a_split_without_leaks_keeps_the_test_videos_and_shares_no_file(ave, tmp
     assert {file.name: file.read_bytes() for file in root.children()} == before
 
 
-def test_a_file_in_all_three_splits_stays_in_test_alone(tmp_path):
+def test_a_file_in_all_three_splits_is_kept_in_test_only(tmp_path):
     lines = [
         "uri,split,labels,spans,video_id",
         "a,train,x,,a1",
@@ -124,7 +124,7 @@ def test_a_file_in_all_three_splits_stays_in_test_alone(tmp_path):
     assert Counter(places(report, "file in two splits")) == {"a": 3, "b": 1}
 
 
-def test_a_split_is_never_written_over_another_nor_with_an_empty_part(tmp_path):
+def test_writing_a_split_refuses_existing_files_and_empty_splits(tmp_path):
     folder = Location.at(tmp_path)
     with pytest.raises(DatasetError, match="no video would be left in 'val'; nothing was written"):
         write_split({"test": ["a"], "val": [], "train": ["b"]}, folder)
@@ -135,7 +135,7 @@ def test_a_split_is_never_written_over_another_nor_with_an_empty_part(tmp_path):
     assert [file.name for file in folder.children()] == ["val.txt"]
 
 
-def test_missing_empty_and_equal_files_are_found(tmp_path):
+def test_missing_empty_and_duplicate_files_are_found(tmp_path):
     config = EXAMPLES["folder"](tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"same bytes")
     (tmp_path / "b.mp4").write_bytes(b"")
@@ -151,7 +151,7 @@ def test_missing_empty_and_equal_files_are_found(tmp_path):
     assert "same content" not in report_of(config, tmp_path, files=True).counts()
 
 
-def test_of_ready_made_features_the_feature_files_are_looked_for(tmp_path):
+def test_the_check_looks_for_feature_files_if_features_are_given(tmp_path):
     config = EXAMPLES["llp_features"](tmp_path)
     assert "missing file" not in report_of(config, tmp_path, files=True).counts()
     (tmp_path / "res152" / "ccccccccccc.npy").unlink()
@@ -159,7 +159,7 @@ def test_of_ready_made_features_the_feature_files_are_looked_for(tmp_path):
     assert places(report, "missing file") == ["res152/ccccccccccc.npy"]
 
 
-def test_truth_outside_labels_and_the_video_and_classes_without_training_are_found(tmp_path):
+def test_events_outside_labels_or_video_and_untrained_classes_are_found(tmp_path):
     lines = ["Bark&a&good&0&10", "Bark&b&good&0&12", "Cat&c&good&0&10"]
     write_lines(tmp_path / "Annotations.txt", lines)
     for split, line in zip(("train", "val", "test"), lines, strict=True):
@@ -182,7 +182,7 @@ def test_truth_outside_labels_and_the_video_and_classes_without_training_are_fou
     assert found == [f"{other}/videos.csv:2", f"{other}/videos.csv:4"]  # 0.2 s is no segment
 
 
-def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
+def test_the_report_contains_everything_that_the_pipeline_would_refuse(tmp_path):
     config = EXAMPLES["ave"](tmp_path)
     lines = (tmp_path / "Annotations.txt").read_text().splitlines()
     write_lines(tmp_path / "Annotations.txt", [*lines, "Bark&e&good&5&2", "Bark&f&good&x&2"])
@@ -194,7 +194,7 @@ def test_all_that_the_pipeline_would_refuse_is_in_the_report(tmp_path):
     assert "Annotations.txt:6: start and end must be numbers" in text
 
 
-def test_the_text_shows_some_examples_of_each_kind_and_how_many_there_are(ave):
+def test_the_text_shows_examples_and_a_count_of_each_kind(ave):
     text = render(report_of(DataConfig(dataset="ave"), ave), shown=2)
 
     meaning = MEANING["file in two splits"]
@@ -210,7 +210,7 @@ def job(capsys, *argv: object) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, capsys):
+def test_the_exit_status_tells_if_there_are_findings(ave, tmp_path, capsys):
     options = ("--data.dataset", "ave", "--data.root", ave, "--no-files")
     status, out, err = job(capsys, *options, "--json", "--write-split", tmp_path / "split")
     assert status == 1
@@ -246,7 +246,7 @@ def test_the_job_says_by_its_status_whether_something_is_wrong(ave, tmp_path, ca
         (["a,train,dog,", '"b,train,dog,'], "unusable", 2),
     ],
 )
-def test_a_mistake_in_a_table_is_shown_with_its_row_consequence_and_remedy(
+def test_a_mistake_in_a_table_is_reported_with_row_consequence_and_remedy(
     tmp_path, capsys, rows, kind, status_of_pipeline
 ):
     sound = ["y,val,dog,dog:0-3", "z,test,dog,dog:0-3"]
@@ -277,6 +277,6 @@ def test_the_job_reports_a_data_set_that_cannot_be_read(tmp_path, capsys):
     assert (status, "no split was written" in err) == (2, True)
 
 
-def test_the_job_refuses_an_option_that_there_is_not(capsys):
+def test_the_job_refuses_an_unknown_option(capsys):
     status, _, err = job(capsys, "--write-splt", "x", "--data.root", "y")
     assert (status, "write_splt: no such key" in err) == (2, True)

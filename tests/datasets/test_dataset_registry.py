@@ -1,4 +1,4 @@
-"""What holds for every data set that is registered."""
+"""Tests that run for every registered data set."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -35,14 +35,14 @@ def videos(example) -> VideoSet:
     return load_dataset(*example)
 
 
-def test_splits_are_disjoint_by_id_and_none_is_empty(videos):
+def test_splits_are_disjoint_by_id_and_not_empty(videos):
     ids = [{v.video_id for v in videos.split(split)} for split in ("train", "val", "test")]
 
     assert all(ids)
     assert sum(map(len, ids)) == len(set.union(*ids)) == len(videos.videos)
 
 
-def test_labels_and_the_labels_of_spans_are_known(videos):
+def test_all_labels_are_known_classes(videos):
     known = range(videos.num_classes)
     for video in videos.videos:
         assert {*video.labels} <= {*known}
@@ -50,14 +50,14 @@ def test_labels_and_the_labels_of_spans_are_known(videos):
             assert {span.label for span in spans or ()} <= {*known}
 
 
-def test_times_lie_inside_the_video(videos):
+def test_spans_are_inside_the_video(videos):
     for video in videos.videos:
         for spans in (video.spans, video.audio_spans, video.visual_spans):
             for span in spans or ():
                 assert 0 <= span.start_s < span.end_s <= videos.timeline.duration_s
 
 
-def test_validation_and_test_videos_have_segment_labels_that_add_up(videos):
+def test_validation_and_test_videos_have_consistent_segment_labels(videos):
     for split in ("val", "test"):
         labels_VTK = videos.segment_labels(videos.split(split))
         assert labels_VTK.shape[1:] == (videos.timeline.num_segments, videos.num_classes + 1)
@@ -65,7 +65,7 @@ def test_validation_and_test_videos_have_segment_labels_that_add_up(videos):
         np.testing.assert_array_equal(labels_VTK[:, :, -1], ~events_VT)
 
 
-def test_a_table_keeps_everything(videos):
+def test_a_video_set_survives_a_round_trip_through_a_table(videos):
     again = VideoSet.from_table(
         videos.to_table(),
         name=videos.name,
@@ -78,7 +78,7 @@ def test_a_table_keeps_everything(videos):
 
 
 @pytest.mark.parametrize("name", [name for name in dataset_names() if feature_source(name)])
-def test_ready_made_features_cover_the_videos_in_the_shape_of_the_timeline(name, tmp_path):
+def test_given_features_cover_the_videos_and_match_the_timeline(name, tmp_path):
     config, root = EXAMPLES[name](tmp_path), Location.at(tmp_path)
     videos, source = load_dataset(config, root), feature_source(name)
     assert source is not None
@@ -93,8 +93,8 @@ def test_ready_made_features_cover_the_videos_in_the_shape_of_the_timeline(name,
     assert not missing
 
 
-def test_a_data_set_reads_no_section_but_the_one_it_names(example):
-    """Cache keys leave the others out: a data set that read one would find stale results."""
+def test_a_data_set_reads_only_its_own_section(example):
+    """Cache keys omit the other sections; if a data set read one, results would be stale."""
     config, root = example
     sections = {n for n, v in vars(config).items() if isinstance(v, Config)}
     unread = unread_sections(config.dataset)
@@ -108,7 +108,7 @@ def test_a_data_set_reads_no_section_but_the_one_it_names(example):
     assert problems.errors == []
 
 
-def test_revisions_of_the_synthetic_data_share_a_section():
+def test_revisions_of_the_synthetic_data_share_one_section():
     revisions = ("synthetic", "synthetic_easy")
 
     assert {frozenset(unread_sections(name)) for name in revisions} == {
@@ -116,7 +116,7 @@ def test_revisions_of_the_synthetic_data_share_a_section():
     }
 
 
-def test_a_sound_example_has_nothing_unusable(example):
+def test_a_valid_example_has_no_unusable_rows(example):
     config, root = example
     problems = Problems()
     videos = inspect_dataset(config, root, problems)
@@ -125,7 +125,7 @@ def test_a_sound_example_has_nothing_unusable(example):
     assert {"unusable", "file in two splits"}.isdisjoint(check(videos, problems).counts())
 
 
-def test_another_split_takes_the_place_of_the_published_one(example, videos, tmp_path):
+def test_a_given_split_replaces_the_published_one(example, videos, tmp_path):
     config, root = example
     swapped = {
         "train": videos.split("test"),
@@ -152,7 +152,7 @@ def test_another_split_takes_the_place_of_the_published_one(example, videos, tmp
         ({"test": None}, r"test\.txt: no such file; data\.split must be a folder with train"),
     ],
 )
-def test_a_split_that_cannot_be_used_is_refused(tmp_path, change, says):
+def test_an_invalid_split_is_refused(tmp_path, change, says):
     config = EXAMPLES["folder"](tmp_path)
     files = {"train": "a.mp4\n", "val": "c.mp4\n", "test": "d.mp4\n", **change}
     for split, text in files.items():
@@ -162,6 +162,6 @@ def test_a_split_that_cannot_be_used_is_refused(tmp_path, change, says):
         load_dataset(config.model_copy(update={"split": str(tmp_path)}), Location.at(str(tmp_path)))
 
 
-def test_a_data_set_that_there_is_not_is_refused_with_those_there_are():
+def test_an_unknown_data_set_is_refused_with_the_list_of_data_sets():
     with pytest.raises(ConfigError, match="no data set 'avee'; there are: ave, ave_features, "):
         load_dataset(DataConfig(dataset="avee"), Location.at("/nowhere"))

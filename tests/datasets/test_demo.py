@@ -32,18 +32,18 @@ def rendered(tmp_path_factory) -> Location:
     return root
 
 
-def test_every_segment_of_an_event_is_seen_and_heard_and_no_other_is():
+def test_exactly_the_segments_of_an_event_are_audible_and_visible():
     for spec in EVENTS:
         both = [t for t in range(10) if spec.script.seen[t] == spec.script.heard[t] == spec.label]
         assert both == list(range(spec.start, spec.end))
 
 
-def test_every_video_with_an_event_is_in_the_place_of_its_class_and_no_other_is():
+def test_exactly_the_videos_with_an_event_have_the_scene_of_its_class():
     assert all(spec.script.place == spec.label for spec in EVENTS)
     assert all(spec.script.place is None for spec in EVENT_FREE)
 
 
-def test_background_is_seen_only_heard_only_or_neither():
+def test_background_segments_are_audio_only_visual_only_or_empty():
     kinds, distracted, num_alone = Counter(), 0, 0
     for spec in EVENTS:
         for t in set(range(10)) - set(range(spec.start, spec.end)):
@@ -59,7 +59,7 @@ def test_background_is_seen_only_heard_only_or_neither():
     assert distracted / num_alone == pytest.approx(0.2, abs=0.03)
 
 
-def test_event_free_videos_never_show_what_they_sound_like():
+def test_event_free_videos_have_different_audio_and_visual_classes():
     for spec in EVENT_FREE:
         seen = {c for c in spec.script.seen if c is not None}
         heard = {c for c in spec.script.heard if c is not None}
@@ -69,7 +69,7 @@ def test_event_free_videos_never_show_what_they_sound_like():
         assert len(heard) <= 1
 
 
-def test_spans_are_whole_videos_or_lie_mostly_at_a_border():
+def test_spans_are_whole_videos_or_mostly_at_a_border():
     lengths = np.array([spec.end - spec.start for spec in EVENTS])
     part = [spec for spec in EVENTS if spec.end - spec.start < 10]
 
@@ -88,28 +88,28 @@ def _ends(spec):
     return spec.end == 10
 
 
-def test_a_video_does_not_depend_on_how_many_there_are():
+def test_a_video_does_not_depend_on_the_number_of_videos():
     few = {spec.video_id: spec for spec in demo_specs(SMALL)}
     many = {spec.video_id: spec for spec in MANY}
     assert all(many[video_id] == spec for video_id, spec in few.items())
 
 
-def test_another_seed_makes_other_videos_under_other_names():
+def test_another_seed_gives_different_videos_and_ids():
     other = demo_specs(SMALL.model_copy(update={"seed": 1}))
     assert not {s.video_id for s in other} & {s.video_id for s in demo_specs(SMALL)}
     assert [s.script for s in other] != [s.script for s in demo_specs(SMALL)]
 
 
-def test_the_same_video_has_the_same_bytes():
+def test_rendering_is_deterministic():
     spec = demo_specs(SMALL)[0]
     assert render_video(spec) == render_video(spec)
 
 
-def test_an_event_changes_picture_and_sound_where_it_is_and_nowhere_else():
+def test_an_event_changes_frames_and_audio_in_its_segments_only():
     spec = next(s for s in EVENTS if s.start == 0 and s.end == 4)
     frames_FPP3, wave_1N = draw(spec.script, np.random.default_rng(spec.seed))
     quiet_T = [spec.script.heard[t] is None for t in range(10)]
-    # without the sharp edges of a shape, each second looks like the one before it
+    # without the sharp edges of a shape, consecutive seconds look alike
     change_T = [np.ptp(frames_FPP3[8 * t : 8 * t + 8].max(axis=-1)) for t in range(10)]
 
     loud_T = np.sqrt(np.mean(wave_1N.reshape(10, -1) ** 2, axis=1))
@@ -118,7 +118,7 @@ def test_an_event_changes_picture_and_sound_where_it_is_and_nowhere_else():
     assert np.min(change_T[:4]) > np.array(change_T)[empty_T].max()
 
 
-def test_rendered_videos_are_whole_and_can_be_described(rendered):
+def test_rendered_videos_are_complete_and_can_be_extracted(rendered):
     extractor = Descriptors(Timeline(num_segments=10, segment_s=1.0), ExtractConfig())
     for spec in demo_specs(SMALL):
         audio_TD, visual_TRD = extractor.prepare((rendered / spec.file).read_bytes())
@@ -142,7 +142,7 @@ def test_it_loads_as_a_synthetic_data_set(rendered):
         assert np.flatnonzero(has_event_T).tolist() == list(range(spec.start, spec.end))
 
 
-def test_rendering_goes_on_where_it_was_interrupted(tmp_path):
+def test_interrupted_rendering_continues(tmp_path):
     root = Location.at(tmp_path)
     first = demo_specs(SMALL)[0]
     render_into(first, root)
@@ -171,12 +171,12 @@ def test_a_layout_without_its_marker_is_completed(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_train": 4}])
-def test_other_settings_never_mix_with_videos_that_are_there(rendered, change):
+def test_other_settings_are_refused_in_a_rendered_folder(rendered, change):
     with pytest.raises(DatasetError, match=r"demo\.json: rendered with .*, expected .*; choose"):
         render_demo(SMALL.model_copy(update=change), rendered)
 
 
-def test_a_folder_with_another_data_set_is_left_alone(tmp_path):
+def test_a_folder_with_another_data_set_is_not_modified(tmp_path):
     (tmp_path / "Annotations.txt").write_text("Bark&bbb&good&2&5\n")
     with pytest.raises(DatasetError, match="belongs to another data set"):
         render_demo(SMALL, Location.at(tmp_path))

@@ -1,4 +1,4 @@
-"""A user's own videos: one table, and a message for every slip in it."""
+"""Data set `folder`: one table of the user's videos, and an error for every mistake in it."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def test_validation_and_test_videos_need_no_times(tmp_path):
     assert by_id["h"].spans == ()  # a video without an event has none at any time
 
 
-def test_parquet_with_lists_says_the_same_as_csv(tmp_path):
+def test_parquet_with_lists_equals_csv(tmp_path):
     plain = load(tmp_path, ROWS)
     other = tmp_path / "other"
     other.mkdir()
@@ -84,7 +84,7 @@ def test_parquet_with_lists_says_the_same_as_csv(tmp_path):
     assert load_dataset(DataConfig(dataset="folder"), root).to_table() == plain.to_table()
 
 
-def test_the_user_says_how_long_a_video_and_its_segments_are(tmp_path):
+def test_number_and_length_of_segments_are_configurable(tmp_path):
     rows = [*ROWS[:2], "c,val,dog,dog:0-1.4,", "d,test,dog,dog:1-2.6,"]
     videos = load(tmp_path, rows, num_segments=13, segment_s=0.2)
 
@@ -93,7 +93,7 @@ def test_the_user_says_how_long_a_video_and_its_segments_are(tmp_path):
     assert np.flatnonzero(segments_TK[:, 1]).tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
 
 
-def test_classes_stand_in_the_order_of_the_list(tmp_path):
+def test_classes_are_in_the_order_of_the_list(tmp_path):
     (tmp_path / "classes.txt").write_text("dog\n\nbell\nwhistle: high\n", encoding="utf-8")
     rows = [*ROWS[:3], "e,test,whistle: high,whistle: high:0-3,"]
     videos = load(tmp_path, rows)
@@ -102,7 +102,7 @@ def test_classes_stand_in_the_order_of_the_list(tmp_path):
     assert videos.split("test")[0].labels == (2,)
 
 
-def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
+def test_only_three_columns_are_required_and_unknown_ones_are_ignored(tmp_path):
     rows = ["a,train,dog,x", "b,val,,y", "c,test,,z"]
     videos = load(tmp_path, rows, header="uri,split,labels,camera")
     assert [v.spans for v in videos.videos] == [None, (), ()]
@@ -162,12 +162,12 @@ def test_only_three_columns_are_needed_and_others_do_not_matter(tmp_path):
         ("f, g,train,dog,,", r"csv:6: 1 field\(s\) more than the header; .* needs quotes"),
     ],
 )
-def test_a_slip_is_told_with_line_column_and_remedy(tmp_path, row, says):
+def test_a_mistake_is_reported_with_line_column_and_remedy(tmp_path, row, says):
     with pytest.raises(DatasetError, match=says):
         load(tmp_path, [*ROWS, row])
 
 
-def test_all_slips_are_told_at_once_up_to_twenty(tmp_path):
+def test_up_to_twenty_mistakes_are_reported_together(tmp_path):
     two = ["../x,nowhere,dog,,", "y,train,dog,dog:1,"]
     with pytest.raises(DatasetError) as caught:
         load(tmp_path, [*ROWS, *two])
@@ -186,7 +186,7 @@ def test_all_slips_are_told_at_once_up_to_twenty(tmp_path):
     assert lines[-1].strip() == "... and 5 more"
 
 
-def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_path):
+def test_a_label_missing_from_the_list_of_classes_is_refused_with_a_suggestion(tmp_path):
     (tmp_path / "classes.txt").write_text("dog\nbell\n", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"csv:6, column labels: 'dgo' .* did you mean 'dog'"):
         load(tmp_path, [*ROWS, "f,train,dgo,,"])
@@ -206,7 +206,7 @@ def test_a_label_that_the_list_of_classes_lacks_is_told_with_the_nearest(tmp_pat
         ("uri,split,labels,uri", "column 'uri' appears twice"),
     ],
 )
-def test_a_header_that_cannot_be_meant_is_refused(tmp_path, header, says):
+def test_an_invalid_header_is_refused(tmp_path, header, says):
     with pytest.raises(DatasetError, match=says):
         load(tmp_path, ["a,train,dog,x"], header=header)
 
@@ -216,12 +216,12 @@ def test_a_split_without_a_video_is_refused(tmp_path):
         load(tmp_path, ROWS[:3])
 
 
-def test_no_label_anywhere_is_refused(tmp_path):
+def test_a_table_without_any_label_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no row has a label"):
         load(tmp_path, ["a,train,,,", "b,val,,,", "c,test,,,"])
 
 
-def test_a_missing_table_or_two_of_them_are_told(tmp_path):
+def test_missing_or_multiple_tables_are_refused(tmp_path):
     config, root = DataConfig(dataset="folder"), Location.at(tmp_path)
     with pytest.raises(DatasetError, match=r"no videos\.csv or videos\.parquet; data\.root must"):
         load_dataset(config, root)
@@ -234,13 +234,13 @@ def test_a_missing_table_or_two_of_them_are_told(tmp_path):
         load_dataset(config, root)
 
 
-def test_bytes_that_are_not_text_are_refused(tmp_path):
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "videos.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match=r"videos\.csv: not UTF-8"):
         load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
 
 
-def test_utf16_is_named_with_a_command_that_converts_it(tmp_path):
+def test_utf_16_is_refused_with_a_command_that_converts_it(tmp_path):
     text = "\n".join([HEADER, *ROWS])
     for encoding in ("utf-16", "utf-16-le"):
         (tmp_path / "videos.csv").write_bytes(text.encode(encoding))
@@ -248,7 +248,7 @@ def test_utf16_is_named_with_a_command_that_converts_it(tmp_path):
             load_dataset(DataConfig(dataset="folder"), Location.at(tmp_path))
 
 
-def test_another_encoding_is_named_with_the_line(tmp_path):
+def test_another_encoding_is_refused_with_the_line(tmp_path):
     text = "\n".join([HEADER, *ROWS, "f,train,caf\u00e9,,"])
     (tmp_path / "videos.csv").write_bytes(text.encode("windows-1252"))
     with pytest.raises(DatasetError, match=r"videos\.csv:6: not UTF-8 .*iconv -f WINDOWS-1252"):
@@ -257,7 +257,7 @@ def test_another_encoding_is_named_with_the_line(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path, end, mark):
+def test_line_endings_and_a_byte_order_mark_do_not_matter(tmp_path, end, mark):
     plain = load(tmp_path, ROWS)
     other = tmp_path / "other"
     other.mkdir()
@@ -275,7 +275,7 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path, end, mark):
 @pytest.mark.parametrize(
     ("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
 )
-def test_another_delimiter_is_named_with_a_command_that_converts_it(tmp_path, delimiter, name):
+def test_another_delimiter_is_refused_with_a_command_that_converts_it(tmp_path, delimiter, name):
     rows = io.StringIO()
     fields = csv.reader([HEADER, *ROWS])
     csv.writer(rows, delimiter=delimiter).writerows(fields)
@@ -294,7 +294,7 @@ def test_another_delimiter_is_named_with_a_command_that_converts_it(tmp_path, de
     assert converted.to_table() == load(tmp_path, ROWS).to_table()
 
 
-def test_the_delimiter_line_of_a_spreadsheet_is_named(tmp_path):
+def test_the_delimiter_line_of_excel_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"videos\.csv:1: only Excel understands 'sep=;'"):
         load(tmp_path, [HEADER, *ROWS], header="sep=;")
 
@@ -310,7 +310,7 @@ def test_the_delimiter_line_of_a_spreadsheet_is_named(tmp_path):
 )
 @pytest.mark.parametrize("num_below", [0, 1, 3, 5000])
 @pytest.mark.parametrize("quoted_below", [False, True])
-def test_a_stray_quote_names_its_own_row_and_hides_no_other(
+def test_a_stray_quote_is_reported_for_its_row_and_hides_no_other_mistake(
     tmp_path, broken, line, num_below, quoted_below
 ):
     below = [f"clips/{i}.mp4,train,dog,," for i in range(num_below)]
@@ -331,7 +331,7 @@ def test_two_stray_quotes_that_match_by_chance_are_found(tmp_path):
         load(tmp_path, rows)
 
 
-def test_a_line_break_in_a_column_of_notes_is_read(tmp_path):
+def test_a_quoted_line_break_is_read(tmp_path):
     header = "uri,split,labels,spans,note"
     rows = ['a,train,dog,,"first line\nsecond, line, with, three, commas"', "b,val,dog,dog:0-3,"]
     rows += ["c,test,dog,dog:0-3,", "d,nowhere,dog,,"]
@@ -340,12 +340,12 @@ def test_a_line_break_in_a_column_of_notes_is_read(tmp_path):
         load(tmp_path, rows, header=header)
 
 
-def test_a_header_in_capitals_is_named(tmp_path):
+def test_a_header_in_capitals_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(DatasetError, match="column 'SPANS': did you mean 'spans'"):
         load(tmp_path, ["a,train,dog,x"], header="uri,split,labels,SPANS")
 
 
-def test_spellings_in_the_list_of_classes_are_refused(tmp_path):
+def test_similar_spellings_in_the_list_of_classes_are_refused(tmp_path):
     (tmp_path / "classes.txt").write_text("dog\nbell\nDog\n", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"classes\.txt:3: 'Dog' and 'dog' \(.*classes\.txt:1\)"):
         load(tmp_path, ROWS)
@@ -354,7 +354,7 @@ def test_spellings_in_the_list_of_classes_are_refused(tmp_path):
         load(tmp_path, ROWS)
 
 
-def test_one_file_has_one_uri(tmp_path):
+def test_different_spellings_of_a_path_give_one_uri(tmp_path):
     rows = [*ROWS, "./clips//a.mp4,train,dog,,other"]
     videos = load(tmp_path, rows)
     assert {v.uri for v in videos.videos if v.video_id in ("other", "clips/a.mp4")} == {
@@ -362,12 +362,12 @@ def test_one_file_has_one_uri(tmp_path):
     }
 
 
-def test_the_order_of_rows_changes_nothing(tmp_path):
+def test_the_order_of_rows_does_not_matter(tmp_path):
     assert load(tmp_path, ROWS[::-1]).to_table() == load(tmp_path, ROWS).to_table()
     assert load(tmp_path, ROWS[::-1]).classes == load(tmp_path, ROWS).classes
 
 
-def test_the_order_of_classes_permutes_columns_and_nothing_else(tmp_path):
+def test_the_order_of_classes_only_permutes_columns(tmp_path):
     labels = {}
     for order in (("dog", "bell"), ("bell", "dog")):
         (tmp_path / "classes.txt").write_text("\n".join(order), encoding="utf-8")

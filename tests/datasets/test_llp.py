@@ -1,4 +1,4 @@
-"""LLP: its published annotations, and files of the shape of its features."""
+"""LLP: its published annotations, and synthetic feature files of the published shapes."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ FILES = {
 
 
 def write(root: Path, **changes: list[str]) -> Location:
-    """A folder of four videos; `changes` replace files, by the last part of their name."""
+    """Write a data set of four videos; `changes` replace files, by the last part of their name."""
     for name, lines in FILES.items():
         fields = "filename\tonset\toffset\tevent_labels" if "eval" in name else "filename\tlabels"
         for part, other in changes.items():
@@ -66,7 +66,7 @@ def test_the_published_splits_have_their_published_sizes(published):
     assert all(v.spans is not None for v in published.split("val") + published.split("test"))
 
 
-def test_the_segments_of_the_test_split_are_those_of_the_authors_evaluation(published):
+def test_segment_labels_of_the_test_split_equal_the_authors_evaluation(published):
     videos = published.split("test")
     heard_VTC, seen_VTC = published.modality_labels(videos)
     row_of = {video.video_id: row for row, video in enumerate(videos)}
@@ -83,13 +83,13 @@ def test_the_segments_of_the_test_split_are_those_of_the_authors_evaluation(publ
     np.testing.assert_array_equal(both_VTC, heard_VTC & seen_VTC)
 
 
-def test_every_video_has_a_file_of_its_own_named_by_its_first_eleven_characters(published):
+def test_every_video_has_its_own_file_named_by_its_first_eleven_characters(published):
     uris = [video.uri for video in published.videos]
     assert len(set(uris)) == len(uris) == 11_849
     assert all(v.uri == f"video/{v.video_id[:11]}.mp4" for v in published.videos)
 
 
-def test_what_the_published_files_have_of_oddities_is_told_and_stops_nothing():
+def test_oddities_of_the_published_files_are_reported_and_are_not_errors():
     problems = Problems()
     root = Location.at(FACTS)
     read_llp(DataConfig(dataset="llp"), root, problems, folder="video", ending="mp4")
@@ -107,7 +107,7 @@ def test_what_the_published_files_have_of_oddities_is_told_and_stops_nothing():
     assert "8DF2PxdT5tE_390_400: Cheering from 9 to 0 s" in reversed_one.message
 
 
-def test_what_is_both_heard_and_seen_is_audio_visual(tmp_path):
+def test_audio_visual_events_are_the_overlap_of_both_modalities(tmp_path):
     videos = load(write(tmp_path))
     by_id = {video.video_id: video for video in videos.videos}
     dog = LLP_CLASSES.index("Dog")
@@ -124,7 +124,7 @@ def test_what_is_both_heard_and_seen_is_audio_visual(tmp_path):
     assert again.split("test") == videos.split("test")
 
 
-def test_overlaps_agree_with_comparing_every_tenth_of_a_second():
+def test_overlaps_equal_a_comparison_of_every_tenth_of_a_second():
     rng = np.random.default_rng(0)
 
     def draw() -> list[Span]:
@@ -172,19 +172,19 @@ def test_overlaps_agree_with_comparing_every_tenth_of_a_second():
         ({"visual": ["ccccccccccc_0_10\t0\t2\tcar"]}, r"visual\.csv:2: unknown event 'car'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_file_line_and_reason(tmp_path, changes, says):
+def test_invalid_rows_are_refused_with_file_line_and_reason(tmp_path, changes, says):
     with pytest.raises(DatasetError, match=says):
         load(write(tmp_path, **changes))
 
 
-def test_all_problems_of_all_files_are_told_at_once(tmp_path):
+def test_problems_of_all_files_are_reported_together(tmp_path):
     root = write(tmp_path, train=["a_0_10\tSpech"], audio=["x\t1\t2\tDgo"], visual=["y"])
     with pytest.raises(DatasetError, match=r"3 problem\(s\)") as caught:
         load(root)
     assert all(f"{name}.csv:2" in str(caught.value) for name in ("train", "audio", "visual"))
 
 
-def test_a_missing_file_is_named_with_what_the_root_must_hold(tmp_path):
+def test_a_missing_file_is_named_with_the_expected_content_of_the_root(tmp_path):
     root = write(tmp_path)
     (tmp_path / "AVVP_eval_visual.csv").unlink()
     with pytest.raises(DatasetError, match=r"AVVP_eval_visual\.csv: no such file; data\.root must"):
@@ -192,7 +192,7 @@ def test_a_missing_file_is_named_with_what_the_root_must_hold(tmp_path):
 
 
 def with_features(root: Path, folder: str = "") -> dict[str, tuple[np.ndarray, ...]]:
-    """Files of the published shapes for three of the four videos."""
+    """Write feature files of the published shapes for three of the four videos."""
     write(root)
     rng, made = np.random.default_rng(0), {}
     for video_id in ("aaaaaaaaaaa", "ccccccccccc", "ddddddddddd"):
@@ -213,7 +213,7 @@ def read_features(root: Path):
 
 
 @pytest.mark.parametrize("folder", ["", "feats"])
-def test_a_segment_has_the_mean_of_its_frames_and_its_motion(tmp_path, folder):
+def test_visual_features_are_mean_frame_features_and_motion_features(tmp_path, folder):
     made = with_features(tmp_path, folder)
     (chunk,) = read_features(tmp_path)
 
@@ -229,7 +229,7 @@ def test_a_segment_has_the_mean_of_its_frames_and_its_motion(tmp_path, folder):
             np.testing.assert_allclose(chunk.visual_VTRD[number, segment, 0], row_D, rtol=1e-3)
 
 
-def test_a_video_that_lacks_a_file_is_left_out_and_its_files_are_known(tmp_path):
+def test_a_video_with_a_missing_feature_file_is_omitted(tmp_path):
     with_features(tmp_path)
     (tmp_path / "res152" / "ccccccccccc.npy").unlink()
 
@@ -257,7 +257,7 @@ def test_a_video_that_lacks_a_file_is_left_out_and_its_files_are_known(tmp_path)
         ("vggish", np.zeros((10, 128), np.int64), "not finite in float16"),
     ],
 )
-def test_features_of_another_shape_or_kind_name_their_file(tmp_path, kind, array, says):
+def test_features_of_a_wrong_shape_or_type_are_refused_with_the_file(tmp_path, kind, array, says):
     with_features(tmp_path)
     np.save(tmp_path / kind / "ccccccccccc.npy", array)
     with pytest.raises(DatasetError, match=rf"{kind}/ccccccccccc\.npy: .*{says}"):
@@ -276,7 +276,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
         read_features(tmp_path)
 
 
-def test_videos_may_lie_where_the_authors_scripts_put_them(tmp_path):
+def test_videos_are_found_in_the_layout_of_the_authors_scripts(tmp_path):
     root = write(tmp_path)
     (tmp_path / "LLP_dataset" / "video").mkdir(parents=True)
     assert load(root).split("val")[0].uri == "LLP_dataset/video/ccccccccccc.mp4"
@@ -284,7 +284,7 @@ def test_videos_may_lie_where_the_authors_scripts_put_them(tmp_path):
     assert load(root).split("val")[0].uri == "video/ccccccccccc.mp4"
 
 
-def test_the_order_of_lines_changes_no_label(tmp_path):
+def test_the_order_of_lines_does_not_change_labels(tmp_path):
     texts = {file.name: file.read_text().splitlines() for file in FACTS.glob("*.csv")}
     rng = np.random.default_rng(0)
     for name, (header, *lines) in texts.items():

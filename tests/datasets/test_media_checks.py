@@ -1,4 +1,4 @@
-"""What the headers of media files tell before anything is extracted."""
+"""Checks of media headers, before extraction."""
 
 import dataclasses
 import shutil
@@ -36,7 +36,7 @@ def six_seconds(tmp_path_factory) -> Path:
 
 
 def make(name: str, whole: Path, folder: Path) -> None:
-    """A file of one kind, from one of six seconds."""
+    """Make a file of one kind from a video of six seconds."""
     target, copy = folder / name, ("-c", "copy")
     if name == "silent.mp4":
         ffmpeg("-i", whole, "-an", *copy, target)
@@ -74,7 +74,7 @@ FOUND = {
 
 
 def report_of(root: Path, rows: list[str], num_segments: int = 6) -> CheckReport:
-    """The report of videos annotated over six seconds, of which so many segments are used."""
+    """Check videos that are annotated over six seconds, and of which `num_segments` are used."""
     write_lines(root / "videos.csv", ["uri,split,labels,spans", *rows])
     config, problems = DataConfig(dataset="folder", num_segments=6), Problems()
     videos = inspect_dataset(config, Location.at(root), problems)
@@ -85,7 +85,7 @@ def report_of(root: Path, rows: list[str], num_segments: int = 6) -> CheckReport
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_findings_are_what_extraction_refuses(six_seconds, tmp_path, name):
+def test_findings_agree_with_what_extraction_refuses(six_seconds, tmp_path, name):
     make(name, six_seconds, tmp_path)
 
     rows = [f"{name},test,dog,dog:0-2", "a.mp4,train,dog,", "b.mp4,val,dog,dog:0-2"]
@@ -105,7 +105,7 @@ def test_findings_are_what_extraction_refuses(six_seconds, tmp_path, name):
         extracted()
 
 
-def test_the_labels_of_what_is_cut_off_are_named(six_seconds, tmp_path):
+def test_labels_of_the_part_that_is_cut_off_are_named(six_seconds, tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         shutil.copy(six_seconds, tmp_path / name)
     rows = ["a.mp4,train,dog;cat,", "b.mp4,test,dog;cat,dog:0-2;cat:3-6", "c.mp4,val,dog,dog:0-2"]
@@ -120,7 +120,7 @@ def test_the_labels_of_what_is_cut_off_are_named(six_seconds, tmp_path):
     assert findings["c.mp4"] == cut
 
 
-def test_a_header_takes_some_milliseconds(six_seconds, tmp_path):
+def test_reading_a_header_takes_milliseconds(six_seconds, tmp_path):
     names = [f"{number:03d}.mp4" for number in range(100)]
     for name in names:
         (tmp_path / name).hardlink_to(six_seconds)

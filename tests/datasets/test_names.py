@@ -1,4 +1,4 @@
-"""Names of classes: spellings of one class, background, separators, characters nobody sees."""
+"""Names of classes: spellings, background, separators, and invisible characters."""
 
 import pytest
 
@@ -40,20 +40,20 @@ def checked(*names: str) -> Problems:
         ("Dog bark", "dog\u00a0\u00a0bark", "white space and upper and lower case"),
     ],
 )
-def test_two_spellings_of_one_class_are_refused_with_both_places(first, second, difference):
+def test_two_spellings_of_one_class_are_refused_with_both_lines(first, second, difference):
     (error,) = checked(first, "cat", second).errors
     assert error.startswith("videos.csv:4: ")
     assert "(videos.csv:2)" in error
     assert f"differ only in {difference}, so" in error
-    assert ascii(second).strip("'\"") in error  # an escape shows what the eye does not
+    assert ascii(second).strip("'\"") in error  # escapes make invisible characters visible
 
 
-def test_each_further_spelling_is_an_error_of_its_own():
+def test_each_further_spelling_is_a_separate_error():
     assert len(checked("dog", "Dog", "DOG", "cat").errors) == 2
 
 
 @pytest.mark.parametrize("name", ["background", "Background", "BACKGROUND ", "back\u200bground"])
-def test_background_is_no_class(name):
+def test_background_is_refused_as_a_class(name):
     (error,) = checked("dog", name).errors
     assert "videos.csv:3: " in error
     assert "cannot be a class" in error
@@ -61,21 +61,21 @@ def test_background_is_no_class(name):
 
 
 @pytest.mark.parametrize("name", ["none", "NaN", "null", "n/a", "<NA>", "no event"])
-def test_a_word_for_nothing_is_no_class(name):
+def test_a_word_for_no_event_is_refused_as_a_class(name):
     assert "cannot be a class" in checked("dog", name).errors[0]
 
 
 @pytest.mark.parametrize("name", ["dog:2-5", "dog: 2.5 - 5", "dog:0-3,bell", "dog:2\u20135"])
-def test_a_label_with_times_is_no_class(name):
+def test_a_label_with_times_is_refused_as_a_class(name):
     assert "is a label with times" in checked(name).errors[0]
 
 
 @pytest.mark.parametrize("name", ["['dog', 'bell']", '["dog"]', "{'dog'}"])
-def test_a_written_list_is_no_class(name):
+def test_a_list_in_brackets_is_refused_as_a_class(name):
     assert "is a list; write labels separated by ;" in checked(name).errors[0]
 
 
-def test_a_name_without_a_visible_character_is_no_class():
+def test_a_name_without_visible_characters_is_refused():
     assert "has no visible character" in checked("\u200b").errors[0]
 
 
@@ -94,7 +94,7 @@ def test_a_name_without_a_visible_character_is_no_class():
         (["dog", "dog bark", "hot dog"], []),
     ],
 )
-def test_a_name_made_of_others_is_an_oddity(names, found):
+def test_a_name_joined_from_others_is_an_oddity(names, found):
     problems = checked(*names)
     assert problems.errors == []
     assert [o.message for o in problems.oddities if o.kind == MERGED] == found
@@ -111,7 +111,7 @@ def test_a_name_made_of_others_is_an_oddity(names, found):
         ("caf\ufffd", "a character that was lost in a conversion"),
     ],
 )
-def test_characters_that_mislead_are_an_oddity(name, found):
+def test_misleading_characters_are_an_oddity(name, found):
     (oddity,) = checked("cat", name).oddities
     assert (oddity.kind, oddity.where) == (UNUSUAL, "videos.csv:3")
     assert found in oddity.message
@@ -130,25 +130,25 @@ def test_characters_that_mislead_are_an_oddity(name, found):
         "x²",
     ],
 )
-def test_names_in_any_language_are_sound(name):
+def test_names_in_any_language_are_accepted(name):
     problems = checked("cat", name)
     assert problems.errors == []
     assert problems.oddities == []
 
 
-def test_names_that_differ_only_in_signs_are_similar():
+def test_names_that_differ_only_in_punctuation_are_reported_as_similar():
     (oddity,) = checked("Frying (food)", "Frying_food").oddities
     assert (oddity.kind, oddity.where) == (SIMILAR, "videos.csv:3")
     assert checked("C", "C#").errors == []
 
 
 @pytest.mark.parametrize("names", [AVE_CLASSES, LLP_CLASSES])
-def test_published_names_are_sound(names):
+def test_published_names_are_accepted(names):
     problems = checked(*names)
     assert (problems.errors, problems.oddities) == ([], [])
 
 
-def test_the_nearest_name_is_another_spelling_before_a_similar_one():
+def test_nearest_prefers_another_spelling_to_a_similar_name():
     assert nearest("CAR", ["cart", "car"]) == "car"
     assert nearest("Spech", LLP_CLASSES) == "Speech"
     assert nearest("zzz", ["car"]) is None

@@ -27,7 +27,7 @@ AVE_SPANS = Path(__file__).parents[1] / "data" / "ave_span_counts.csv"
 
 
 def ave_spans() -> Counter[tuple[int, int]]:
-    """How often each span stands in AVE's annotations (4143 rows)."""
+    """Count each span in AVE's annotations (4143 rows)."""
     with AVE_SPANS.open() as file:
         rows = csv.DictReader(file)
         return Counter({(int(r["start_s"]), int(r["end_s"])): int(r["count"]) for r in rows})
@@ -48,20 +48,20 @@ def shares(spans: Counter[tuple[int, int]]) -> dict[str, float]:
     return found
 
 
-def test_events_lie_in_time_as_they_do_in_ave():
+def test_spans_are_distributed_as_in_ave():
     rng = np.random.default_rng(0)
     drawn = shares(Counter(draw_span(rng) for _ in range(20_000)))
 
     assert drawn == pytest.approx(shares(ave_spans()), abs=0.025)
 
 
-def test_every_segment_of_an_event_is_seen_and_heard_and_no_other_is():
+def test_exactly_the_segments_of_an_event_are_audible_and_visible():
     for script in EVENTS:
         both = [t for t in range(10) if script.seen[t] == script.heard[t] == script.label]
         assert both == list(range(script.start, script.end))
 
 
-def test_background_is_seen_only_heard_only_or_neither():
+def test_background_segments_are_audio_only_visual_only_or_empty():
     kinds: Counter[tuple[bool, bool]] = Counter()
     for script in EVENTS:
         for t in set(range(10)) - set(range(script.start, script.end)):
@@ -73,7 +73,7 @@ def test_background_is_seen_only_heard_only_or_neither():
     assert kinds[False, True] / total == pytest.approx(0.2, abs=0.03)
 
 
-def test_event_free_videos_show_one_class_and_sound_like_another_throughout():
+def test_event_free_videos_have_one_visual_and_another_audio_class_throughout():
     free = [script for script in scripts(SMALL, EASY) if script.label is None]
 
     assert len(free) == 5
@@ -84,7 +84,7 @@ def test_event_free_videos_show_one_class_and_sound_like_another_throughout():
         assert None not in (script.seen[0], script.heard[0])
 
 
-def test_only_videos_with_an_event_have_its_context():
+def test_only_videos_with_an_event_have_its_context_in_the_features():
     def likeness(script, role, features_TD):
         other = (script.label if script.label is not None else script.seen[0]) % 28
         mean_D = prototype(0, role, other)
@@ -100,20 +100,20 @@ def test_only_videos_with_an_event_have_its_context():
     assert np.mean(without) == pytest.approx(0.0, abs=0.1)
 
 
-def test_neighbouring_segments_share_half_of_their_noise():
+def test_adjacent_segments_share_half_of_their_noise():
     script = EVENTS[[s.start == 0 and s.end == 10 for s in EVENTS].index(True)]
     _, visual_TRD = draw(script, 0, EASY)
     noise_TRD = visual_TRD.astype(np.float64) - visual_TRD.astype(np.float64).mean(axis=0)
     lag_0 = (noise_TRD**2).mean()
     lag_1 = (noise_TRD[1:] * noise_TRD[:-1]).mean()
 
-    # With the true mean unknown, both are lower than 0.09 and 0.5 by what ten values tell of it.
+    # The mean is estimated from ten values, so both are lower than 0.09 and 0.5 by its variance.
     mean_variance = 0.09 * (10 + 2 * sum((10 - k) * 0.5**k for k in range(1, 10))) / 100
     assert lag_0 == pytest.approx(0.09 - mean_variance, rel=0.08)
     assert lag_1 > 0.2 * lag_0
 
 
-def test_the_deviation_moves_a_video_away_from_its_prototypes_and_changes_nothing_else():
+def test_the_instance_deviation_only_moves_a_video_away_from_its_prototypes():
     script = EVENTS[0]
     none, one, two = (
         draw(script, 0, Revision(number=1, instance_deviation=deviation))[0]
@@ -125,12 +125,12 @@ def test_the_deviation_moves_a_video_away_from_its_prototypes_and_changes_nothin
     prototype_D = context_D + prototype(0, "heard", EVENTS[0].label)
     segment = EVENTS[0].start
     assert (none[segment] - prototype_D).std() == pytest.approx(0.3, abs=0.1)  # only noise
-    # Context (half as strong) and event each have an instance of their own.
+    # Context (half as strong) and event each have their own instance deviation.
     assert (one - none)[segment].std() == pytest.approx(np.sqrt(1 + 0.25), rel=0.35)
 
 
-def test_revision_1_is_what_it_always_was():
-    """Recorded before there was a second revision."""
+def test_revision_1_is_unchanged():
+    """The expected values were recorded before the second revision existed."""
     script = scripts(SyntheticConfig(), EASY)[0]
     audio_TD, visual_TRD = draw(script, 0, EASY)
 
@@ -139,7 +139,7 @@ def test_revision_1_is_what_it_always_was():
     assert visual_TRD[9, 8, :3] == pytest.approx([1.4658, 0.0835, -1.0166], abs=1e-3)
 
 
-def test_the_revisions_are_two_data_sets_that_share_no_video():
+def test_the_two_revisions_share_no_video():
     easy, calibrated = (
         load_dataset(DataConfig(dataset=name, synthetic=SMALL), NOWHERE)
         for name in ("synthetic_easy", "synthetic")
@@ -152,7 +152,7 @@ def test_the_revisions_are_two_data_sets_that_share_no_video():
 
 
 @pytest.mark.parametrize("name", ["synthetic_easy", "synthetic"])
-def test_features_come_in_chunks_of_few_videos_and_cover_all(name):
+def test_features_are_read_in_small_chunks_and_cover_all_videos(name):
     config = DataConfig(dataset=name, synthetic=SMALL)
     source = feature_source(name)
     assert source is not None
@@ -165,7 +165,7 @@ def test_features_come_in_chunks_of_few_videos_and_cover_all(name):
     assert {video_id for chunk in chunks for video_id in chunk.video_ids} == known
 
 
-def test_a_video_does_not_depend_on_how_many_there_are():
+def test_a_video_does_not_depend_on_the_number_of_videos():
     few = {script.video_id: script for script in scripts(SMALL, EASY)}
     many = {script.video_id: script for script in scripts(SyntheticConfig(), EASY)}
 

@@ -1,4 +1,4 @@
-"""Generated features for parsing: when events are heard and seen, and what tells of them."""
+"""Synthetic features for parsing: times of events, and signals of events in the features."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ def many() -> VideoSet:
 
 
 def runs(events_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Starts and ends of what is true."""
+    """Return start and end of each run of True values."""
     steps_T = np.diff(events_T.astype(int), prepend=0, append=0)
     starts, ends = np.flatnonzero(steps_T == 1), np.flatnonzero(steps_T == -1)
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
@@ -56,7 +56,7 @@ def share(values: Iterable[bool | np.bool_]) -> float:
 
 
 def statistics(videos: VideoSet) -> dict[str, float]:
-    """When and how the events of validation and test videos are heard and seen."""
+    """Return statistics of the audio and visual events of validation and test videos."""
     heard_VTC, seen_VTC = videos.modality_labels(videos.split("val") + videos.split("test"))
     num_V = (heard_VTC | seen_VTC).any(axis=1).sum(axis=1)
     found = {f"{n} events": share(num_V == n) for n in (1, 2, 3, 4)}
@@ -99,19 +99,19 @@ def statistics(videos: VideoSet) -> dict[str, float]:
 
 
 def likeness(features_TD: NDArray, prototype_D: NDArray) -> NDArray[np.float64]:
-    """How much of a prototype there is in each segment, shape (T,)."""
+    """Return the projection of each segment on a prototype, shape (T,)."""
     return features_TD.astype(np.float64) @ prototype_D / (prototype_D @ prototype_D)
 
 
 @cache
 def features(script: Script) -> dict[str, NDArray]:
-    """Features of a video by modality, (T, D) each."""
+    """Return the features of a video by modality, (T, D) each."""
     audio_TD, visual_TRD = draw(script, seed=0)
     return {"heard": audio_TD, "seen": visual_TRD[:, 0]}
 
 
 def happens(script: Script, modality: str) -> dict[int, NDArray[np.bool_]]:
-    """In which segments each event of the script is heard, or seen, (T,)."""
+    """Return a mask (T,) of the segments of each event of the script in a modality."""
     found = {}
     for event in script.events:
         events_T = np.zeros(10, dtype=bool)
@@ -121,20 +121,20 @@ def happens(script: Script, modality: str) -> dict[int, NDArray[np.bool_]]:
     return found
 
 
-def test_events_are_heard_and_seen_as_in_llp(many):
+def test_audio_and_visual_events_are_distributed_as_in_llp(many):
     published = load_dataset(DataConfig(dataset="llp", root=str(LLP)), Location.at(LLP))
 
     assert statistics(many) == pytest.approx(statistics(published), abs=0.07)
 
 
-def test_all_classes_are_as_frequent(many):
+def test_all_classes_are_about_equally_frequent(many):
     counts = Counter(label for video in many.videos for label in video.labels)
 
     assert len(counts) == 25
     assert max(counts.values()) < 1.25 * min(counts.values())
 
 
-def test_labels_are_the_events_that_are_heard_or_seen(many):
+def test_labels_are_the_events_of_either_modality(many):
     videos = many.split("test")
     heard_VTC, seen_VTC = many.modality_labels(videos)
     labels_VK = many.video_labels(videos)
@@ -144,7 +144,7 @@ def test_labels_are_the_events_that_are_heard_or_seen(many):
     np.testing.assert_array_equal(heard_VTC & seen_VTC, many.segment_labels(videos)[..., :-1])
 
 
-def test_an_event_that_is_heard_and_seen_is_both_at_once_for_a_second_at_least():
+def test_an_audio_visual_event_overlaps_in_at_least_one_segment():
     for script in SCRIPTS:
         heard, seen = happens(script, "heard"), happens(script, "seen")
         for label in heard:
@@ -152,7 +152,7 @@ def test_an_event_that_is_heard_and_seen_is_both_at_once_for_a_second_at_least()
                 assert (heard[label] & seen[label]).any()
 
 
-def test_spans_of_an_event_follow_each_other_with_a_pause_between_them():
+def test_spans_of_an_event_are_ordered_and_separated():
     for script in SCRIPTS:
         for spans in (spans for event in script.events for spans in (event.heard, event.seen)):
             ends = [0, *(end for _, end in spans)]
@@ -160,7 +160,7 @@ def test_spans_of_an_event_follow_each_other_with_a_pause_between_them():
             assert all(start > end for (start, _), end in zip(spans[1:], ends[1:], strict=False))
 
 
-def test_training_videos_have_labels_and_nothing_more():
+def test_training_videos_have_video_level_labels_only():
     videos = load(SMALL)
 
     for video in videos.split("train"):
@@ -170,7 +170,7 @@ def test_training_videos_have_labels_and_nothing_more():
         videos.modality_labels(videos.split("train"))
 
 
-def test_like_llp_it_has_no_video_without_an_event_unless_asked_for():
+def test_event_free_videos_exist_on_request_only():
     assert all(script.events for script in scripts(SyntheticLlpConfig()))
     free = [script for script in scripts(SMALL) if not script.events]
     assert len(free) == 5
@@ -178,7 +178,7 @@ def test_like_llp_it_has_no_video_without_an_event_unless_asked_for():
 
 
 @pytest.mark.parametrize("modality", ["heard", "seen"])
-def test_an_event_is_in_the_features_where_and_only_where_it_happens(modality):
+def test_an_event_is_in_the_features_of_its_segments_only(modality):
     inside, outside = [], []
     for script in SCRIPTS[:400]:
         features_TD = features(script)[modality]
@@ -192,7 +192,7 @@ def test_an_event_is_in_the_features_where_and_only_where_it_happens(modality):
 
 
 @pytest.mark.parametrize("modality", ["heard", "seen"])
-def test_the_context_of_a_class_is_in_every_segment_of_both_modalities(modality):
+def test_the_context_of_a_label_is_in_every_segment_of_both_modalities(modality):
     present, absent, free = [], [], []
     for script in SCRIPTS[:400]:
         features_TD = features(script)[modality]
@@ -214,7 +214,7 @@ def test_the_context_of_a_class_is_in_every_segment_of_both_modalities(modality)
     [("heard", slice(None)), ("seen", slice(FRAME_DIM)), ("seen", slice(FRAME_DIM, None))],
     ids=["audio", "frames", "motion"],
 )
-def test_the_nearest_prototype_is_mostly_that_of_the_event(modality, part):
+def test_the_nearest_prototype_is_usually_that_of_the_event(modality, part):
     means_CD = np.stack([prototype(0, modality, label)[part] for label in range(25)])
     means_CD /= np.linalg.norm(means_CD, axis=1, keepdims=True)
     right = []
@@ -230,7 +230,7 @@ def test_the_nearest_prototype_is_mostly_that_of_the_event(modality, part):
     assert np.mean(right) > 0.8  # by chance 0.04
 
 
-def test_a_video_does_not_depend_on_how_many_there_are():
+def test_a_video_does_not_depend_on_the_number_of_videos():
     few = {script.video_id: script for script in scripts(SMALL)}
     many = {script.video_id: script for script in scripts(SyntheticLlpConfig(num_event_free=9))}
 
@@ -244,7 +244,7 @@ def test_a_video_does_not_depend_on_how_many_there_are():
     assert len({script.video_id for script in scripts(SyntheticLlpConfig(seed=1))} & {*many}) == 0
 
 
-def test_features_come_in_chunks_and_han_splits_them_into_frames_and_motion():
+def test_features_are_read_in_chunks_and_han_splits_frames_and_motion():
     config = DataConfig(dataset="synthetic_llp", synthetic_llp=SMALL)
     source = feature_source("synthetic_llp")
     assert source is not None
@@ -263,7 +263,7 @@ def test_features_come_in_chunks_and_han_splits_them_into_frames_and_motion():
     assert scores_VTMPC.shape == (64, 10, 2, 3, 25)
 
 
-def test_nothing_is_wrong_with_it(capsys):
+def test_the_data_check_finds_no_problem(capsys):
     assert check_data(["--config", str(CONFIG)]) == 0
     assert "No problems found." in capsys.readouterr().out
 

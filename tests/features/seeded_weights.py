@@ -1,4 +1,4 @@
-"""Files of weights for the tests: the seeded ones behind `vggish.npz`, and quick small ones."""
+"""Weight files for tests: seeded ones, as used for `vggish.npz`, and small ones."""
 
 import zlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.models.reference_weights import reference
 
 
 def vggish_state() -> dict[str, Tensor]:
-    """The weights on which the published VGGish made `tests/data/parity/vggish.npz`."""
+    """Return the weights of the published VGGish for `tests/data/parity/vggish.npz`."""
     return {name: torch.from_numpy(value) for name, value in reference("vggish").weights.items()}
 
 
@@ -21,7 +21,7 @@ def save(state: dict[str, Tensor], path: Path) -> Path:
 
 
 def parity_wave() -> np.ndarray:
-    """The ten seconds of sound at 16 kHz behind `vggish.npz`: a sweep and noise."""
+    """Return the waveform of `vggish.npz`: ten seconds of a sweep and noise at 16 kHz."""
     rng = np.random.default_rng(zlib.crc32(b"public/vggish/input/waveform"))
     t = np.arange(160_000) / 16_000
     sweep = 0.4 * np.sin(2 * np.pi * (200 * t + 150 * t**2))

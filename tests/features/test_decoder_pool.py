@@ -1,4 +1,4 @@
-"""Decoding processes: one bad file costs itself, and nothing else."""
+"""Decoding processes: a bad file fails alone."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture
 def processes():
-    """One process that has time enough on a busy machine."""
+    """One process with a generous time limit, for busy machines."""
     made = DecodingProcesses(make_troubled, num_processes=1, timeout_s=30.0)
     yield made
     made.close()
@@ -40,7 +40,7 @@ def processes():
 
 @pytest.fixture
 def impatient():
-    """One process that gives a file up soon."""
+    """One process with a short time limit."""
     made = DecodingProcesses(make_troubled, num_processes=1, timeout_s=1.0)
     yield made
     made.close()
@@ -84,7 +84,7 @@ def test_a_file_that_takes_too_long_fails_alone(impatient, order, do):
 
 
 def fails_alone(processes: DecodingProcesses, order, do: str) -> str:
-    """Why a file between two good ones failed."""
+    """Return why a file between two good ones failed."""
     files = [order("before"), order("bad", do), order("after")]
     before, bad, after = [future.result() for future in map(processes.prepare, files)]
     assert isinstance(bad, Failed)
@@ -96,12 +96,12 @@ def fails_alone(processes: DecodingProcesses, order, do: str) -> str:
     ("make", "reason"),
     [
         (Path.mkdir, "a folder, a pipe or a device"),
-        (os.mkfifo, "a folder, a pipe or a device"),  # opening it would wait for ever
+        (os.mkfifo, "a folder, a pipe or a device"),  # opening it would block forever
         (lambda path: make_sparse(path, MAX_FILE_BYTES + 1), "too large: 1.0 GiB"),
     ],
     ids=["folder", "pipe", "too large"],
 )
-def test_what_is_not_a_media_file_is_said_before_it_is_read(processes, tmp_path, make, reason):
+def test_unreadable_kinds_of_files_are_refused_before_reading(processes, tmp_path, make, reason):
     make(tmp_path / "video")
 
     failed = processes.prepare(Location.at(tmp_path) / "video").result()
@@ -112,7 +112,7 @@ def test_what_is_not_a_media_file_is_said_before_it_is_read(processes, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["video", "file/video", "loop"])
-def test_what_the_storage_does_not_give_is_unreadable_and_not_damaged(processes, tmp_path, name):
+def test_storage_errors_are_unreadable_and_not_damaged(processes, tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
 
@@ -123,7 +123,7 @@ def test_what_the_storage_does_not_give_is_unreadable_and_not_damaged(processes,
     assert failed.reason.startswith(("no such file; put it there", "cannot be read ("))
 
 
-def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order):
+def test_an_unresponsive_store_costs_only_the_time_limit(impatient, order):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         remote = Location.at(f"http://127.0.0.1:{silent.getsockname()[1]}") / "video.mp4"
 
@@ -136,30 +136,30 @@ def test_a_store_that_does_not_answer_costs_only_the_time_limit(impatient, order
 
 @pytest.fixture
 def patient():
-    """One process that gives a slow store and a slow decoder time enough, but not their sum."""
+    """One process whose time limit exceeds a slow read and a slow decoding, but not their sum."""
     limit_s = 1.75 * SLOW_READ_S
     made = DecodingProcesses(make_troubled, num_processes=1, timeout_s=limit_s)
     yield made
     made.close()
 
 
-def test_reading_and_decoding_have_a_time_limit_each(patient, tmp_path):
+def test_reading_and_decoding_have_separate_time_limits(patient, tmp_path):
     write_order(tmp_path / "video", "work", seconds=SLOW_READ_S)
 
     assert patient.prepare(Location.at(f"slow://{tmp_path}/video")).result() == sum(b"video")
 
 
-def test_a_decoder_that_hangs_after_a_slow_read_is_no_fault_of_the_store(patient, tmp_path):
+def test_a_decoder_that_hangs_after_a_slow_read_is_not_a_storage_error(patient, tmp_path):
     write_order(tmp_path / "video", "hang")
 
     failed = patient.prepare(Location.at(f"slow://{tmp_path}/video")).result()
 
     assert failed.reason == "gave up after 3.5 s; fetch it again or raise extract.timeout_s"
     assert not failed.is_unreadable
-    assert failed.seconds > 2.5 * SLOW_READ_S  # the whole limit began with decoding
+    assert failed.seconds > 2.5 * SLOW_READ_S  # decoding had the full time limit
 
 
-def test_a_slow_read_is_no_fault_of_the_decoder(impatient, order, tmp_path):
+def test_a_slow_read_is_a_storage_error(impatient, order, tmp_path):
     order("video")
 
     failed = impatient.prepare(Location.at(f"slow://{tmp_path}/video")).result()
@@ -171,11 +171,11 @@ def test_a_slow_read_is_no_fault_of_the_decoder(impatient, order, tmp_path):
     assert preparations(tmp_path / "video") == []
 
 
-def test_a_process_that_somebody_killed_costs_no_file(processes, order):
+def test_a_killed_process_loses_no_file(processes, order):
     idle = order("idle")
     assert processes.prepare(idle).result() == sum(b"idle")
     os.kill(pid_of(idle), signal.SIGKILL)
-    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # all its threads, not only the first
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # waits for all threads, not only the first
     wait_until(lambda: os.waitid(os.P_PID, pid_of(idle), ended) is not None)
 
     busy = order("busy", "be killed once")
@@ -184,7 +184,7 @@ def test_a_process_that_somebody_killed_costs_no_file(processes, order):
     assert len(preparations(Path(busy.path))) == 2
 
 
-def test_a_process_that_cannot_be_set_up_is_an_error_and_no_file_is_to_blame(order):
+def test_a_process_that_cannot_be_set_up_is_an_error_of_the_job(order):
     processes = DecodingProcesses(make_nothing, num_processes=1, timeout_s=30.0)
 
     with pytest.raises(RuntimeError, match=r"cannot be set up: FileNotFoundError: weights\.bin"):
@@ -192,7 +192,7 @@ def test_a_process_that_cannot_be_set_up_is_an_error_and_no_file_is_to_blame(ord
     processes.close()
 
 
-def test_each_process_has_one_file_at_a_time(order):
+def test_each_process_prepares_one_file_at_a_time(order):
     files = [order(f"{i}", seconds=0.2) for i in range(6)]
     processes = DecodingProcesses(make_troubled, num_processes=2, timeout_s=30.0)
 
@@ -204,7 +204,7 @@ def test_each_process_has_one_file_at_a_time(order):
 
 
 @pytest.mark.parametrize("do", ["work", "hang", "hang without a chance for other threads"])
-def test_processes_end_with_the_one_that_started_them(order, do):
+def test_processes_end_with_their_parent(order, do):
     media = order("video", do)
     script = f"""
         import time
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
     processes = DecodingProcesses(recipe, num_processes=1, timeout_s=30.0)
 
     def prepare(times: int) -> int:
-        """Prepare files, and say how much memory the process then has, in bytes."""
+        """Prepare files, and return the memory of the process afterwards, in bytes."""
         for _ in range(times):
             for name in ("whole.mp4", "damaged.mp4", "mute.mp4"):
                 processes.prepare(Location.at(tmp_path / name)).result()

@@ -32,11 +32,11 @@ def describe(frames: np.ndarray, wave_1N: np.ndarray) -> tuple[np.ndarray, np.nd
     )
 
 
-def test_it_is_known_by_its_name():
+def test_descriptors_are_registered():
     assert extractor_class("descriptors") is Descriptors
 
 
-def test_there_is_a_finite_row_for_each_segment_and_the_same_each_time():
+def test_features_are_finite_and_deterministic():
     extractor = Descriptors(TIMELINE, ExtractConfig())
     media = write_mp4(pictures(), 8, sound(), RATE_HZ)
 
@@ -54,7 +54,7 @@ def test_there_is_a_finite_row_for_each_segment_and_the_same_each_time():
     np.testing.assert_array_equal(again[1], features.visual_TRD)
 
 
-def test_another_timeline_gives_as_many_rows_as_it_has_segments():
+def test_features_have_one_row_per_segment_of_another_timeline():
     extractor = Descriptors(Timeline(num_segments=5, segment_s=2.0), ExtractConfig())
 
     audio_TD, visual_TRD = extractor.prepare(write_mp4(pictures(), 8, sound(), RATE_HZ))
@@ -63,7 +63,7 @@ def test_another_timeline_gives_as_many_rows_as_it_has_segments():
     assert visual_TRD.shape == extractor.shapes.visual == (5, 49, 16)
 
 
-def test_numbers_are_of_about_unit_scale():
+def test_features_have_about_unit_scale():
     audio_TD, visual_TRD = describe(pictures(), sound())
 
     assert 0.1 < np.abs(audio_TD).mean() < 3
@@ -71,8 +71,8 @@ def test_numbers_are_of_about_unit_scale():
 
 
 @pytest.mark.parametrize("segment", [0, 3, 9])
-def test_other_pictures_in_one_segment_change_that_row_and_no_other(segment):
-    """Encoding to mp4 mixes neighbours a little, so decoded frames are put in here."""
+def test_other_frames_in_a_segment_change_only_its_row(segment):
+    """Uses decoded frames, because encoding to mp4 mixes adjacent frames slightly."""
     frames, other = pictures(0), pictures(1)
     changed = frames.copy()
     span = slice(8 * segment, 8 * segment + 8)
@@ -86,11 +86,11 @@ def test_other_pictures_in_one_segment_change_that_row_and_no_other(segment):
     assert same == [t != segment for t in range(10)]
 
 
-def test_in_a_whole_file_the_change_of_one_segment_stays_there():
+def test_a_change_of_one_segment_of_a_file_changes_only_its_features():
     frames, wave_1N = pictures(0), sound(0)
     changed, changed_wave = frames.copy(), wave_1N.copy()
     changed[24:32] = 255 - changed[24:32]
-    # not the first and last 100 ms, which AAC shares with the neighbours
+    # without the first and last 100 ms, which AAC mixes with adjacent segments
     changed_wave[:, 49_600:62_400] = 0.8 * np.sin(np.arange(12_800) * 0.3)
 
     audio, visual = describe(frames, wave_1N)
@@ -108,7 +108,7 @@ def test_in_a_whole_file_the_change_of_one_segment_stays_there():
     waves_TN=arrays(np.float32, (4, 1_000), elements=st.floats(-1, 1, width=32)),
     segment=st.integers(0, 3),
 )
-def test_the_sound_of_a_segment_is_described_on_its_own(waves_TN, segment):
+def test_audio_features_of_a_segment_depend_on_that_segment_only(waves_TN, segment):
     changed = waves_TN.copy()
     changed[segment] = 0.5 - changed[segment]
 
@@ -119,7 +119,7 @@ def test_the_sound_of_a_segment_is_described_on_its_own(waves_TN, segment):
     assert np.isfinite(after).all()
 
 
-def test_a_region_is_described_by_what_is_in_it():
+def test_features_of_a_region_depend_on_that_region_only():
     frames = np.full((4, 112, 112, 3), 100, dtype=np.uint8)
     plain = describe_frames(frames, np.ones(4, dtype=int))
     frames[:, 36:44, 52:60] = [250, 100, 100]  # inside region (2, 3)
@@ -131,7 +131,7 @@ def test_a_region_is_described_by_what_is_in_it():
     assert seen[17, 1] == pytest.approx(plain[17, 1], abs=1e-5)  # as green as before
 
 
-def test_a_still_picture_does_not_change_and_a_moving_one_does():
+def test_motion_features_differ_between_still_and_moving_frames():
     still = np.repeat(pictures()[:1], 8, axis=0)
     moving = still.copy()
     moving[4:, 32:48, 32:48] = 255
@@ -153,5 +153,5 @@ def test_a_frame_sampled_twice_counts_twice():
     np.testing.assert_allclose(weighted[:, :11], repeated[:, :11], atol=1e-4)
 
 
-def test_one_picture_alone_is_described():
+def test_a_single_frame_has_finite_features():
     assert np.isfinite(describe_frames(pictures()[:1], np.array([16]))).all()

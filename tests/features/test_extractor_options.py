@@ -1,4 +1,4 @@
-"""Options that an extractor declares for itself."""
+"""Options that an extractor declares."""
 
 import pickle
 
@@ -18,7 +18,7 @@ TIMELINE = Timeline(num_segments=2, segment_s=1.0)
 
 
 class Louder(Descriptors):
-    """An extractor of a plug-in."""
+    """An extractor with an option, as in a plug-in."""
 
     class Config(Descriptors.Config):
         gain: float = 1.0
@@ -37,7 +37,7 @@ def plugin(monkeypatch):
 
 
 def audio(**options) -> np.ndarray:
-    """Audio features by the extractor of another process."""
+    """Compute audio features with the extractor as another process creates it."""
     recipe = ExtractorRecipe(TIMELINE, ExtractConfig(extractor="louder", options=options))
     extractor = pickle.loads(pickle.dumps(recipe))()
     (features,) = extractor.embed([extractor.prepare(clip(seconds=2))])
@@ -63,7 +63,7 @@ def test_a_wrong_option_is_refused_by_name(options, told):
         audio(**options)
 
 
-def test_options_that_would_take_any_key_are_refused():
+def test_options_that_would_accept_any_key_are_refused():
     class Loose(Descriptors):
         class Config(pydantic.BaseModel):
             gain: float = 1.0
@@ -73,7 +73,7 @@ def test_options_that_would_take_any_key_are_refused():
 
 
 def test_the_extractors_of_this_package_have_no_options():
-    """As the help of `extract.options` says."""
+    """The help text of `extract.options` says so."""
     ours = [name for name in extractor_names() if name != "louder"]
 
     assert [name for name in ours if base.extractor_class(name).Config.model_fields] == []

@@ -1,4 +1,4 @@
-"""The frozen networks: the architectures of torchvision, their own scales, and batching."""
+"""The frozen networks: torchvision's architectures, input scaling, and batching."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def pictures(*shape: int) -> np.ndarray:
 
 
 def imagenet(pictures_NHW3: np.ndarray) -> torch.Tensor:
-    """torchvision's own scaling."""
+    """Scale frames as torchvision does."""
     scale = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     return scale(torch.from_numpy(pictures_NHW3).permute(0, 3, 1, 2) / 255)
 
@@ -34,7 +34,7 @@ def published_file(network: torch.nn.Module, path):
     return find_weights("net", str(save(network.state_dict(), path)))
 
 
-def test_vgg19_is_torchvisions_up_to_the_last_pooling(tmp_path):
+def test_vgg19_equals_torchvision_up_to_the_last_pooling(tmp_path):
     with torch.device("meta"):
         theirs = torchvision.models.vgg19(weights=None)
     theirs.classifier = torch.nn.Linear(2, 2)  # the real one has 124 million weights
@@ -64,10 +64,10 @@ def test_vgg19_is_torchvisions_up_to_the_last_pooling(tmp_path):
         )
 
 
-def test_resnet152_is_torchvisions_up_to_the_average_pooling(tmp_path):
+def test_resnet152_equals_torchvision_up_to_the_average_pooling(tmp_path):
     theirs = torchvision.models.resnet152(weights=None).eval()
     for name, value in theirs.named_parameters():
-        if name.endswith("bn3.weight"):  # ends a residual block; 1 would double fifty times
+        if name.endswith("bn3.weight"):  # with 1, activations would double in each of 50 blocks
             torch.nn.init.normal_(value, std=0.2)
     weights = published_file(theirs, tmp_path / "resnet152.pth")
     theirs.fc = torch.nn.Identity()
@@ -80,7 +80,7 @@ def test_resnet152_is_torchvisions_up_to_the_average_pooling(tmp_path):
         torch.testing.assert_close(ours(torch.from_numpy(frames)), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_r2plus1d_is_torchvisions_up_to_the_average_pooling(tmp_path):
+def test_r2plus1d_equals_torchvision_up_to_the_average_pooling(tmp_path):
     theirs = r2plus1d_18(weights=None).eval()
     weights = published_file(theirs, tmp_path / "r2plus1d.pth")
     theirs.fc = torch.nn.Identity()
@@ -98,7 +98,7 @@ def test_r2plus1d_is_torchvisions_up_to_the_average_pooling(tmp_path):
         torch.testing.assert_close(ours(torch.from_numpy(clips)), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_old_files_without_batch_counters_load(tmp_path):
+def test_weight_files_without_batch_counters_load(tmp_path):
     state = ResNet152Pool().net.state_dict()
     state = {name: value for name, value in state.items() if "num_batches" not in name}
     weights = find_weights("resnet152", str(save(state, tmp_path / "old.pth")))
@@ -108,7 +108,7 @@ def test_old_files_without_batch_counters_load(tmp_path):
     assert not any(value.is_meta for value in network.state_dict().values())
 
 
-def test_caffes_scale_is_blue_green_red_with_means_subtracted():
+def test_caffe_scaling_is_bgr_with_means_subtracted():
     red = torch.tensor([[[[255, 10, 0]]]], dtype=torch.uint8)
 
     scaled = Vgg19Pool5("keras_caffe").scale(red)
@@ -118,7 +118,7 @@ def test_caffes_scale_is_blue_green_red_with_means_subtracted():
     )
 
 
-def test_the_scale_of_a_clip_has_the_channels_before_the_frames():
+def test_clip_scaling_moves_channels_before_frames():
     clips = torch.from_numpy(pictures(2, 4, 5, 6))
 
     scaled = Scale(([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))(clips)
@@ -127,7 +127,7 @@ def test_the_scale_of_a_clip_has_the_channels_before_the_frames():
     assert scaled[1, 2, 3, 4, 5] == clips[1, 3, 4, 5, 2]
 
 
-def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
+def test_weights_of_another_network_are_refused_with_the_differences(tmp_path):
     state = VggishNetwork().state_dict()
     state["features.0.weight"] = torch.zeros(64, 3, 3, 3)
     del state["embeddings.4.bias"]
@@ -144,7 +144,7 @@ def test_weights_of_another_network_are_refused_with_what_differs(tmp_path):
     assert "features.0.weight: shape (64, 3, 3, 3), expected (64, 1, 3, 3)" in message
 
 
-def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
+def test_random_weights_are_reproducible_and_keep_the_global_generator():
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
@@ -157,7 +157,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
         assert torch.equal(value, second.state_dict()[name])
 
 
-def test_the_output_of_a_video_does_not_depend_on_the_others_bit_for_bit():
+def test_the_output_of_a_video_does_not_depend_on_the_batch_bit_for_bit():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten())
     runner = Runner(network, "fp32", 4)
     rng = np.random.default_rng(0)
@@ -170,7 +170,7 @@ def test_the_output_of_a_video_does_not_depend_on_the_others_bit_for_bit():
 
 
 @pytest.mark.parametrize("rows_per_batch", [1, 3, 64])
-def test_rows_come_back_to_the_video_they_are_from(rows_per_batch):
+def test_rows_are_returned_to_their_video(rows_per_batch):
     runner = Runner(torch.nn.Flatten(), "fp32", rows_per_batch)
     videos = [np.full((n, 1), value, dtype=np.float32) for n, value in ((2, 7), (1, 8), (4, 9))]
 

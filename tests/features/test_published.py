@@ -1,4 +1,4 @@
-"""The extractors of networks, from a real mp4 to features."""
+"""The network extractors, from a real mp4 file to features."""
 
 import pickle
 import subprocess
@@ -28,8 +28,8 @@ RANDOM = {
     LLP: {"resnet152": "random", "r2plus1d_18": "random", "vggish": "random"},
 }
 
-# Of the largest feature. A batch of another size is summed in another order: 1e-5 in fp32; to
-# which float16, as visual features are stored, adds half a unit of its last place, 5e-4.
+# Relative to the largest feature. Another batch size sums in another order: 1e-5 in fp32. Visual
+# features are stored as float16, which adds half a unit in the last place, 5e-4.
 AUDIO_TOLERANCE, VISUAL_TOLERANCE = 1e-5, 6e-4
 
 
@@ -39,19 +39,19 @@ def extractor(name: str, **settings) -> Extractor:
 
 
 def coloured(seed: int) -> bytes:
-    """Two seconds of blocks of colour, wider than high."""
+    """Make a video of two seconds of coloured blocks, in landscape format."""
     blocks = np.random.default_rng(seed).integers(0, 256, (16, 6, 8, 3))
     frames = np.kron(blocks, np.ones((1, 16, 16, 1))).astype(np.uint8)
     return write_mp4(frames, 8, tones(2, 16_000) * (1 + seed) / 4, 16_000)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, as a part of the largest value."""
+    """Return the largest difference relative to the largest value."""
     wide = other.astype(np.float64)
     return float(np.abs(one - wide).max() / np.abs(wide).max())
 
 
-def test_the_names_are_those_of_the_published_features():
+def test_extractors_are_registered_under_the_names_of_the_published_features():
     assert extractor_class(AVE) is AveExtractor
     assert extractor_class(LLP) is LlpExtractor
 
@@ -59,7 +59,7 @@ def test_the_names_are_those_of_the_published_features():
 @pytest.mark.parametrize(
     ("name", "visual_shape"), [(AVE, (2, 49, 512)), (LLP, (2, 1, 2560))], ids=["ave", "llp"]
 )
-def test_a_file_becomes_features_that_do_not_depend_on_who_shares_the_batch(name, visual_shape):
+def test_features_of_a_file_do_not_depend_on_the_batch(name, visual_shape):
     ours = extractor(name, frames_per_batch=5)
     ours.load()
     prepared = [pickle.loads(pickle.dumps(ours.prepare(coloured(seed)))) for seed in (0, 1)]
@@ -92,7 +92,7 @@ def test_frames_are_scaled_without_a_crop_for_vgg19():
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (128, 96), (64, 64)])
-def test_for_llp_frames_are_cropped_and_clips_are_not(height, width):
+def test_llp_frames_are_cropped_and_clips_are_not(height, width):
     media = clip(2.0, height=height, width=width)
 
     _, video = extractor(LLP, frames_per_segment=None).prepare(media)
@@ -102,7 +102,7 @@ def test_for_llp_frames_are_cropped_and_clips_are_not(height, width):
     assert video.index_TS.tolist() == [list(range(8)), list(range(8, 16))]
 
 
-def test_the_crop_is_the_middle():
+def test_centre_crop_returns_the_centre():
     frames = np.zeros((1, 256, 340, 3), dtype=np.uint8)
     frames[:, 16:240, 58:282] = 1
 
@@ -118,7 +118,7 @@ def test_a_frame_sampled_twice_counts_twice():
     assert means.tolist() == [[1.0], [7.0]]
 
 
-def test_published_frame_counts_are_the_defaults_and_the_user_has_the_last_word():
+def test_frames_per_segment_defaults_to_the_published_number():
     assert extractor(AVE, frames_per_segment=None).frames_per_segment == 16
     assert extractor(LLP, frames_per_segment=None).frames_per_segment == 8
     assert extractor(LLP, frames_per_segment=3).frames_per_segment == 3
@@ -132,7 +132,7 @@ def test_random_weights_are_shown_and_recorded():
     assert extractor(AVE, weights={}).weights_note is None
 
 
-def test_what_features_depend_on_is_known_without_loading_anything(tmp_path):
+def test_provenance_is_known_without_loading_weights(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"a")
     (tmp_path / "b.pth").write_bytes(b"b")
 
@@ -153,14 +153,14 @@ def test_what_features_depend_on_is_known_without_loading_anything(tmp_path):
     ("preprocessing", "source"),
     [("keras_caffe", "vgg19_caffe"), ("torchvision", "vgg19_torchvision")],
 )
-def test_each_preprocessing_comes_with_its_own_published_weights(preprocessing, source):
+def test_each_preprocessing_has_its_own_published_weights(preprocessing, source):
     networks = AveExtractor.networks(ExtractConfig(preprocessing=preprocessing))
 
     assert networks == {"vgg19": source, "vggish": "vggish"}
     assert set(networks.values()) <= PUBLIC.keys()
 
 
-def test_weights_for_a_network_that_is_not_there_are_refused():
+def test_weights_for_an_unknown_network_are_refused():
     with pytest.raises(ConfigError, match="no network 'vgg'; it has: vgg19, vggish"):
         extractor(AVE, weights={"vgg": "random"})
     with pytest.raises(ConfigError, match="no network 'vgg19'; it has: none"):
@@ -168,7 +168,7 @@ def test_weights_for_a_network_that_is_not_there_are_refused():
 
 
 @pytest.mark.parametrize("step", ["provenance", "load"])
-def test_missing_weights_stop_before_any_video(tmp_path, step):
+def test_missing_weights_are_refused_before_any_video(tmp_path, step):
     ours = extractor(AVE, weights={"vgg19": str(tmp_path / "none.pth"), "vggish": "random"})
 
     with pytest.raises(WeightsError, match=r"extract.weights.vgg19: .*none.pth: there is no such"):

@@ -1,4 +1,4 @@
-"""Features are found by video id, wherever they were written."""
+"""The feature store returns features by video id."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ PARTS_OF_IDS = {"000000.parquet": ["d", "a", "c"], "000001.parquet": ["b"], "000
 
 @pytest.fixture(params=["a local folder", "object storage"])
 def location(request, tmp_path) -> Location:
-    """Five videos in three parts; the features of a video are made of its letter."""
+    """Features of five videos in three files; the values are derived from the id."""
     uri = tmp_path if request.param == "a local folder" else f"memory://{tmp_path.name}"
     folder = Location.at(uri)
     schema = features_schema(audio=(2, 3), visual=(2, 4, 5))
@@ -41,7 +41,7 @@ def visual_of(video_id: str) -> np.ndarray:
 @pytest.mark.parametrize(
     "video_ids", [["a"], list("abcde"), list("ecadb"), list("abab"), ["e", "b"]]
 )
-def test_features_come_in_the_order_of_the_ids_and_as_often(location, video_ids):
+def test_features_are_returned_in_the_order_of_the_ids_with_repetitions(location, video_ids):
     audio_VTD, visual_VTRD = FeatureStore(location).read(video_ids)
 
     assert audio_VTD.dtype == np.float32
@@ -50,24 +50,24 @@ def test_features_come_in_the_order_of_the_ids_and_as_often(location, video_ids)
     assert np.array_equal(visual_VTRD, [visual_of(i) for i in video_ids])
 
 
-def test_it_says_which_videos_it_has(location):
+def test_the_store_tells_which_videos_it_contains(location):
     store = FeatureStore(location)
 
     assert [video_id in store for video_id in "abcdefg"] == [True] * 5 + [False] * 2
 
 
-def test_a_missing_video_is_named_with_how_many_more(location):
+def test_a_missing_video_is_named_with_the_number_of_missing_ones(location):
     with pytest.raises(ArtifactError, match=r"no features of 'x' \(2 videos\)"):
         FeatureStore(location).read(["a", "x", "b", "y"])
 
 
-def test_nothing_asked_for_is_refused(location):
+def test_an_empty_list_of_ids_is_refused(location):
     with pytest.raises(ArtifactError, match="no features of an empty list"):
         FeatureStore(location).read([])
 
 
-def test_rows_that_the_index_does_not_name_are_never_read(tmp_path):
-    """As in a part that was copied from an extraction before a media file was replaced."""
+def test_rows_that_are_not_in_the_index_are_never_read(tmp_path):
+    """Example: a file copied from an extraction before a media file was replaced."""
     folder = Location.at(tmp_path)
     schema = features_schema((1, 1), (1, 1, 1))
     for part, values in (("old", {"a": 1.0, "b": 2.0}), ("new", {"b": 3.0}), ("z", {"b": 4.0})):

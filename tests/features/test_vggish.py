@@ -1,4 +1,4 @@
-"""VGGish against the numbers of the published one, and the laws of audio streams."""
+"""VGGish, compared with outputs of the published implementation, and audio segments."""
 
 from pathlib import Path
 
@@ -38,13 +38,13 @@ def parity_patches() -> np.ndarray:
     return log_mel_patches(segments_of_audio(parity_wave(), SECONDS, 16_000))
 
 
-def test_log_mel_patches_are_the_published_ones():
+def test_log_mel_patches_equal_the_published_ones():
     expected = reference("vggish").outputs["log_mel"]
 
     np.testing.assert_allclose(parity_patches()[:, 0], expected, atol=1e-4)
 
 
-def test_embeddings_are_the_published_ones_from_weights_with_the_published_names(vggish):
+def test_embeddings_equal_the_published_ones(vggish):
     expected = reference("vggish").outputs["embedding"]
 
     (embedding,) = vggish.embed([parity_patches()])
@@ -55,7 +55,7 @@ def test_embeddings_are_the_published_ones_from_weights_with_the_published_names
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_is_close_but_not_the_same(weights_file, precision):
+def test_lower_precision_is_close_but_not_equal(weights_file, precision):
     patches = parity_patches()[:2]
     timeline = Timeline(num_segments=2, segment_s=1.0)
     exact = reference("vggish").outputs["embedding"][:2]
@@ -69,7 +69,7 @@ def test_lower_precision_is_close_but_not_the_same(weights_file, precision):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05)])
-def test_a_gpu_computes_the_published_embeddings_too(weights_file, precision, tolerance):
+def test_embeddings_on_a_gpu_equal_the_published_ones(weights_file, precision, tolerance):
     expected = reference("vggish").outputs["embedding"]
     vggish = vggish_stream(weights_file, precision=precision)
 
@@ -80,7 +80,7 @@ def test_a_gpu_computes_the_published_embeddings_too(weights_file, precision, to
     np.testing.assert_allclose(embedding, expected, atol=tolerance * np.abs(expected).max())
 
 
-def test_silence_has_finite_features_the_same_in_each_segment(vggish):
+def test_silence_has_finite_and_equal_features_in_each_segment(vggish):
     silent = log_mel_patches(np.zeros((10, 16_000), dtype=np.float32))
 
     (embedding,) = vggish.embed([silent])
@@ -89,7 +89,7 @@ def test_silence_has_finite_features_the_same_in_each_segment(vggish):
     np.testing.assert_allclose(embedding, np.broadcast_to(embedding[0], (10, 128)), atol=1e-5)
 
 
-def test_a_long_segment_has_the_mean_of_its_patches(weights_file):
+def test_a_long_segment_has_the_mean_embedding_of_its_patches(weights_file):
     two_second_segments = Timeline(num_segments=5, segment_s=2.0)
     patches = log_mel_patches(segments_of_audio(parity_wave(), two_second_segments, 16_000))
     long, short = vggish_stream(weights_file, two_second_segments), vggish_stream(weights_file)

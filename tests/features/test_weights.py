@@ -1,4 +1,4 @@
-"""Where weights come from: only the right file is used, and any other says what to do."""
+"""Sources of weights: only the right file is used, and errors name the remedy."""
 
 import hashlib
 import http.server
@@ -28,7 +28,7 @@ def digest(path: Path) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path):
-    """A real web server on this machine, with one folder; counts what was asked for."""
+    """A local web server that serves one folder and records the requests."""
     folder = tmp_path / "served"
     folder.mkdir()
     asked: list[str] = []
@@ -48,14 +48,14 @@ def server(tmp_path: Path):
         thread.join()
 
 
-def test_a_local_file_is_used_where_it_lies_and_its_hash_is_known(stored):
+def test_a_local_file_is_used_in_place_and_hashed(stored):
     found = find_weights("net", str(stored))
 
     assert found.path == stored
     assert found.sha256 == digest(stored)
 
 
-def test_any_file_system_will_do_and_the_copy_is_kept_until_the_file_changes(stored, tmp_path):
+def test_a_remote_file_is_cached_until_it_changes(stored, tmp_path):
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/net.pth", stored.read_bytes())
     cache = str(tmp_path / "cache")
@@ -70,28 +70,28 @@ def test_any_file_system_will_do_and_the_copy_is_kept_until_the_file_changes(sto
 
 
 @pytest.mark.parametrize("source", ["nowhere/net.pth", "memory://bucket/nowhere.pth"])
-def test_a_missing_file_is_named_with_what_may_stand_there(source, tmp_path):
+def test_a_missing_weights_file_is_named(source, tmp_path):
     with pytest.raises(WeightsError, match=r"extract.weights.net: .*: there is no such file"):
         find_weights("net", source, str(tmp_path))
 
 
-def test_a_folder_is_not_a_file(tmp_path):
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="is a folder"):
         find_weights("net", str(tmp_path))
 
 
-def test_an_unknown_kind_of_place_is_refused(tmp_path):
+def test_an_unknown_file_system_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"nosuch://bucket/net\.pth cannot be read"):
         find_weights("net", "nosuch://bucket/net.pth", str(tmp_path))
 
 
-def test_a_pinned_file_must_be_that_file(stored):
+def test_a_file_with_another_hash_than_the_pinned_one_is_refused(stored):
     assert find_weights("net", f"{stored}#sha256={digest(stored)[:12]}").path == stored
     with pytest.raises(WeightsError, match=r"its sha256 is [0-9a-f]{64}, not 0123"):
         find_weights("net", f"{stored}#sha256=0123")
 
 
-def test_public_weights_are_fetched_once_and_then_work_without_a_connection(
+def test_public_weights_are_downloaded_once_and_then_work_offline(
     server, stored, tmp_path, monkeypatch
 ):
     url, folder, asked = server
@@ -109,7 +109,7 @@ def test_public_weights_are_fetched_once_and_then_work_without_a_connection(
     assert [file.name for file in cache.iterdir()] == [name]
 
 
-def test_a_download_that_is_another_file_is_not_kept(server, stored, tmp_path, monkeypatch):
+def test_a_download_with_a_wrong_hash_is_deleted(server, stored, tmp_path, monkeypatch):
     url, folder, _ = server
     (folder / "net-00000000.pth").write_bytes(stored.read_bytes())
     monkeypatch.setitem(PUBLIC, "net", PublicWeights(f"{url}/net-00000000.pth"))
@@ -121,7 +121,7 @@ def test_a_download_that_is_another_file_is_not_kept(server, stored, tmp_path, m
     assert list(cache.iterdir()) == []
 
 
-def test_a_failed_download_says_how_to_fetch_the_file(tmp_path, monkeypatch):
+def test_a_failed_download_names_a_command_that_fetches_the_file(tmp_path, monkeypatch):
     closed = "http://127.0.0.1:9/net-01234567.pth"
     monkeypatch.setitem(PUBLIC, "net", PublicWeights(closed))
 
@@ -133,7 +133,7 @@ def test_a_failed_download_says_how_to_fetch_the_file(tmp_path, monkeypatch):
     assert "extract.weights.net: <path or URI>" in message
 
 
-def test_a_damaged_file_in_the_cache_is_found_out_without_a_connection(tmp_path):
+def test_a_damaged_file_in_the_cache_is_detected_offline(tmp_path):
     (tmp_path / "vggish-10086976.pth").write_bytes(b"half of a download")
 
     with pytest.raises(WeightsError, match=r"not 10086976\.\.\.; replace it") as caught:
@@ -142,7 +142,7 @@ def test_a_damaged_file_in_the_cache_is_found_out_without_a_connection(tmp_path)
     assert "curl -fL" in str(caught.value)
 
 
-def test_an_address_of_the_users_own_is_fetched_and_pinned(server, stored, tmp_path):
+def test_a_url_given_by_the_user_is_downloaded_and_can_be_pinned(server, stored, tmp_path):
     url, folder, _ = server
     (folder / "mine.pth").write_bytes(stored.read_bytes())
 
@@ -163,7 +163,7 @@ def test_the_cache_follows_the_xdg_base_directories(server, stored, tmp_path, mo
     assert found.path.parent == tmp_path / "xdg" / "distributed_avel" / "weights"
 
 
-def test_each_public_file_has_the_digits_of_its_hash_in_its_name():
+def test_each_public_file_has_a_hash_prefix_of_eight_digits():
     assert {name: len(public.sha256_prefix) for name, public in PUBLIC.items()} == dict.fromkeys(
         PUBLIC, 8
     )
@@ -172,7 +172,7 @@ def test_each_public_file_has_the_digits_of_its_hash_in_its_name():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_both_formats_and_checkpoints_around_them_are_read(tmp_path, wrapped):
+def test_both_formats_and_nested_checkpoints_are_read(tmp_path, wrapped):
     plain = save(STATE, tmp_path / "plain.pth")
     safe = tmp_path / "safe.safetensors"
     safetensors.torch.save_file(STATE, safe)
@@ -193,7 +193,7 @@ def test_both_formats_and_checkpoints_around_them_are_read(tmp_path, wrapped):
         ("text.safetensors", b"<html>404: not found</html>"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path, name, content):
+def test_a_file_of_another_format_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -202,7 +202,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, name, content):
 
 
 class Opens:
-    """What a malicious checkpoint does: a call, made by loading it."""
+    """A malicious checkpoint: loading it with pickle calls a function."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -211,7 +211,7 @@ class Opens:
         return (Path.touch, (self.path,))
 
 
-def test_a_file_that_would_run_code_is_refused_and_the_code_is_not_run(tmp_path):
+def test_a_file_with_code_is_refused_without_running_it(tmp_path):
     bait = tmp_path / "ran"
     torch.save({"layer": Opens(bait)}, tmp_path / "evil.pth")
 
@@ -221,7 +221,7 @@ def test_a_file_that_would_run_code_is_refused_and_the_code_is_not_run(tmp_path)
     assert not bait.exists()
 
 
-def test_a_whole_model_is_not_a_state_dict(tmp_path):
+def test_a_file_without_a_state_dict_is_refused(tmp_path):
     torch.save({"layer": [1, 2]}, tmp_path / "list.pth")
 
     with pytest.raises(WeightsError, match="expected the parameters of a network by name"):

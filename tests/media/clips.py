@@ -1,4 +1,4 @@
-"""Small real mp4 files for the tests: a picture tells its own index, a tone its own second."""
+"""Small real mp4 files for tests: frames encode their index, tones their second."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from distributed_avel.timeline import Timeline
 
 TIMELINE = Timeline(num_segments=10, segment_s=1.0)
 
-# Frame i is grey of this level; 7 is far more than what H.264 loses on a flat picture.
+# Grey level of frame i; 7 is much more than the error of H.264 on a uniform frame.
 _STEP, _LEVELS = 7, 32
 
 
@@ -17,12 +17,12 @@ def grey_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def frame_numbers(frames: np.ndarray) -> np.ndarray:
-    """Which grey each picture is: its index modulo 32."""
+    """Return the index of each frame modulo 32, from its grey level."""
     return np.rint((frames.mean(axis=(1, 2, 3)) - 16) / _STEP).astype(int)
 
 
 def tones(seconds: float, rate_hz: int, channels: int = 1) -> np.ndarray:
-    """A tone that is 100 Hz higher in each second."""
+    """Return a tone whose frequency increases by 100 Hz each second."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     wave = 0.3 * np.sin(2 * np.pi * (400 + 100 * np.floor(t)) * t)
     return np.stack([wave] * channels).astype(np.float32)

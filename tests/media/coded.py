@@ -1,4 +1,4 @@
-"""Files made by FFmpeg in which every picture says its number and every tone its second."""
+"""Files made by FFmpeg whose frames encode their number and whose tones encode their second."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 BITS, HEIGHT, WIDTH = 12, 64, 192
 
-# Bit k of the frame's number N is a vertical stripe, bright for 1.
+# Bit k of the frame number N is a vertical stripe, bright for 1.
 _STRIPES = f"geq=lum='32+176*mod(floor(N/pow(2,floor(X*{BITS}/W))),2)':cb=128:cr=128"
 _TONES = "aevalsrc='0.5*sin(2*PI*t*(300+100*floor(t)))':s={rate_hz}:d={seconds}"
 
@@ -36,7 +36,7 @@ def coded(
 
 
 def numbers(frames_HW3: np.ndarray) -> np.ndarray:
-    """Numbers that pictures (..., H, W, 3) show, shape (...)."""
+    """Return the numbers encoded in frames (..., H, W, 3), shape (...)."""
     height, width = frames_HW3.shape[-3:-1]
     columns = ((np.arange(BITS) + 0.5) * width / BITS).astype(int)
     middle = frames_HW3[..., height // 4 : 3 * height // 4, :, :].mean(axis=(-1, -3))
@@ -47,7 +47,7 @@ def numbers(frames_HW3: np.ndarray) -> np.ndarray:
 def presented(
     path: Path, height: int = HEIGHT, width: int = WIDTH
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (s) and pictures of all frames that the ffmpeg commands present, rotation applied."""
+    """Return times (s) and images of all frames that ffmpeg presents, with rotation applied."""
     fields = "-show_entries frame=best_effort_timestamp_time:format=start_time -of csv=nk=0"
     text = subprocess.run(
         ["ffprobe", "-v", "error", "-select_streams", "v:0", *fields.split(), str(path)],
@@ -60,7 +60,7 @@ def presented(
         if kind == "frame":
             times_s.append(np.nan if value == "N/A" else float(value))
         elif kind == "format":
-            start_s = max(float(value), 0.0)  # FFmpeg 5 counts Opus' delay, newer ones do not
+            start_s = max(float(value), 0.0)  # FFmpeg 5 includes the Opus delay, newer ones do not
     times_N = _filled(np.array(times_s)) - start_s
     raw = subprocess.run(
         ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vsync", "passthrough",
@@ -72,7 +72,7 @@ def presented(
 
 
 def _filled(times_N: np.ndarray) -> np.ndarray:
-    """Times with those that FFmpeg does not know put at the usual distance from the known ones."""
+    """Fill unknown times, at the usual distance from the known ones."""
     known = np.flatnonzero(np.isfinite(times_N))
     step_s = np.median(np.diff(times_N[known]))
     nearest = known[np.abs(np.arange(len(times_N))[:, None] - known).argmin(axis=1)]
@@ -80,7 +80,7 @@ def _filled(times_N: np.ndarray) -> np.ndarray:
 
 
 def heard(path: Path, rate_hz: int) -> np.ndarray:
-    """The waveform that the ffmpeg command plays from the start of the container."""
+    """Return the waveform as decoded by ffmpeg, from the start of the container."""
     filters = ["-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", str(rate_hz)]
     raw = subprocess.run(
         ["ffmpeg", "-v", "error", "-i", str(path), *filters, "-f", "f32le", "-"],

@@ -28,7 +28,7 @@ def loudest_hz(wave_N: np.ndarray, rate_hz: int) -> float:
 
 @pytest.mark.parametrize("rate_hz", [16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_any_rate_and_any_channels_become_one_waveform_on_the_clock(rate_hz, channels):
+def test_any_rate_and_channels_become_one_waveform_on_the_timeline(rate_hz, channels):
     wave_N = read_audio(clip(rate_hz=rate_hz, channels=channels), TIMELINE, 16_000)
 
     assert wave_N.shape == (160_000,)
@@ -40,7 +40,7 @@ def test_any_rate_and_any_channels_become_one_waveform_on_the_clock(rate_hz, cha
 
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
-def test_sound_neither_lags_nor_leads(rate_hz):
+def test_resampling_does_not_shift_audio(rate_hz):
     rng = np.random.default_rng(0)
     clicks = np.zeros((1, 10 * rate_hz))
     starts_s = np.sort(rng.uniform(0.2, 9.8, 30))
@@ -55,7 +55,7 @@ def test_sound_neither_lags_nor_leads(rate_hz):
     assert abs(lags[np.argmax(correlation)]) <= 2
 
 
-def test_channels_are_averaged_and_so_opposite_ones_cancel():
+def test_channels_are_averaged():
     left = tones(10, 16_000)[0]
     right = np.roll(left, 7) * 0.5
 
@@ -65,14 +65,14 @@ def test_channels_are_averaged_and_so_opposite_ones_cancel():
     assert np.sqrt(np.mean((mixed - alone) ** 2)) < 0.01 * np.sqrt(np.mean(alone**2)) + 2e-3
 
 
-def test_a_minute_gives_its_first_ten_seconds():
+def test_only_the_first_ten_seconds_of_a_long_file_are_read():
     wave_N = read_audio(clip(seconds=60), TIMELINE, 16_000)
 
     assert wave_N.shape == (160_000,)
     assert loudest_hz(wave_N[-16_000:], 16_000) == pytest.approx(1300, abs=2)
 
 
-def test_a_short_tail_becomes_silence():
+def test_a_short_missing_tail_is_padded_with_silence():
     wave_N = read_audio(clip(sound_s=9.6), TIMELINE, 16_000)
 
     assert np.abs(wave_N[:153_000]).max() > 0.2
@@ -80,12 +80,12 @@ def test_a_short_tail_becomes_silence():
 
 
 @pytest.mark.parametrize(("sound_s", "says"), [(9.3, "9.3"), (0.5, "0.5"), (5.0, "5.0")])
-def test_sound_shorter_than_the_pictures_is_refused_with_both_lengths(sound_s, says):
+def test_audio_shorter_than_the_timeline_is_refused_with_both_lengths(sound_s, says):
     with pytest.raises(MediaError, match=f"too short: {says}.* s of audio, but 10 s are needed"):
         read_audio(clip(sound_s=sound_s), TIMELINE, 16_000)
 
 
-def test_silence_throughout_is_refused_and_silence_in_parts_is_not():
+def test_complete_silence_is_refused_and_partial_silence_is_not():
     with pytest.raises(MediaError, match="silent"):
         read_audio(with_sound(np.zeros((1, 160_000))), TIMELINE, 16_000)
 
@@ -94,15 +94,15 @@ def test_silence_throughout_is_refused_and_silence_in_parts_is_not():
     assert np.abs(read_audio(with_sound(partly), TIMELINE, 16_000)[40_000:]).max() < 1e-3
 
 
-def test_silence_in_the_timeline_is_refused_even_if_sound_follows():
+def test_silence_in_the_timeline_is_refused_even_if_audio_follows():
     late = tones(20, 16_000)
     late[:, :170_000] = 0
     with pytest.raises(MediaError, match="first 10 s"):
         read_audio(write_mp4(grey_frames(160), 8, late, 16_000), TIMELINE, 16_000)
 
 
-def test_whole_number_samples_are_scaled_to_one():
-    # a wav file has no pictures: what is read here is the conversion of 16-bit samples
+def test_integer_samples_are_scaled_to_unit_range():
+    # tested without a file, because a WAV file has no video stream and is refused
     from av import AudioFrame
 
     from distributed_avel.media.audio import _one_channel
@@ -116,7 +116,7 @@ def test_whole_number_samples_are_scaled_to_one():
     assert _one_channel(frame).tolist() == [-1.0, 0.0, 127 / 128]
 
 
-def test_a_sound_file_has_no_video_stream():
+def test_an_audio_file_is_refused_for_lack_of_a_video_stream():
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
@@ -127,7 +127,7 @@ def test_a_sound_file_has_no_video_stream():
         read_audio(file.getvalue(), TIMELINE, 16_000)
 
 
-def test_log_mel_is_that_of_the_published_vggish():
+def test_log_mel_equals_the_published_vggish():
     rng = np.random.default_rng(zlib.crc32(b"public/vggish/input/waveform"))
     t = np.arange(160_000) / 16_000
     sweep = 0.4 * np.sin(2 * np.pi * (200 * t + 150 * t**2))
@@ -140,7 +140,7 @@ def test_log_mel_is_that_of_the_published_vggish():
         np.testing.assert_allclose(mel_TFM[:, :96], reference["log_mel"], atol=1e-5)
 
 
-def test_log_mel_is_that_of_the_dullest_loop():
+def test_log_mel_equals_a_plain_loop():
     rng = np.random.default_rng(1)
     log_mel = LogMel(sample_rate_hz=8_000, window_s=0.02, num_bands=12, high_hz=3_500, offset=0.1)
     wave_N = rng.normal(0, 0.1, 2_000).astype(np.float32)
@@ -166,19 +166,19 @@ def test_log_mel_is_that_of_the_dullest_loop():
     wave_TN=arrays(np.float32, (3, 1_600), elements=st.floats(-1, 1, width=32)),
     row=st.integers(0, 2),
 )
-def test_log_mel_of_a_row_knows_nothing_of_the_others(wave_TN, row):
+def test_log_mel_of_a_row_does_not_depend_on_other_rows(wave_TN, row):
     together = LogMel()(wave_TN)
 
     assert np.isfinite(together).all()
     np.testing.assert_array_equal(together[row], LogMel()(wave_TN[row : row + 1])[0])
 
 
-def test_less_than_one_window_is_refused():
+def test_audio_shorter_than_one_window_is_refused():
     with pytest.raises(ValueError, match="399 samples are fewer than the 400 samples of a window"):
         LogMel()(np.zeros((1, 399), dtype=np.float32))
 
 
-def test_segments_that_are_not_whole_samples_are_cut_to_the_shortest():
+def test_segments_of_uneven_sample_counts_are_cut_to_the_shortest():
     timeline = Timeline(num_segments=3, segment_s=1 / 3)
     wave_N = np.arange(100, dtype=np.float32)
 

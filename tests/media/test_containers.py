@@ -1,4 +1,4 @@
-"""Every container and codec that people use: the product's seconds are those of FFmpeg."""
+"""Common containers and codecs: frames and audio of each second equal those of FFmpeg."""
 
 import shutil
 import subprocess
@@ -64,13 +64,13 @@ ENCODED = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Eleven seconds, lossless, to encode from: drawing the pictures is what takes time."""
+    """A lossless source of eleven seconds, made once because drawing the frames is slow."""
     lossless = ("-c:v", "ffv1", "-c:a", "pcm_s16le")
     return coded(tmp_path_factory.mktemp("source") / "lossless.mkv", *lossless, seconds=11)
 
 
 def similarity(ours_N: np.ndarray, theirs_N: np.ndarray) -> float:
-    """Best correlation within 10 ms; versions of FFmpeg differ by the 7 ms of Opus' delay."""
+    """Return the best correlation within 10 ms; FFmpeg versions differ by the Opus delay, 7 ms."""
     length, most = min(len(ours_N), len(theirs_N)), RATE_HZ // 100
     inner_N = ours_N[most : length - most]
     return max(
@@ -80,7 +80,7 @@ def similarity(ours_N: np.ndarray, theirs_N: np.ndarray) -> float:
 
 
 def check_against_ffmpeg(path, timeline=TEN, per_segment=16, *, reader="auto", upright=True):
-    """Every sample is the frame that ffmpeg shows at its time, every segment its sound."""
+    """Check that each sample is the frame that ffmpeg presents at its time, and the audio too."""
     height, width = (HEIGHT, WIDTH) if upright else (WIDTH, HEIGHT)
     media = path.read_bytes()
     sampled = sample_frames(media, timeline, per_segment, (height, width), reader=reader)
@@ -88,7 +88,7 @@ def check_against_ffmpeg(path, timeline=TEN, per_segment=16, *, reader="auto", u
 
     times_N, pictures_NHW3 = presented(path, height, width)
     frames_FHW3 = sampled.frames_FHW3
-    if not upright:  # the stripes lie; those of both are turned back
+    if not upright:  # the stripes are horizontal; rotate both back
         pictures_NHW3, frames_FHW3 = (
             np.rot90(x, axes=(1, 2)) for x in (pictures_NHW3, frames_FHW3)
         )
@@ -112,7 +112,7 @@ def check_against_ffmpeg(path, timeline=TEN, per_segment=16, *, reader="auto", u
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_each_container_and_codec_gives_the_seconds_of_ffmpeg(name, source, tmp_path):
+def test_each_container_and_codec_agrees_with_ffmpeg(name, source, tmp_path):
     size = ("-s", "176x144") if name.endswith("3gp") else ()
     ffmpeg("-i", source, *size, *ENCODED[name], tmp_path / name)
     check_against_ffmpeg(tmp_path / name)
@@ -122,7 +122,7 @@ def test_each_container_and_codec_gives_the_seconds_of_ffmpeg(name, source, tmp_
     "name",
     ["h264.mp4", "open_gop.mp4", "intra_refresh.mp4", "hevc.mkv", "vp9.webm", "varying_rate.mkv"],
 )
-def test_both_readers_give_the_same_pixels_wherever_decord_is_used(name, source, tmp_path):
+def test_decord_and_pyav_give_equal_pixels(name, source, tmp_path):
     ffmpeg("-i", source, *ENCODED[name], tmp_path / name)
     media = (tmp_path / name).read_bytes()
     for size_hw in (None, (40, 40), 48):
@@ -136,8 +136,8 @@ def test_both_readers_give_the_same_pixels_wherever_decord_is_used(name, source,
 
 
 @pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm"])
-def test_a_file_whose_header_has_no_length_is_read_all_the_same(name, source, tmp_path):
-    """FFmpeg cannot go back in a pipe, so it writes no length, which decord needs."""
+def test_a_file_without_a_length_in_its_header_is_read(name, source, tmp_path):
+    """FFmpeg cannot seek in a pipe, so it writes no length, which decord needs."""
     kind = {"h264.mkv": "matroska", "vp9.webm": "webm"}[name]
     command = ["ffmpeg", "-v", "error", "-i", source, *ENCODED[name], "-f", kind, "-"]
     written = subprocess.run([*map(str, command)], capture_output=True, check=True, timeout=60)
@@ -146,8 +146,8 @@ def test_a_file_whose_header_has_no_length_is_read_all_the_same(name, source, tm
     check_against_ffmpeg(tmp_path / name)
 
 
-def test_each_size_of_pictures_has_the_pixels_of_pyav(source, tmp_path):
-    """decord pads some widths, and scales colours in another way where only the width changes."""
+def test_frames_of_each_size_have_the_pixels_of_pyav(source, tmp_path):
+    """decord pads some widths, and scales chroma differently if only the width changes."""
     ffmpeg("-i", source, *ENCODED["h264.mp4"], tmp_path / "h264.mp4")
     media = (tmp_path / "h264.mp4").read_bytes()
     height, width = sample_frames(media, TEN, 1).frames_FHW3.shape[1:3]
@@ -163,8 +163,8 @@ def test_each_size_of_pictures_has_the_pixels_of_pyav(source, tmp_path):
     assert readers == {"decord", "pyav"}
 
 
-def test_asking_decord_for_frames_by_number_gives_others(source, tmp_path):
-    """The reason for reading in order; if this fails, decord has been mended."""
+def test_decord_returns_wrong_frames_by_index(source, tmp_path):
+    """This is why frames are read in order; if the test fails, decord has been fixed."""
     decord = pytest.importorskip("decord")
     path = tmp_path / "intra_refresh.mp4"
     ffmpeg("-i", source, *ENCODED[path.name], path)
@@ -187,14 +187,14 @@ def test_asking_decord_for_frames_by_number_gives_others(source, tmp_path):
         ("60", Timeline(num_segments=60, segment_s=0.5)),
     ],
 )
-def test_each_rate_and_timeline_gives_the_seconds_of_ffmpeg(fps, timeline, tmp_path):
+def test_each_frame_rate_and_timeline_agrees_with_ffmpeg(fps, timeline, tmp_path):
     seconds = timeline.duration_s + 0.5
     path = coded(tmp_path / "rate.mp4", *X264, seconds=seconds, fps=fps, size="96x32")
     check_against_ffmpeg(path, timeline)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotated_pictures_are_turned_as_players_do(degrees, source, tmp_path):
+def test_rotation_is_applied_as_in_players(degrees, source, tmp_path):
     ffmpeg("-i", source, *X264, tmp_path / "upright.mp4")
     turned = tmp_path / "turned.mp4"
     ffmpeg(
@@ -206,14 +206,14 @@ def test_rotated_pictures_are_turned_as_players_do(degrees, source, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 @pytest.mark.parametrize("start_s", [0.6, 1.32])
-def test_a_cut_without_encoding_shows_no_frame_before_the_cut(suffix, start_s, source, tmp_path):
+def test_a_cut_without_encoding_gives_no_frame_before_the_cut(suffix, start_s, source, tmp_path):
     whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     ffmpeg("-stream_loop", 1, "-i", source, *X264, "-t", 14, whole)
     ffmpeg("-ss", start_s, "-i", whole, "-t", 11, "-c", "copy", cut)
     assert check_against_ffmpeg(cut).reader == "pyav"
 
 
-def test_the_sound_is_that_of_the_default_track(source, tmp_path):
+def test_audio_is_read_from_the_default_track(source, tmp_path):
     path = tmp_path / "tracks.mp4"
     other = ("-f", "lavfi", "-i", "sine=1000:r=44100:d=11")
     maps = ("-map", "0:v", "-map", "1:a", "-map", "0:a")
@@ -222,7 +222,7 @@ def test_the_sound_is_that_of_the_default_track(source, tmp_path):
     check_against_ffmpeg(path)
 
 
-def test_covers_subtitles_and_a_second_picture_track_are_left_out(source, tmp_path):
+def test_covers_subtitles_and_a_second_video_track_are_ignored(source, tmp_path):
     cover, subtitles, path = tmp_path / "c.png", tmp_path / "s.srt", tmp_path / "all.mkv"
     ffmpeg("-f", "lavfi", "-i", "testsrc=s=320x240:d=1", "-frames:v", 1, cover)
     subtitles.write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n")
@@ -241,7 +241,7 @@ def test_covers_subtitles_and_a_second_picture_track_are_left_out(source, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_pictures_that_start_late_are_refused_with_the_times(suffix, source, tmp_path):
+def test_a_late_start_of_the_video_stream_is_refused_with_the_times(suffix, source, tmp_path):
     path = tmp_path / f"late.{suffix}"
     encoded = tmp_path / "encoded.mp4"
     ffmpeg("-i", source, *X264, encoded)
@@ -255,7 +255,7 @@ def test_pictures_that_start_late_are_refused_with_the_times(suffix, source, tmp
             check_against_ffmpeg(path)
 
 
-def test_pictures_lost_in_the_middle_of_a_broadcast_are_refused_with_the_times(source, tmp_path):
+def test_missing_frames_in_the_middle_are_refused_with_the_times(source, tmp_path):
     encoded, path = tmp_path / "encoded.ts", tmp_path / "lost.ts"
     ffmpeg("-i", source, *X264, encoded)
     with av.open(encoded) as whole, av.open(path, "w") as lost:
@@ -277,7 +277,7 @@ def test_a_codec_without_a_decoder_is_refused_with_a_command(source, tmp_path):
         sample_frames(unknown, TEN, 16)
 
 
-def test_published_sampling_counts_the_frames_that_are_presented(source, tmp_path):
+def test_published_sampling_counts_presented_frames(source, tmp_path):
     whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     ffmpeg("-stream_loop", 1, "-i", source, *X264, "-t", 14, whole)
     ffmpeg("-ss", 1.32, "-i", whole, "-t", 10, "-c", "copy", cut)

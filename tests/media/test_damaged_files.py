@@ -1,6 +1,7 @@
-"""Damaged files at the level of one file: a MediaError or good arrays, and nothing else.
+"""Decoding a damaged file gives a MediaError or finite arrays, and nothing else.
 
-Files that hang or crash the decoder are the business of the killable process around it.
+Files that hang or crash the decoder are handled by the decoding process; see
+`tests/features/test_decoder_pool.py`.
 """
 
 import numpy as np
@@ -33,12 +34,12 @@ EXTRACTOR = Descriptors(TIMELINE, ExtractConfig())
         "half a second of pictures", "half the pictures",
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_file_is_said(media, says):
+def test_an_unusable_file_is_refused_with_the_reason(media, says):
     with pytest.raises(MediaError, match=says):
         EXTRACTOR.prepare(media)
 
 
-def test_a_minute_is_as_good_as_its_first_ten_seconds():
+def test_a_long_file_is_extracted_from_its_first_ten_seconds():
     audio_TD, visual_TRD = EXTRACTOR.prepare(clip(seconds=60))
 
     assert audio_TD.shape == EXTRACTOR.shapes.audio
@@ -46,7 +47,7 @@ def test_a_minute_is_as_good_as_its_first_ten_seconds():
 
 
 @pytest.mark.parametrize("kind", ["truncated", "bits flipped", "bytes zeroed"])
-def test_a_damaged_file_is_refused_or_described_in_finite_numbers(kind):
+def test_a_damaged_file_is_refused_or_has_finite_features(kind):
     rng = np.random.default_rng(len(kind))
     whole = clip(fps=12, height=64, rate_hz=44_100, channels=2)
     refused = 0

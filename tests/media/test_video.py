@@ -1,4 +1,4 @@
-"""Sampling of frames: by presentation time, and by count as AVE's features were published."""
+"""Sampling of frames by presentation time, and by count as for AVE's published features."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from distributed_avel.media.write import write_mp4
     gaps_s=st.lists(st.floats(0.01, 2.0), min_size=1, max_size=50),
     steps_s=st.lists(st.floats(0.0, 20.0), min_size=1, max_size=60),
 )
-def test_the_frame_on_display_is_the_last_one_that_has_started(gaps_s, steps_s):
+def test_the_displayed_frame_is_the_last_one_that_has_started(gaps_s, steps_s):
     starts_s = np.cumsum([0.0, *gaps_s])
     steps_s = np.sort(steps_s)
     frames = [Frame(start_s, None, lambda at=at: at) for at, start_s in enumerate(starts_s)]
@@ -30,7 +30,7 @@ def test_the_frame_on_display_is_the_last_one_that_has_started(gaps_s, steps_s):
     assert shown == expected
 
 
-def test_samples_are_the_frames_on_display():
+def test_samples_are_the_displayed_frames():
     sampled = sample_frames(clip(fps=25), TIMELINE, 16)
 
     for segment in range(10):
@@ -39,7 +39,7 @@ def test_samples_are_the_frames_on_display():
 
 
 def test_published_sampling_counts_frames():
-    # 176 of the 177 frames start before 10 s, so that k = 17, and the last second is 9 * 17
+    # 176 of the 177 frames start before 10 s, so k = 17, and the last second starts at 9 * 17
     published = sample_frames(clip(seconds=10.05, fps=17.6), TIMELINE, 16, sampling="published")
 
     expected = [int(9 * 17 + i / 16 * 17) % 32 for i in range(16)]
@@ -48,7 +48,7 @@ def test_published_sampling_counts_frames():
     assert frame_numbers(by_time.segment(9))[0] == int(9 * 17.6) % 32
 
 
-def test_each_distinct_frame_is_held_once():
+def test_each_distinct_frame_is_stored_once():
     sampled = sample_frames(clip(fps=8), TIMELINE, 16)
 
     assert sampled.frames_FHW3.shape == (80, 48, 64, 3)
@@ -57,7 +57,7 @@ def test_each_distinct_frame_is_held_once():
 
 
 @pytest.mark.parametrize("sampling", ["time", "published"])
-def test_a_minute_gives_its_first_ten_seconds(sampling):
+def test_only_the_first_ten_seconds_of_a_long_file_are_read(sampling):
     minute = sample_frames(clip(seconds=60, fps=8), TIMELINE, 16, sampling=sampling)
     ten = sample_frames(clip(seconds=10, fps=8), TIMELINE, 16, sampling=sampling)
 
@@ -66,7 +66,7 @@ def test_a_minute_gives_its_first_ten_seconds(sampling):
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (34, 90), (360, 202), (2, 2)])
-def test_pictures_are_scaled_while_they_are_decoded(height, width):
+def test_frames_are_scaled_while_decoding(height, width):
     sampled = sample_frames(clip(height=height, width=width), TIMELINE, 4, size_hw=(20, 30))
 
     assert sampled.frames_FHW3.shape[1:] == (20, 30, 3)
@@ -74,13 +74,13 @@ def test_pictures_are_scaled_while_they_are_decoded(height, width):
 
 
 @pytest.mark.parametrize(("height", "width", "scaled"), [(48, 64, (24, 32)), (64, 48, (32, 24))])
-def test_one_number_is_the_shorter_side(height, width, scaled):
+def test_a_single_size_is_the_shorter_side(height, width, scaled):
     sampled = sample_frames(clip(height=height, width=width), TIMELINE, 4, size_hw=24)
 
     assert sampled.frames_FHW3.shape[1:3] == scaled
 
 
-def test_at_an_uneven_rate_the_clock_of_the_file_decides():
+def test_a_variable_frame_rate_is_sampled_by_presentation_time():
     # 4 frames a second in the first half, 20 in the second
     times_s = np.concatenate([np.arange(20) / 4, 5 + np.arange(100) / 20])
     media = write_mp4(grey_frames(120), 20, tones(10, 16_000), 16_000, times_s=times_s.tolist())
@@ -102,19 +102,19 @@ def test_at_an_uneven_rate_the_clock_of_the_file_decides():
     ],
 )
 @pytest.mark.parametrize("reader", ["auto", "pyav"])
-def test_too_few_pictures_are_refused_with_what_there_is(num_frames, fps, says, reader):
+def test_too_few_frames_are_refused_with_their_number(num_frames, fps, says, reader):
     media = write_mp4(grey_frames(num_frames), fps, tones(10, 16_000), 16_000)
     with pytest.raises(MediaError, match=says):
         sample_frames(media, TIMELINE, 16, reader=reader)
 
 
-def test_half_a_segment_may_be_missing_at_the_end():
+def test_up_to_half_a_segment_may_be_missing_at_the_end():
     media = write_mp4(grey_frames(76), 8, tones(10, 16_000), 16_000)
 
     assert frame_numbers(sample_frames(media, TIMELINE, 16).segment(9))[-1] == 75 % 32
 
 
-def test_display_matrices_turn_and_mirror():
+def test_display_matrices_rotate_and_mirror():
     stored = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
     counter_clockwise, clockwise, half, mirrored = (
         (0, -1, 1, 0), (0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1),

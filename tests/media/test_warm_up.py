@@ -28,6 +28,6 @@ def modules_that_the_first_file_loads(how: str) -> int:
     return int(done.stdout)
 
 
-def test_no_file_pays_for_loading_the_libraries():
+def test_warm_up_imports_the_libraries_before_the_first_file():
     assert modules_that_the_first_file_loads("cold") > 500
     assert modules_that_the_first_file_loads("warm") < 20

@@ -125,7 +125,7 @@ def test_a_model_of_a_plug_in_has_its_own_options_and_those_it_inherits():
         created("ave", scale=1)
 
 
-def test_options_that_would_take_any_key_are_refused():
+def test_options_that_would_accept_any_key_are_refused():
     class Loose(Ave):
         class Config(pydantic.BaseModel):
             scale: float = 1.0

@@ -25,7 +25,7 @@ def test_only_thresholds_near_the_best_one_are_worth_a_trial():
     assert found == (0.3, 0.7)
 
 
-def test_the_range_serves_every_pair_of_windows():
+def test_the_range_covers_every_pair_of_window_and_stride():
     low = curve([0.01, 0.5, 0.99], [0.8, 0.1, 0.0])
     high = curve([0.01, 0.5, 0.99], [0.0, 0.1, 0.8])
 
@@ -34,9 +34,9 @@ def test_the_range_serves_every_pair_of_windows():
 
 
 @pytest.mark.parametrize("curves", [[], [curve([0.1, 0.5], [0.0, 0.04])]])
-def test_curves_that_tell_nothing_narrow_nothing(curves):
+def test_uninformative_curves_do_not_narrow_the_range(curves):
     assert screened_range(curves, 0.5, EVERYTHING) == EVERYTHING
 
 
-def test_nothing_is_narrowed_on_demand():
+def test_a_kept_share_of_zero_keeps_the_whole_curve():
     assert screened_range([curve([0.1, 0.5], [0.0, 0.9])], 0.0, EVERYTHING) == (0.1, 0.5)

@@ -30,13 +30,13 @@ def test_the_criterion_is_the_mean_of_its_metrics():
     assert criterion({"accuracy": 80.0, "non_ave_f1": 50.0}, ("accuracy",)) == 80.0
 
 
-def test_an_unknown_metric_is_refused_with_those_there_are():
+def test_an_unknown_metric_is_refused_with_the_list_of_metrics():
     check_criterion(BOTH, SEGMENT_METRICS)
     with pytest.raises(ConfigError, match=r"test_accuracy: no such metric; there are accuracy, "):
         check_criterion(("accuracy", "test_accuracy"), SEGMENT_METRICS)
 
 
-def test_the_rank_does_not_depend_on_which_trial_finished_first():
+def test_the_rank_does_not_depend_on_the_order_of_completion():
     trials = [trial(0.1, 80, 50), trial(0.2, 70, 60), trial(0.3, 60, 80), trial(0.4, 60, 60)]
     ranks = {
         tuple(c.point["refine.threshold"] for c in rank(p, BOTH)) for p in permutations(trials)
@@ -45,7 +45,7 @@ def test_the_rank_does_not_depend_on_which_trial_finished_first():
     assert ranks == {(0.3, 0.1, 0.2, 0.4)}  # 0.1 and 0.2 are equal: the settings decide
 
 
-def test_failed_and_stopped_trials_do_not_compete():
+def test_failed_and_stopped_trials_are_not_ranked():
     failed = Trial(point={"refine.threshold": 0.9}, seed=0, error="out of memory")
     stopped = Trial(point={"refine.threshold": 0.8}, seed=0)
 
@@ -55,7 +55,7 @@ def test_failed_and_stopped_trials_do_not_compete():
     assert choose([failed, stopped], BOTH, 3) == []
 
 
-def test_a_trial_whose_criterion_is_undefined_neither_wins_nor_stops_the_choice():
+def test_a_trial_with_an_undefined_criterion_is_not_chosen():
     undefined = Trial(
         point={"refine.threshold": 0.9}, seed=0, metrics={"accuracy": 100.0, "non_ave_f1": None}
     )
@@ -65,7 +65,7 @@ def test_a_trial_whose_criterion_is_undefined_neither_wins_nor_stops_the_choice(
     assert choose([undefined], BOTH, 3) == []
 
 
-def test_one_lucky_seed_does_not_win_against_three():
+def test_a_point_with_one_seed_does_not_win_against_one_with_three():
     lucky = trial(0.9, 100, 100)
     steady = [trial(0.1, 80, 80 + seed, seed) for seed in range(3)]
 
@@ -76,7 +76,7 @@ def test_one_lucky_seed_does_not_win_against_three():
     assert (best[0].mean, best[0].sd) == (80.5, 0.5)
 
 
-def test_where_a_seed_failed_the_others_still_choose():
+def test_a_failed_seed_does_not_prevent_a_choice():
     failed = Trial(point={"refine.threshold": 0.1}, seed=2, error="killed")
     trials = [trial(0.1, 80, 80, 0), trial(0.1, 80, 90, 1), failed, trial(0.2, 99, 99, 0)]
 
@@ -90,7 +90,7 @@ def test_where_a_seed_failed_the_others_still_choose():
         max_size=12,
     )
 )
-def test_the_front_is_what_nothing_beats(values):
+def test_the_front_contains_the_non_dominated_points(values):
     front = {values[i] for i in pareto_front(values)}
 
     by_hand = {
@@ -99,7 +99,7 @@ def test_the_front_is_what_nothing_beats(values):
     assert front == by_hand
 
 
-def test_shared_stages_count_once_and_their_time_too():
+def test_shared_stages_and_their_time_count_once():
     trials = [
         Trial(
             point={"refine.window": n, "refine.threshold": tau},

@@ -30,7 +30,7 @@ def space(**changes) -> Space:
 
 
 class FirstChoice:
-    """Suggests what an Optuna trial might, and keeps it as Tune does."""
+    """Suggests values like an Optuna trial, and records them as Ray Tune does."""
 
     def __init__(self) -> None:
         self.values = {}
@@ -45,7 +45,7 @@ class FirstChoice:
 
 
 @given(num_segments=st.integers(2, 40))
-def test_the_valid_pairs_are_those_that_windows_accept(num_segments):
+def test_valid_pairs_are_those_accepted_by_window_mask(num_segments):
     accepted = set()
     for window in range(1, num_segments + 1):
         for stride in range(1, num_segments + 1):
@@ -63,7 +63,7 @@ def test_the_valid_pairs_are_those_that_windows_accept(num_segments):
         assert w.num_windows == (num_segments - w.window) // w.stride + 1
 
 
-def test_the_pairs_of_ten_segments_are_these_with_this_cost():
+def test_valid_pairs_and_their_costs_for_ten_segments():
     found = {str(w): w.num_windows for w in valid_windows(10)}
 
     assert found == {
@@ -82,7 +82,7 @@ def test_pairs_can_be_limited_by_cost_and_by_even_coverage():
     )
 
 
-def test_an_invalid_pair_is_refused_with_those_there_are():
+def test_an_invalid_pair_is_refused_with_the_list_of_pairs():
     with pytest.raises(ConfigError, match=r"4:4, x: not a valid N:s .* 4:2 \(T1 4\)"):
         chosen_windows(SweepConfig(windows=("4:2", "4:4", "x")), 10)
     with pytest.raises(ConfigError, match="exclude all windows"):
@@ -113,7 +113,7 @@ def test_options_of_the_base_model_are_dimensions():
     assert config.model.options == {"head_size": 16}
 
 
-def test_options_of_another_model_do_not_go_along_with_its_name():
+def test_options_of_another_model_are_refused():
     config = validate({"model": {"name": "psp", "options": {"threshold": 0.1}}}, "test")
 
     with pytest.raises(ConfigError, match=r"model\.options\.threshold: base model ave has no such"):
@@ -135,7 +135,7 @@ def test_options_of_another_model_do_not_go_along_with_its_name():
         ("model.name=a..b", "0 < LOW < HIGH"),
     ],
 )
-def test_a_wrong_dimension_is_refused_by_name(text, message):
+def test_an_invalid_dimension_is_refused_by_name(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_dimension(text, CONFIG)
 
@@ -159,7 +159,7 @@ def test_a_grid_refuses_a_range():
         space(dimensions=(Range("train.learning_rate", 1e-4, 1e-2, False),)).grid()
 
 
-def test_random_points_lie_in_the_space_and_do_not_depend_on_how_many_there_are():
+def test_random_points_are_in_the_space_and_independent_of_their_number():
     dimensions = (
         Range("train.learning_rate", 1e-4, 1e-2, False),
         Choice("train.loss", ("soft_margin",)),
@@ -177,7 +177,7 @@ def test_random_points_lie_in_the_space_and_do_not_depend_on_how_many_there_are(
     assert 10 < sum(value < middle for value in logs) < 40  # half of them, on a log scale
 
 
-def test_what_optuna_suggests_is_a_point_of_the_space():
+def test_optuna_suggestions_are_points_of_the_space():
     whole = space(dimensions=(Range("model.hidden_size", 16, 64, True),))
     trial = FirstChoice()
     whole.suggest(trial)
@@ -190,7 +190,7 @@ def test_what_optuna_suggests_is_a_point_of_the_space():
     }
 
 
-def test_what_optuna_is_told_of_a_point_is_what_it_would_suggest_for_it():
+def test_points_are_converted_to_equivalent_optuna_parameters():
     dimensions = (
         Range("train.learning_rate", 1e-4, 1e-2, False),
         Range("model.hidden_size", 16, 64, True),
@@ -204,7 +204,7 @@ def test_what_optuna_is_told_of_a_point_is_what_it_would_suggest_for_it():
         assert math.log(1e-4) <= values["train.learning_rate"] <= math.log(1e-2)
 
 
-def test_thresholds_are_spread_evenly_on_the_logit_scale():
+def test_thresholds_are_uniform_on_the_logit_scale():
     assert spread_thresholds(0.1, 0.9, 3) == (0.1, 0.5, 0.9)
     assert spread_thresholds(0.1, 0.9, 1) == (0.5,)
     ends = spread_thresholds(0.000911, 0.999089, 5)
@@ -212,7 +212,7 @@ def test_thresholds_are_spread_evenly_on_the_logit_scale():
     assert spread_thresholds(0.3, 0.3, 5) == (0.3,)
 
 
-def test_a_model_of_the_tables_may_have_settings_of_its_own():
+def test_a_model_of_the_tables_may_have_its_own_settings():
     texts = [
         "psp:train.batch_size=128",
         "psp:train.learning_rate=0.001",
@@ -246,7 +246,7 @@ def test_a_model_of_the_tables_may_have_settings_of_its_own():
         ),
     ],
 )
-def test_settings_of_a_model_that_cannot_be_are_refused(text, told):
+def test_invalid_settings_of_a_model_are_refused(text, told):
     with pytest.raises(ConfigError, match=told):
         parse_model_settings([text], CONFIG)
 
