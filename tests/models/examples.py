@@ -1,4 +1,4 @@
-"""Small base models and inputs for the tests that run over the registry."""
+"""Small base models and inputs for tests that run for every registered model."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def small_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) ->
 def features(
     num_videos: int, num_segments: int = 10, dtype: torch.dtype = torch.float32, seed: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Random audio and visual features, as non-negative as real ones."""
+    """Random non-negative audio and visual features."""
     generator = torch.Generator().manual_seed(seed)
     audio = torch.randn(num_videos, num_segments, SIZES["audio_dim"], generator=generator)
     shape = (num_videos, num_segments, SIZES["regions"], SIZES["visual_dim"])

@@ -1,7 +1,7 @@
-"""The layers that base models are made of, one segment, one head, one number at a time, in numpy.
+"""Layers of base models as plain NumPy loops over segments, heads and numbers.
 
-Written from their equations, without batches, masks or tricks: they are what the models that
-have no reference implementation are held against.
+Written from their equations, without batches, masks or optimizations. Models that have no
+reference implementation are compared with them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def softmax(scores: Shares) -> Vector:
 
 
 def mean(weights: Shares, vectors: Sequence[Vector]) -> Vector:
-    """A weighted sum; the weights of an attention add up to 1."""
+    """Return the weighted sum of vectors; attention weights add up to 1."""
     return sum((w * v for w, v in zip(weights, vectors, strict=True)), np.zeros(len(vectors[0])))
 
 
@@ -41,7 +41,7 @@ def layer_norm(weights: Weights, name: str, x: Vector) -> Vector:
 def lstm_step(
     weights: Weights, name: str, x: Vector, state: Vector, memory: Vector
 ) -> tuple[Vector, Vector]:
-    """The next state and memory; an asterisk in `name` stands for the weights and biases."""
+    """Return the next hidden state and cell; `*` in `name` stands for weights and biases."""
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     of_x, of_state, bias_x, bias_state = (weights[name.replace("*", kind)] for kind in kinds)
     gates = np.split(of_x @ x + bias_x + of_state @ state + bias_state, 4)
@@ -63,7 +63,7 @@ def bi_lstm(weights: Weights, name: str, segments: Sequence[Vector]) -> list[Vec
 
 
 def audio_guided(weights: Weights, audio: Vector, regions: Sequence[Vector]) -> Vector:
-    """Eq. 1, as AVE has it: the term of the audio is added along the regions."""
+    """Eq. 1 as in AVE's code: the audio term is added to every region."""
     heard = linear(
         weights, "attention.joint_audio", relu(linear(weights, "attention.audio", audio))
     )
@@ -76,7 +76,7 @@ def audio_guided(weights: Weights, audio: Vector, regions: Sequence[Vector]) -> 
 
 
 def bilinear(weights: Weights, name: str, heard: Vector, seen: Vector, factors: int) -> Vector:
-    """z_i = 1^T (U_i^T heard * V_i^T seen), then a signed root, then length 1."""
+    """z_i = 1^T (U_i^T heard * V_i^T seen), then a signed square root, then L2 normalization."""
     roots = []
     for i in range(len(weights[f"{name}.audio.weight"]) // factors):
         total = 0.0
@@ -90,7 +90,7 @@ def bilinear(weights: Weights, name: str, heard: Vector, seen: Vector, factors: 
 def attention_layer(
     weights: Weights, name: str, query: Vector, *memories: Sequence[Vector]
 ) -> Vector:
-    """One query in the light of its memories: all found is added, then a feed-forward step."""
+    """Attention of one query over several memories, added to it, then a feed-forward layer."""
     found = query
     for number, memory in enumerate(memories):
         found = found + heads(weights, f"{name}.attentions.{number}", query, memory, num_heads=4)

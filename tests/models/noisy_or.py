@@ -1,7 +1,7 @@
-"""A second model for parsing, unlike HAN in everything that a model may choose for itself.
+"""A second parsing model, which differs from HAN in everything that a model may choose.
 
-Its scores have one number an event, modality and segment; a modality has an event where its
-loudest segment has it, and a video where either modality has it (noisy-or).
+Its scores have one value for each event, modality and segment. The probability of an event in a
+modality is the maximum over segments, and in the video the noisy-or of both modalities.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ NAME = "noisy_or"
 
 
 class NoisyOr(ParsingModel):
-    """A linear layer a modality, whose scores are taken relative to the mean of the video."""
+    """One linear layer for each modality; scores are relative to the mean over the video."""
 
     def __init__(
         self, *, num_classes: int, visual_dim: int, audio_dim: int, hidden_size: int, **_: Any
@@ -28,7 +28,7 @@ class NoisyOr(ParsingModel):
         self.visual_in = nn.Linear(visual_dim, hidden_size)
         self.heard, self.seen = (nn.Linear(hidden_size, num_classes) for _ in range(2))
         for layer in (self.heard, self.seen):
-            nn.init.constant_(layer.bias, -0.55)  # else a video would have every event
+            nn.init.constant_(layer.bias, -0.55)  # otherwise a video would have every event
         self.sharpness = nn.Parameter(torch.ones(num_classes))
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
@@ -36,13 +36,13 @@ class NoisyOr(ParsingModel):
         return torch.cat([self.audio_in(audio_BTD), visual_BTD], dim=-1).tanh()
 
     def score(self, codes_BTD: Tensor) -> Tensor:
-        """Shape (B, T, C, M): not the axes of HAN."""
+        """Return scores of shape (B, T, C, M), in another order of axes than HAN's."""
         heard_BTD, seen_BTD = codes_BTD.chunk(2, dim=-1)
         scores_BTCM = torch.stack([self.heard(heard_BTD), self.seen(seen_BTD)], dim=-1)
         return scores_BTCM + scores_BTCM.mean(dim=1, keepdim=True)
 
     def segment_prob(self, scores: Tensor) -> Tensor:
-        """The pooling has a parameter, so it is no function of the scores alone."""
+        """The pooling has a parameter, so it is not a function of the scores alone."""
         return (scores.transpose(-1, -2) * self.sharpness).sigmoid()
 
     def video_prob(self, scores: Tensor, valid_BT: Tensor | None = None) -> VideoProb:
@@ -55,7 +55,7 @@ class NoisyOr(ParsingModel):
 
 @contextmanager
 def noisy_or_registered() -> Iterator[None]:
-    """Make the model known under `NAME` for a while."""
+    """Register the model as `NAME` within the context."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base._MODELS, "_items", dict(base._MODELS._items))
         base.register_model(NAME)(NoisyOr)

@@ -1,7 +1,7 @@
-"""The seeded weights and inputs behind the parity files in `tests/data/parity`.
+"""Seeded weights and inputs for the parity files in `tests/data/parity`.
 
-Each file names the authors' parameters with their shapes, and holds what their code computed
-on the weights and inputs that are drawn here.
+Each file lists the authors' parameters with their shapes, and the outputs of the authors' code for
+the weights and inputs that are drawn here.
 """
 
 import zlib
@@ -16,7 +16,7 @@ PARITY = Path(__file__).parents[1] / "data" / "parity"
 
 @dataclass(frozen=True)
 class Reference:
-    """A published model on one draw of weights and inputs."""
+    """Weights, inputs and outputs of a published model."""
 
     salt: str
     weights: dict[str, NDArray[np.float32]]
@@ -28,7 +28,7 @@ class Reference:
 
 
 def reference(name: str) -> Reference:
-    """What `tests/data/parity/<name>.npz` pins."""
+    """Read `tests/data/parity/<name>.npz`, and draw its weights."""
     with np.load(PARITY / f"{name}.npz") as stored:
         outputs = {key: stored[key] for key in stored.files}
     salt = f"public/{name}"

@@ -1,4 +1,4 @@
-"""Factorized bilinear pooling where its root and its length are least smooth."""
+"""Factorized bilinear pooling, also at zero, where its root and norm are not smooth."""
 
 import torch
 
@@ -15,7 +15,7 @@ def fusion() -> FactorizedBilinear:
 
 
 @torch.no_grad()
-def test_a_fused_segment_has_length_one_and_the_sign_of_both():
+def test_a_fused_segment_has_unit_norm_and_the_sign_of_the_product():
     heard, seen = segments(2, 3, 4, 8)
 
     fused = fusion()(heard, seen)
@@ -25,7 +25,7 @@ def test_a_fused_segment_has_length_one_and_the_sign_of_both():
     torch.testing.assert_close(fusion()(5 * heard, seen), fused, rtol=0, atol=1e-6)
 
 
-def test_gradients_are_finite_where_nothing_is_heard():
+def test_gradients_are_finite_for_zero_audio():
     heard, seen = torch.zeros(1, 1, 8).double().requires_grad_(), segments(1, 1, 8)
 
     fused = fusion()(heard, seen)

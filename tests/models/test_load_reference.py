@@ -1,4 +1,4 @@
-"""Published weights load, or the message says what is wrong with them."""
+"""Published weights load, or the error says what is wrong with them."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ FROM_TEXT = sorted(set(models.model_names()) - set(WITH_CODE))
 
 
 def authors_state_dict(model: models.BaseModel) -> dict[str, torch.Tensor]:
-    """The weights of one of our models under the authors' names."""
+    """Return the weights of one of our models under the authors' parameter names."""
     return {authors_name(model, own): weight for own, weight in model.state_dict().items()}
 
 
@@ -27,7 +27,7 @@ def authors_name(model: models.BaseModel, own: str) -> str:
 
 @pytest.mark.parametrize("name", WITH_CODE)
 @torch.no_grad()
-def test_sizes_follow_from_the_shapes(name):
+def test_model_sizes_are_inferred_from_the_shapes(name):
     model = small_model(name)
 
     loaded = models.load_reference(name, authors_state_dict(model))
@@ -63,7 +63,7 @@ def test_the_model_does_not_share_memory_with_the_checkpoint():
     assert torch.equal(loaded.head[0].weight, before)
 
 
-def test_what_the_authors_do_not_use_may_be_absent():
+def test_parameters_that_the_authors_do_not_use_may_be_missing():
     weights = reference("psp").weights
     used = {key: w for key, w in weights.items() if key not in ("temperature", "W1.weight")}
 
@@ -102,12 +102,12 @@ def test_a_parameter_with_too_few_axes_is_reported():
         models.load_reference("ave", weights)
 
 
-def test_a_checkpoint_around_the_weights_is_refused():
+def test_a_nested_checkpoint_is_refused():
     with pytest.raises(WeightsError, match="state_dict: expected an array, got dict"):
         models.load_reference("ave", {"state_dict": {}, "epoch": 3})
 
 
 @pytest.mark.parametrize("name", FROM_TEXT)
-def test_a_model_that_follows_text_has_no_published_weights_to_load(name):
+def test_a_reimplemented_model_has_no_published_weights_to_load(name):
     with pytest.raises(WeightsError, match=f"{name} is reimplemented.* Train it"):
         models.load_reference(name, small_model(name).state_dict())

@@ -1,4 +1,4 @@
-"""How a base model's scores become predictions, where the largest score is not the answer."""
+"""Segment predictions of models that do not predict the class with the largest score."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_a_closed_gate_predicts_background_and_an_open_one_the_class_of_the_vide
 
 @pytest.mark.parametrize("name", ["avsdn", "cmran"])
 @torch.no_grad()
-def test_an_open_gate_keeps_the_scores_that_are_trained(name):
+def test_an_open_gate_keeps_the_trained_scores(name):
     model = small_model(name)
     model.event.bias.fill_(100.0)
     codes = model.encode(*features(3))

@@ -1,4 +1,4 @@
-"""Options that a base model declares for itself."""
+"""Options that a base model declares."""
 
 import pickle
 from typing import Any
@@ -30,7 +30,7 @@ OPTIONS = [
 
 
 class Scaled(Ave):
-    """A model of a plug-in: AVE, with scores that are scaled."""
+    """A model as in a plug-in: AVE with scaled scores."""
 
     class Config(Ave.Config):
         """Options of the plug-in."""
@@ -63,7 +63,7 @@ def created(name: str, **options: Any) -> BaseModel:
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 @torch.no_grad()
-def test_each_option_is_explained_and_makes_another_model(name, option):
+def test_each_option_has_a_description_and_changes_the_output(name, option):
     assert models.model_class(name).Config.model_fields[option].description
 
     changed, default = created(name, **{option: OTHER[option]}), small_model(name)
@@ -75,7 +75,7 @@ def test_each_option_is_explained_and_makes_another_model(name, option):
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_defaults_that_are_written_out_change_nothing(name):
+def test_explicit_defaults_change_nothing(name):
     written = models.model_options(name, {}).model_dump(mode="json")
 
     assert torch.equal(created(name, **written)(*features(2)), small_model(name)(*features(2)))
@@ -97,7 +97,7 @@ def test_an_option_of_a_run_reaches_the_model_of_every_process():
     assert default.propagation.threshold == 0.95
 
 
-def test_motion_features_leave_some_columns_to_the_frames():
+def test_motion_dim_must_leave_columns_for_the_frame_features():
     model = created("han", motion_dim=SIZES["visual_dim"] - 1)
     assert model.visual_sizes == [1, SIZES["visual_dim"] - 1]
 
@@ -109,7 +109,7 @@ def test_motion_features_leave_some_columns_to_the_frames():
 
 @pytest.mark.usefixtures("plugin")
 @torch.no_grad()
-def test_a_model_of_a_plug_in_has_its_own_options_and_those_it_inherits():
+def test_a_model_of_a_plug_in_has_its_own_and_inherited_options():
     scores = [created("scaled", **o)(*features(2)) for o in ({}, {"scale": 1}, {"scale": "4.0"})]
 
     torch.testing.assert_close(scores[0], 2 * scores[1])

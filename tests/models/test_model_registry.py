@@ -1,4 +1,4 @@
-"""What holds for every registered base model."""
+"""Tests that run for every registered base model."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_every_segment_of_every_video_is_scored(name, num_videos, num_segments):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scores_have_the_type_of_the_weights(name, dtype):
+def test_scores_have_the_dtype_of_the_weights(name, dtype):
     assert small_model(name, dtype)(*features(2, dtype=dtype)).dtype == dtype
 
 
@@ -53,7 +53,7 @@ def test_gradients_reach_all_parameters(name):
 
 @pytest.fixture
 def process_group(tmp_path: Path):
-    """A group of this process alone: DDP watches unused parameters there too."""
+    """A process group of size 1, in which DDP also detects unused parameters."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -64,13 +64,13 @@ def process_group(tmp_path: Path):
 def test_ddp_finds_no_unused_parameter(name):
     model = DistributedDataParallel(small_model(name).train())
 
-    for _ in range(2):  # the second step is refused where the first left a gradient out
+    for _ in range(2):  # DDP refuses the second step if the first had unused parameters
         model(*features(4)).sum().backward()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_a_saved_model_scores_as_before(name, tmp_path):
+def test_a_saved_model_gives_equal_scores(name, tmp_path):
     model = small_model(name, seed=3)
     torch.save(model.state_dict(), tmp_path / "model.pt")
     other = small_model(name, seed=4)
@@ -84,7 +84,7 @@ def test_a_saved_model_scores_as_before(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_a_video_is_scored_alike_in_any_batch(name):
+def test_scores_of_a_video_do_not_depend_on_the_batch(name):
     model = small_model(name, torch.float64)
     audio, visual = features(5, dtype=torch.float64)
 
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_weights(name):
 
 
 @pytest.mark.parametrize("name", ["ave", "avfb", "avin", "avsdn", "psp"])
-def test_the_attention_follows_the_number_of_regions(name):
+def test_the_attention_depends_on_the_number_of_regions(name):
     model = models.create_model(name, **{**SIZES, "regions": 4})
     audio, visual = features(2)
 
@@ -111,25 +111,25 @@ def test_the_attention_follows_the_number_of_regions(name):
         model(audio, visual)
 
 
-def test_a_model_that_does_not_exist_is_refused_with_those_that_do():
+def test_an_unknown_model_is_refused_with_the_list_of_models():
     with pytest.raises(ConfigError, match="no base model 'avee'; there are: ave, "):
         models.create_model("avee", **SIZES)
 
 
-def test_a_name_is_registered_once():
+def test_a_name_can_be_registered_only_once():
     with pytest.raises(ValueError, match="'ave' is already registered"):
         models.register_model("ave")(models.model_class("ave"))
 
 
 @pytest.mark.parametrize("name", ["avt", "cmran"])
-def test_heads_that_do_not_divide_the_width_are_refused_by_name(name):
+def test_a_hidden_size_not_divisible_by_the_heads_is_refused(name):
     with pytest.raises(ConfigError, match=rf"model\.hidden_size: {name} .* even number, got 7"):
         models.create_model(name, **{**SIZES, "hidden_size": 7})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_that_follows_text_says_so_first(name):
-    """A reader of its file must not take it for the authors'."""
+def test_the_docstring_says_if_a_model_is_reimplemented_from_text(name):
+    """Readers of the file must not mistake it for the authors' implementation."""
     file = sys.modules[models.model_class(name).__module__]
     follows_text = not issubclass(models.model_class(name), PublishedModel)
 

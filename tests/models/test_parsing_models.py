@@ -1,4 +1,4 @@
-"""What holds for every model for parsing: the registered ones, and a second one of the tests."""
+"""Tests that run for every parsing model: the registered ones, and one defined in the tests."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_segments_and_videos_have_a_probability_for_each_event(name):
 
 
 @torch.no_grad()
-def test_a_window_is_pooled_as_the_video_made_of_its_segments(name):
+def test_a_window_is_pooled_like_a_video_of_its_segments(name):
     model = parsing_model(name)
     scores = model(*features(3, dtype=torch.float64))
     window = torch.zeros(10, dtype=torch.bool)
@@ -68,8 +68,8 @@ def test_several_windows_are_pooled_at_once(name):
 
 
 @torch.no_grad()
-def test_each_half_of_the_codes_is_of_one_modality(name):
-    """The arm MA gives a video the half of another one."""
+def test_each_half_of_the_codes_depends_on_one_modality(name):
+    """Arm MA exchanges half of the codes of a video."""
     model = parsing_model(name)
     (audio, visual), (other_audio, other_visual) = (
         features(2, dtype=torch.float64, seed=seed) for seed in (1, 2)
@@ -82,8 +82,8 @@ def test_each_half_of_the_codes_is_of_one_modality(name):
     assert not torch.equal(model.encode(other_audio, visual).chunk(2, dim=-1)[0], heard_BTD)
 
 
-def test_it_is_recognised_by_its_base_class(name):
-    """A class that only says so could not be trained."""
+def test_a_parsing_model_must_be_a_subclass_of_parsing_model(name):
+    """A class that only declares the task could not be trained."""
 
     class Claims(BaseModel):
         task = "parsing"

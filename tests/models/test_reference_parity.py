@@ -1,4 +1,4 @@
-"""Each base model computes what its authors' code computes."""
+"""Each base model gives the outputs of its authors' code."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def assert_equal_to_published(ours: Tensor, published: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", LOCALIZATION)
 @torch.no_grad()
-def test_video_probabilities_are_the_published_ones(name):
+def test_video_probabilities_equal_the_published_ones(name):
     published = reference(name)
     model = models.load_reference(name, published.weights)
 
@@ -44,7 +44,7 @@ def test_video_probabilities_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", ["ave", "psp"])
 @torch.no_grad()
-def test_segment_scores_are_the_published_ones(name):
+def test_segment_scores_equal_the_published_ones(name):
     published = reference(name)
     model = models.load_reference(name, published.weights)
 
@@ -55,7 +55,7 @@ def test_segment_scores_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", ["avsdn", "cmran"])
 @torch.no_grad()
-def test_gates_and_class_scores_are_the_published_ones(name):
+def test_gates_and_class_scores_equal_the_published_ones(name):
     published = reference(name)
     model = models.load_reference(name, published.weights)
 
@@ -66,7 +66,7 @@ def test_gates_and_class_scores_are_the_published_ones(name):
 
 
 @torch.no_grad()
-def test_parsing_probabilities_are_the_published_ones():
+def test_parsing_probabilities_equal_the_published_ones():
     published = reference("han")
     model = models.load_reference("han", published.weights)
 
@@ -80,7 +80,7 @@ def test_parsing_probabilities_are_the_published_ones():
 
 
 @torch.no_grad()
-def test_parsing_does_not_need_the_frames_once_they_are_averaged():
+def test_parsing_of_averaged_frames_equals_parsing_of_frames():
     published = reference("han")
     model = models.load_reference("han", published.weights)
     audio, visual = llp_inputs(published)
@@ -91,7 +91,7 @@ def test_parsing_does_not_need_the_frames_once_they_are_averaged():
 
 
 @pytest.mark.parametrize("name", [*LOCALIZATION, "han"])
-def test_the_default_sizes_are_the_published_ones(name):
+def test_the_default_sizes_equal_the_published_ones(name):
     published = reference(name)
     sizes = {"num_classes": 28, "visual_dim": 512, "audio_dim": 128, "regions": 49}
     if name == "han":

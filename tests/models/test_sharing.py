@@ -1,7 +1,7 @@
-"""Mixing codes equals mixing videos: a segment is encoded once, whatever it is shown with.
+"""Mixing codes equals mixing videos, because a code depends on its own segment only.
 
-The naive loop builds each synthetic video from features and sends it through the whole model.
-Dropout is off: in train mode two draws would differ, not two computations.
+The naive loop builds each synthetic video from features and passes it through the whole model.
+Dropout is off, because in train mode two forward passes draw different masks.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ NAMES = models.model_names()
 
 @dataclass(frozen=True)
 class Difference:
-    """Shared against naive computation: scores absolutely, gradients relatively."""
+    """Difference of shared and naive computation: absolute of scores, relative of gradients."""
 
     scores: float
     gradients: float
 
 
 def mix(inside: Tensor, outside: Tensor, window: tuple[int, int]) -> Tensor:
-    """The segments of the window from one video, the others from the other."""
+    """Return the segments in the window from `inside`, and the others from `outside`."""
     mixed = outside.clone()
     mixed[:, slice(*window)] = inside[:, slice(*window)]
     return mixed
@@ -80,14 +80,14 @@ def test_shared_scores_differ_by_rounding_in_float32(name):
 
 
 class Leaky(models.model_class("ave")):
-    """Breaks the promise: its codes hold a hundredth of the mean of the video."""
+    """Violates the contract: its codes contain a hundredth of the mean over the video."""
 
     def encode(self, audio_BTD: Tensor, visual_BTRD: Tensor) -> Tensor:
         codes_BTD = super().encode(audio_BTD, visual_BTRD)
         return codes_BTD + 0.01 * codes_BTD.mean(dim=1, keepdim=True)
 
 
-def test_a_model_whose_codes_look_across_segments_is_caught():
+def test_codes_that_depend_on_other_segments_are_detected():
     torch.manual_seed(0)
 
     difference = sharing_difference(Leaky(**SIZES, **dict(Leaky.Config())).eval())
@@ -98,7 +98,7 @@ def test_a_model_whose_codes_look_across_segments_is_caught():
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_a_code_is_a_function_of_its_own_segment_alone(name):
+def test_a_code_depends_on_its_own_segment_only(name):
     model = small_model(name, torch.float64)
     audio, visual = features(2, dtype=torch.float64)
     codes = model.encode(audio, visual)
@@ -110,7 +110,7 @@ def test_a_code_is_a_function_of_its_own_segment_alone(name):
 
 
 @torch.no_grad()
-def test_ave_is_shared_exactly_at_the_size_of_the_paper():
+def test_sharing_is_exact_for_ave_at_the_size_of_the_paper():
     torch.manual_seed(0)
     model = models.create_model(
         "ave", num_classes=28, visual_dim=512, audio_dim=128, regions=49

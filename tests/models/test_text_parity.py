@@ -1,6 +1,6 @@
-"""Models without a reference implementation compute what the equations in their files say.
+"""Models without a reference implementation compute the equations in their files.
 
-Each is written here once more, as loops over the segments of one video: other code, no tensors.
+Each is implemented here a second time, as loops over the segments of one video, without tensors.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def loop_avfb(weights: Weights, video: Video) -> list[Vector]:
 
 
 def avfb_parts(weights: Weights, video: Video) -> tuple[list[Vector], Vector]:
-    """The fused segments, and the share of each."""
+    """Return the fused segments, and the attention weight of each."""
     audio, visual = video
     seen = [audio_guided(weights, a, regions) for a, regions in zip(audio, visual, strict=True)]
     heard, seen = bi_lstm(weights, "audio_lstm", audio), bi_lstm(weights, "visual_lstm", seen)
@@ -159,7 +159,7 @@ def place(t: int, width: int) -> Vector:
 LOOPS = {"avfb": loop_avfb, "avin": loop_avin, "avt": loop_avt, "cman": loop_cman}
 
 
-def test_every_model_that_follows_text_has_a_loop():
+def test_every_reimplemented_model_has_a_loop():
     from_text = [
         name
         for name in models.model_names()
@@ -172,7 +172,7 @@ def test_every_model_that_follows_text_has_a_loop():
 @pytest.mark.parametrize("num_segments", [1, 6])
 @pytest.mark.parametrize("name", LOOPS)
 @torch.no_grad()
-def test_the_loop_over_segments_comes_to_the_same_scores(name, num_segments):
+def test_scores_equal_the_loop_over_segments(name, num_segments):
     model = small_model(name, torch.float64)
     weights = {key: weight.numpy() for key, weight in model.state_dict().items()}
     audio, visual = features(2, num_segments, torch.float64)
@@ -187,7 +187,7 @@ def test_the_loop_over_segments_comes_to_the_same_scores(name, num_segments):
 
 
 @torch.no_grad()
-def test_the_mean_score_of_avfb_is_that_of_the_video_weighed_by_attention():
+def test_the_mean_score_of_avfb_is_the_attention_weighted_score():
     model = small_model("avfb", torch.float64)
     weights = {key: weight.numpy() for key, weight in model.state_dict().items()}
     audio, visual = features(1, 6, torch.float64)

@@ -1,4 +1,4 @@
-"""Cache keys: every setting is hashed by a stage, or is named as neutral, with a reason."""
+"""Cache keys: every setting is hashed by a stage, or listed as neutral with a reason."""
 
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
@@ -25,7 +25,7 @@ WITH_OPTIONS = "descriptors with options"
 
 
 class WithOptions(Descriptors):
-    """The extractors of this package have no options."""
+    """An extractor with an option, because those of this package have none."""
 
     class Config(Descriptors.Config):
         gain: float = 1.0
@@ -39,7 +39,7 @@ def registered() -> Iterator[None]:
         yield
 
 
-# What has to be set so that a setting is read at all.
+# Settings that are needed so that another setting is read at all.
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "train.lr_decay_epochs": {"train.lr_decay": 0.9},
     "train.report_every": {"train.keep": "best"},
@@ -55,7 +55,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "extract.gpus_per_actor": {"extract.extractor": "vgg19+vggish"},
 }
 
-# Values where the type alone does not give one that is valid beside the other defaults.
+# Values of settings whose type alone does not give a value that is valid with the defaults.
 VALUES: Mapping[str, Any] = {
     "plugins": ("os",),
     "data.num_segments": 12,
@@ -78,7 +78,7 @@ VALUES: Mapping[str, Any] = {
 
 
 def leaves(kind: type[Config], key: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting of a configuration, by its dotted key."""
+    """Yield every setting of a configuration with its dotted key."""
     for name, field in kind.model_fields.items():
         full = f"{key}.{name}" if key else name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
@@ -91,7 +91,7 @@ FIELDS = dict(leaves(TuneConfig))
 
 
 def alternatives(kind: Any) -> Iterator[Any]:
-    """The types that a setting may have, without what bounds them."""
+    """Yield the types that a setting may have, without their constraints."""
     if get_origin(kind) is Annotated:
         yield from alternatives(get_args(kind)[0])
     elif get_origin(kind) in (Union, UnionType):
@@ -102,7 +102,7 @@ def alternatives(kind: Any) -> Iterator[Any]:
 
 
 def other_value(key: str) -> Any:
-    """A valid value that is not the default."""
+    """Return a valid value that is not the default."""
     if key in VALUES:
         return VALUES[key]
     field = FIELDS[key]
@@ -122,7 +122,7 @@ def other_value(key: str) -> Any:
 
 
 def changed(config: TuneConfig, values: Mapping[str, Any]) -> TuneConfig:
-    """The configuration with other values, by their dotted keys."""
+    """Return the configuration with other values, given by their dotted keys."""
     plain = config.model_dump(mode="json")
     for key, value in values.items():
         *sections, name = key.split(".")
@@ -134,7 +134,7 @@ def changed(config: TuneConfig, values: Mapping[str, Any]) -> TuneConfig:
 
 
 def keys_of(config: TuneConfig) -> dict[str, Any]:
-    """What each stage hashes of the settings."""
+    """Return the settings that each stage hashes."""
     task = task_of(config.model, config.train)
     timeline = Timeline(num_segments=config.data.num_segments, segment_s=config.data.segment_s)
     extractor = extractor_class(config.extract.extractor)(timeline, config.extract)
@@ -158,7 +158,7 @@ def keys_of(config: TuneConfig) -> dict[str, Any]:
 
 
 def readers(key: str) -> set[str]:
-    """The stages whose key changes with a setting, where it is read."""
+    """Return the stages whose key changes with a setting, in a configuration that reads it."""
     start = changed(TuneConfig(), CONDITIONS.get(key, {}))
     if key.startswith("data.synthetic"):
         start = changed(start, {"data.dataset": key.split(".")[1]})
@@ -171,8 +171,8 @@ def is_neutral(key: str) -> bool:
 
 
 @pytest.mark.parametrize("key", FIELDS)
-def test_every_setting_is_hashed_by_a_stage_or_is_named_as_neutral(key):
-    """A new setting that nothing hashes fails here, and so does one of an unknown type."""
+def test_every_setting_is_hashed_by_a_stage_or_listed_as_neutral(key):
+    """A new setting that no stage hashes fails here, and so does one of an unknown type."""
     stages = readers(key)
 
     if is_neutral(key):
@@ -220,8 +220,8 @@ REFINES = {name.replace("retrain", "refine") for name in RETRAINS}
         ("data.demo.seed", {"data"}),
     ],
 )
-def test_a_setting_changes_the_stages_that_read_it_and_no_others(key, stages):
-    """Extraction depends on the timeline too, through the fingerprint of the videos."""
+def test_a_setting_changes_exactly_the_stages_that_read_it(key, stages):
+    """Extraction also depends on the timeline, through the fingerprint of the videos."""
     assert readers(key) - {"report", "sweep"} == stages
 
 
@@ -236,9 +236,7 @@ def test_a_setting_changes_the_stages_that_read_it_and_no_others(key, stages):
         ("data.synthetic.seed", {"data.dataset": "demo"}),
     ],
 )
-def test_a_setting_that_a_run_does_not_read_leaves_its_stages_as_they_are(
-    key, where_it_is_not_read
-):
+def test_a_setting_that_a_run_does_not_read_changes_no_stage(key, where_it_is_not_read):
     start = changed(TuneConfig(), where_it_is_not_read)
     after = changed(start, {key: other_value(key)})
 
@@ -247,13 +245,13 @@ def test_a_setting_that_a_run_does_not_read_leaves_its_stages_as_they_are(
 
 
 @pytest.mark.parametrize("given", [{"threshold": 0.95}, {"threshold": "0.95", "head_size": 64.0}])
-def test_an_option_that_is_given_as_its_default_is_none(given):
+def test_an_option_with_its_default_value_does_not_change_the_key(given):
     left_out = changed(TuneConfig(), {"model.name": "psp"})
 
     assert keys_of(changed(left_out, {"model.options": given})) == keys_of(left_out)
 
 
-def test_an_option_of_an_extractor_that_is_given_as_its_default_is_none():
+def test_an_extractor_option_with_its_default_value_does_not_change_the_key():
     left_out = changed(TuneConfig(), {"extract.extractor": WITH_OPTIONS})
     given = changed(left_out, {"extract.options": {"gain": "1"}})
 
@@ -261,7 +259,7 @@ def test_an_option_of_an_extractor_that_is_given_as_its_default_is_none():
 
 
 def test_options_are_hashed_with_their_defaults():
-    """Otherwise results of an older default would be reused."""
+    """Otherwise results with an older default would be reused."""
     start = {"model.name": "psp", "extract.extractor": WITH_OPTIONS}
 
     keys = keys_of(changed(TuneConfig(), start))
@@ -270,20 +268,20 @@ def test_options_are_hashed_with_their_defaults():
     assert keys["extract"]["options"] == {"gain": 1.0}
 
 
-def test_where_there_are_no_options_keys_stay_as_they_were_before_there_were_any():
+def test_keys_contain_no_options_if_there_are_none():
     keys = keys_of(changed(TuneConfig(), {"model.name": "cman"}))
 
     assert "options" not in keys["base"]["model"]
     assert "options" not in keys["extract"]
 
 
-def test_a_share_of_a_gpu_is_as_good_as_another_share():
+def test_the_share_of_a_gpu_does_not_change_the_key():
     half, whole = (changed(TuneConfig(), {"refine.gpus_per_actor": gpus}) for gpus in (0.5, 1.0))
 
     assert keys_of(half)["refine refined"] == keys_of(whole)["refine refined"]
 
 
-def test_each_neutral_setting_exists_and_says_why():
+def test_each_neutral_setting_exists_and_has_a_reason():
     sections = {key.partition(".")[0] for key in FIELDS}
 
     for key, reason in NEUTRAL.items():
@@ -292,13 +290,13 @@ def test_each_neutral_setting_exists_and_says_why():
 
 
 @pytest.mark.parametrize("name", extractor_names())
-def test_what_an_extractor_does_not_read_are_settings(name):
+def test_unread_settings_of_an_extractor_exist(name):
     assert extractor_class(name).unread <= {
         key.removeprefix("extract.") for key in FIELDS if key.startswith("extract.")
     }
 
 
-def test_all_settings_of_a_run_are_walked():
+def test_these_tests_cover_all_settings_of_a_run():
     assert {key for key in FIELDS if not key.startswith("sweep.")} == dict(leaves(RunConfig)).keys()
 
 
@@ -313,7 +311,7 @@ def test_all_settings_of_a_run_are_walked():
         ("refine.num_actors", set()),
     ],
 )
-def test_a_pipeline_looks_for_results_by_these_keys(tmp_path, key, changed_stages):
+def test_a_pipeline_uses_these_keys(tmp_path, key, changed_stages):
     def fingerprints(config: RunConfig) -> dict[str, str]:
         execution = Execution(in_process=True, quiet=True)
         pipeline = Pipeline(config, untracked(), execution=execution)

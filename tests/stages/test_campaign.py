@@ -1,4 +1,4 @@
-"""What a campaign sends to other processes."""
+"""Tasks that a campaign sends to other processes."""
 
 import sys
 
@@ -30,7 +30,7 @@ def test_a_task_imports_the_plug_ins_of_its_run(tmp_path, monkeypatch):
     assert pipeline.data.is_done()
 
 
-def test_a_task_is_small_whatever_the_size_of_the_data_set(tmp_path):
+def test_the_size_of_a_task_does_not_depend_on_the_data_set(tmp_path):
     sizes = []
     for num_train in (30, 300):
         config = settings(tmp_path / str(num_train), num_train)

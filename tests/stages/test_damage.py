@@ -1,6 +1,6 @@
-"""Whatever happens to a file of a finished stage, the same command gives the same results.
+"""The same command gives the same results if any file of a finished stage is damaged.
 
-A damaged file is named, its stage is computed again, and nothing else is.
+The damaged file is named, and only its stage is computed again.
 """
 
 import json
@@ -39,12 +39,12 @@ def settings(root: Path) -> RunConfig:
 
 
 def run(root: Path, may_run: tuple[str, ...] = STAGES) -> None:
-    """All stages, in this process."""
+    """Run all stages in this process."""
     publish(Pipeline(settings(root), untracked(), may_run, execution=Execution(in_process=True)))
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a run; of a manifest, what does not depend on when it was made."""
+    """Return every file of a run; of manifests, only what does not depend on the time."""
     found = {}
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         content = file.read_bytes()
@@ -59,7 +59,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run that is finished."""
+    """A finished run."""
     root = tmp_path_factory.mktemp("damage") / "run"
     run(root)
     return root
@@ -85,7 +85,7 @@ FAULTS: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 def damage(file: Path, fault: str) -> bool:
-    """Whether there was anything to damage."""
+    """Damage a file; return True if its content has changed."""
     before = file.read_bytes()
     after = FAULTS[fault](before)
     if after is None:
@@ -97,10 +97,10 @@ def damage(file: Path, fault: str) -> bool:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_file_is_named_and_its_stage_is_computed_again(
+def test_a_damaged_file_is_named_and_its_stage_is_recomputed(
     finished, tmp_path, capsys, stage, fault
 ):
-    """Every file of the stage, one after the other."""
+    """Damages every file of the stage, one at a time."""
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     run(root)
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_named_and_its_stage_is_computed_again(
         assert contents(root) == before, f"{file}, {fault}"
 
 
-def test_a_job_of_one_stage_says_which_file_of_another_stage_is_damaged(finished, tmp_path):
+def test_a_job_of_one_stage_names_the_damaged_file_of_another_stage(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     weights = next(root.glob("base/*/model.safetensors"))
@@ -138,8 +138,8 @@ def test_a_job_of_one_stage_says_which_file_of_another_stage_is_damaged(finished
     assert weights.exists()
 
 
-def test_a_result_whose_last_file_is_missing_is_kept(finished, tmp_path, capsys):
-    """As if the computation had been killed between the manifest and the marker."""
+def test_a_result_without_its_marker_is_kept(finished, tmp_path, capsys):
+    """As after a kill between writing the manifest and the marker."""
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     (marker,) = root.glob("base/*/DONE")
@@ -154,7 +154,7 @@ def test_a_result_whose_last_file_is_missing_is_kept(finished, tmp_path, capsys)
     assert "DONE is missing; all other files are intact" in capsys.readouterr().err
 
 
-def test_an_interrupted_training_whose_checkpoint_is_damaged_starts_anew(
+def test_an_interrupted_training_with_a_damaged_checkpoint_starts_again(
     finished, tmp_path, capsys, monkeypatch
 ):
     root = tmp_path / "run"

@@ -1,5 +1,8 @@
-"""The same command gives the same bits: Steps 1 to 3 with two threads, at the widths where
-atomic additions show (the demo's and AVE's; at the width of `synthetic` they do not)."""
+"""Steps 1 to 3 are bit-reproducible with two threads.
+
+Tested at the widths at which atomic additions change results: those of the demo and AVE, but not
+that of `synthetic`.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ IDS = [f"video {index:02d}" for index in range(NUM_VIDEOS)]
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """Sizes of features, and of a model for them."""
+    """Sizes of features and of a model for them."""
 
     audio: tuple[int, ...]
     visual: tuple[int, ...]
@@ -60,7 +63,7 @@ def _same_number_of_threads_afterwards() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory) -> Callable[[str], Location]:
-    """Where random features of each width are stored."""
+    """A function that returns the location of random features of a width."""
     root = tmp_path_factory.mktemp("features")
     for name, width in WIDTHS.items():
         rng = np.random.default_rng(0)
@@ -98,7 +101,7 @@ def training(
     fully_supervised: bool = False,
     use_gpu: bool = False,
 ) -> TrainJob:
-    """Two steps, each of all videos; the first of Adam hides how gradients were rounded."""
+    """Two steps on all videos; Adam's first step hides how gradients were rounded."""
     rng = np.random.default_rng(1)
     labels_VK = np.zeros((NUM_VIDEOS, NUM_CLASSES + 1), dtype=bool)
     columns = rng.integers(NUM_CLASSES, size=NUM_VIDEOS)
@@ -133,7 +136,7 @@ def training(
 
 
 def trained(job: TrainJob, folder: Path) -> bytes:
-    """The weights and the learning curves, as they are stored."""
+    """Return the weights and the learning curves as they are stored."""
     out = Location.at(folder)
     train_in_process(job, out)
     return (out / WEIGHTS).read_bytes() + (out / CURVES_FILE).read_bytes()
@@ -144,7 +147,9 @@ def trained(job: TrainJob, folder: Path) -> bytes:
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_arm_trains_the_same_weights_again_with_two_threads(tmp_path, features, width, arm):
+def test_every_arm_trains_equal_weights_when_repeated_with_two_threads(
+    tmp_path, features, width, arm
+):
     job = training(features(width), width, **ARMS[arm])
 
     runs = {trained(job, tmp_path / str(number)) for number in range(2)}
@@ -153,7 +158,7 @@ def test_every_arm_trains_the_same_weights_again_with_two_threads(tmp_path, feat
 
 
 @pytest.mark.parametrize("model", sorted(set(model_names()) - {"ave"}))
-def test_every_model_trains_the_same_weights_again_with_two_threads(tmp_path, features, model):
+def test_every_model_trains_equal_weights_when_repeated_with_two_threads(tmp_path, features, model):
     job = training(features("demo"), "demo", model=model, auxiliary=True, windows=True)
 
     runs = {trained(job, tmp_path / str(number)) for number in range(2)}
@@ -162,7 +167,7 @@ def test_every_model_trains_the_same_weights_again_with_two_threads(tmp_path, fe
 
 
 def gradient_of_an_index(*, num_rows: int = 400, size: int = 512) -> Tensor:
-    """With two threads, of rows that are looked up again and again, as partners are."""
+    """Return the gradient of indexing rows repeatedly, as for partners, with two threads."""
     torch.set_num_threads(2)
     generator = torch.Generator().manual_seed(0)
     codes_BD = torch.randn(8, size, generator=generator, requires_grad=True)
@@ -173,8 +178,8 @@ def gradient_of_an_index(*, num_rows: int = 400, size: int = 512) -> Tensor:
     return codes_BD.grad
 
 
-def test_an_index_has_another_gradient_every_time_but_not_in_training():
-    """Without the first half, the comparisons above could not fail."""
+def test_gradients_of_indexing_are_deterministic_in_training_only():
+    """The first assertion shows that the comparisons above could fail."""
     first = gradient_of_an_index()
     assert any(not torch.equal(first, gradient_of_an_index()) for _ in range(500))
 
@@ -184,7 +189,7 @@ def test_an_index_has_another_gradient_every_time_but_not_in_training():
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
 
 
-def test_torch_is_left_as_it_was_even_after_an_error():
+def test_deterministic_mode_is_restored_even_after_an_error():
     def diverge() -> None:
         with reproducible_arithmetic(CPU):
             assert torch.are_deterministic_algorithms_enabled()
@@ -200,7 +205,7 @@ def test_torch_is_left_as_it_was_even_after_an_error():
 
 
 def scores(worker: RefineWorker, partners: Sequence[int]) -> np.ndarray:
-    """Z-hat of the first videos beside these partners."""
+    """Return Z-hat of the first videos with these partners."""
     chosen = IDS[: len(partners)]
     rows = pa.table(
         {
@@ -213,8 +218,8 @@ def scores(worker: RefineWorker, partners: Sequence[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_scores_of_windows_do_not_depend_on_what_an_actor_scored_before(features, width):
-    """Actors share units as they come; the partners that each knows already differ every time."""
+def test_window_scores_do_not_depend_on_what_an_actor_scored_before(features, width):
+    """Actors take units in any order, so the partners that each has already cached vary."""
 
     def actor() -> RefineWorker:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Ready-made features reach the store as the data set gave them."""
+"""Features given by a data set are imported unchanged."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ CONFIG = DataConfig(
 NOWHERE = Location.at("/nowhere")
 
 
-def test_the_store_has_the_features_of_the_data_set(tmp_path):
+def test_the_store_contains_the_features_of_the_data_set(tmp_path):
     videos, out = load_dataset(CONFIG, NOWHERE), Location.at(tmp_path)
     source = feature_source("synthetic")
     assert source is not None
@@ -53,7 +53,7 @@ def test_a_video_without_features_is_a_failure_with_a_reason(tmp_path):
     assert {failure["error"] for failure in failures} == {"the data set has no features of it"}
 
 
-def test_features_of_another_shape_name_the_video(tmp_path):
+def test_features_of_a_wrong_shape_are_refused_with_the_video(tmp_path):
     videos = load_dataset(CONFIG, NOWHERE)
 
     def uneven(config: DataConfig, root: Location) -> Iterator[FeatureChunk]:

@@ -1,11 +1,11 @@
-"""What the processes of a stage import when they start."""
+"""Modules that the processes of a stage import when they start."""
 
 import subprocess
 import sys
 
 
-def test_workers_and_actors_do_not_load_mlflow():
-    """It takes seconds in each of them, and only the driver logs."""
+def test_workers_and_actors_do_not_import_mlflow():
+    """The import takes seconds in each process, and only the driver logs."""
     modules = ("training", "extract", "refine")
     imports = "; ".join(f"import distributed_avel.stages.{name}" for name in modules)
 

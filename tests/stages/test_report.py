@@ -1,4 +1,4 @@
-"""The page that a run writes, from its predictions and what its stages left."""
+"""The report page of a run, from its predictions and the results of its stages."""
 
 import re
 from collections import defaultdict
@@ -42,7 +42,7 @@ def parsing_run(tmp_path_factory):
     return run
 
 
-def test_a_parsing_run_has_its_page_with_lanes_of_what_is_heard_and_what_is_seen(parsing_run):
+def test_the_page_of_a_parsing_run_has_audio_and_visual_lanes(parsing_run):
     text = (parsing_run.run_dir / REPORT).read_bytes().decode()
     assert "<h1>Audio-visual video parsing on synthetic_llp</h1>" in text
     names = re.findall(r'<span class="name">([^<]*?) ?<', text)
@@ -63,7 +63,7 @@ def test_a_parsing_run_has_its_page_with_lanes_of_what_is_heard_and_what_is_seen
     assert {"f1_heard.svg", "f1_seen.svg", "thresholds_seen.svg", "results.csv"} <= files
 
 
-def test_predictions_of_parsing_are_read_as_a_loop_over_their_rows_would(parsing_run):
+def test_reading_parsing_predictions_equals_a_loop_over_rows(parsing_run):
     table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
     predictions = ParsingPredictions(table, parsing_run.videos)
     rows = [row for row in table.to_pylist() if row["arm"] == "HAN"]
@@ -79,7 +79,7 @@ def test_predictions_of_parsing_are_read_as_a_loop_over_their_rows_would(parsing
     np.testing.assert_array_equal(np.stack([truth_VMTC, events_VMTC], 1), [*by_video.values()])
 
 
-def test_videos_whose_label_does_not_say_all_stand_first_among_the_timelines(parsing_run):
+def test_timelines_start_with_videos_whose_events_do_not_last_throughout(parsing_run):
     table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
     predictions = ParsingPredictions(table, parsing_run.videos)
     report = predictions.report(["HAN"], 20, lambda _: Pictures(), results={})
@@ -102,10 +102,8 @@ NEVER_SHOWN = [
 ]
 
 
-def test_the_page_shows_no_setting_that_reused_stages_may_have_had_another_value_of(
-    parsing_run, tmp_path
-):
-    """A reused page would show the old value, and a new one today's for what is older."""
+def test_the_page_omits_settings_that_reused_stages_may_not_share(parsing_run, tmp_path):
+    """A cached page would show the old value, and a new page a value that was not used."""
     page = (parsing_run.report().location / REPORT).read_bytes().decode()
     values = parsing_run.config.model_dump(mode="json")
     values["data"]["root"] = str(tmp_path)
@@ -127,7 +125,7 @@ def test_the_page_shows_no_setting_that_reused_stages_may_have_had_another_value
     assert other.features.fingerprint == parsing_run.features.fingerprint
 
 
-def test_the_page_leads_from_the_base_model_to_the_arm_whose_windows_it_shows(tmp_path):
+def test_the_page_compares_the_base_model_with_the_arm_whose_windows_it_shows(tmp_path):
     config = validate(
         {
             "run_dir": str(tmp_path),
