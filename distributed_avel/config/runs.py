@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from distributed_avel.arms import check_arms
+from distributed_avel.arms import ARMS, check_arms
 from distributed_avel.config.sections import (
     ClusterConfig,
     Config,
@@ -62,6 +62,21 @@ class RunConfig(Config):
     def _arms_exist(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
         check_arms(arms)
         return arms
+
+    @field_validator("train")
+    @classmethod
+    def _step_1_has_epochs(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        if train.base_epochs or "model" not in info.data or "arms" not in info.data:
+            return train
+        if info.data["model"].weights is None:
+            raise ValueError("base_epochs is 0, and there is no model.weights to evaluate")
+        auxiliary = [arm for arm in info.data["arms"] if ARMS[arm].auxiliary]
+        if auxiliary:
+            raise ValueError(
+                f"base_epochs is 0, so the auxiliary loss of arm {auxiliary[0]} would have no "
+                "effect; leave the arm out, or train Step 1"
+            )
+        return train
 
     @field_validator("refine")
     @classmethod

@@ -196,6 +196,10 @@ class ModelConfig(Config):
     hidden_size: PositiveInt = 32
     """Width of each direction of the recurrent layers."""
 
+    weights: str | None = None
+    """File of weights that Step 1 starts with: of a run (safetensors, or its model folder) or of
+    the model's authors. --train.base-epochs 0 evaluates them. Step 3 starts from scratch."""
+
     pooling: Literal["model", "max", "mean", "lse"] = "model"
     """MIL pooling of segment-level logits into video-level logits; `model` uses that of the
     model."""
@@ -231,8 +235,8 @@ class TrainConfig(Config):
     lr_decay_epochs: PositiveInt = 10
     """Epochs between two decays of the learning rate."""
 
-    base_epochs: PositiveInt = 50
-    """Epochs of Step 1."""
+    base_epochs: NonNegativeInt = 50
+    """Epochs of Step 1; 0 only with model.weights."""
 
     retrain_epochs: PositiveInt = 50
     """Epochs of Step 3."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distributed_avel.config import RunConfig
@@ -12,6 +13,7 @@ from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage
 from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
+from distributed_avel.train.initial_weights import WeightsSource, initial_weights, read_source
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
@@ -53,11 +55,12 @@ class BaseTraining(TrainingStage[BaseManifest]):
         task = self.context.task
         return {
             "settings": settings(self.config, task, auxiliary=self.auxiliary),
+            **({"weights": self.source.sha256} if self.source else {}),
             **self.videos_identity(),
         }
 
     def compute(self, out: Location, run: "Run") -> BaseManifest:
-        """Train from scratch."""
+        """Train from scratch, or from the weights that are set."""
         config = self.config
         num_videos = self.train(
             out,
@@ -68,8 +71,19 @@ class BaseTraining(TrainingStage[BaseManifest]):
                 config.data.num_segments, config.refine.window, config.refine.stride
             ),
             partners=config.refine.partners if self.auxiliary else None,
+            initial=initial_weights(self.source, self.untrained()) if self.source else None,
         )
         return BaseManifest(num_videos)
+
+    @cached_property
+    def source(self) -> WeightsSource | None:
+        """The file of weights that the training starts with, if one is set.
+
+        Raises:
+            WeightsError: It does not exist.
+        """
+        place = self.config.model.weights
+        return None if place is None else read_source(place)
 
 
 def settings(config: RunConfig, task: Task, *, auxiliary: bool) -> dict[str, Any]:

@@ -29,6 +29,7 @@ NEUTRAL: Mapping[str, str] = MappingProxyType(
         "data.split": "the splits themselves are hashed, with the annotations",
         "extract.num_actors": "actors process units of videos independently",
         "extract.unit_size": "an extractor processes each video independently",
+        "model.weights": "the sha256 of the file is hashed instead",
         "extract.weights": "the sha256 of the weights is hashed instead",
         "extract.weights_dir": "the sha256 of the weights is hashed instead",
         "extract.max_failed_fraction": "every run compares it with the failures",

@@ -38,6 +38,7 @@ from distributed_avel.report.predictions import LocalizationPredictions, Parsing
 from distributed_avel.report.tables import results_table, to_csv
 from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten
+from distributed_avel.stages.base import BaseTraining
 from distributed_avel.stages.cache_keys import (
     model_settings,
     refine_section,
@@ -50,6 +51,7 @@ from distributed_avel.stages.retrain import LabelFacts, Retrain
 from distributed_avel.stages.stage import Context, NoManifest, Stage
 from distributed_avel.storage import Location
 from distributed_avel.tasks import Parsing, Task
+from distributed_avel.train.initial_weights import WeightsSource
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
@@ -130,6 +132,9 @@ class ReportPage(Stage[NoManifest]):
             "tau": threshold_rule(config.refine.threshold, config.refine.labels),
         }
         conditions |= times_conditions(task, test, validation, config.train.keep)
+        if (source := self._initial_weights()) is not None:
+            training = "trained further" if config.train.base_epochs else "not trained"
+            conditions["Step 1"] = f"given weights, sha256 {source.sha256[:12]}, {training}"
         if not is_verified(config.model.name):
             conditions[config.model.name] = UNVERIFIED
         return {
@@ -147,6 +152,14 @@ class ReportPage(Stage[NoManifest]):
             "num_test_videos_with_times": int(task.annotated(test).sum()),
             "num_test_videos_lost": len(self.data.videos.split("test")) - len(test),
         }
+
+    def _initial_weights(self) -> WeightsSource | None:
+        """Return the file of weights with which Step 1 starts, if an arm depends on one."""
+        stages = self.evaluation.arms.values()
+        refined = [stage.refined for stage in stages if isinstance(stage, Retrain)]
+        bases = [stage for stage in stages if isinstance(stage, BaseTraining)]
+        bases += [stage.base for stage in refined if stage is not None]
+        return bases[0].source if bases else None
 
     def _sources(self) -> "ReportSources":
         config, results, model = self.config, self.results(), self.config.model.name

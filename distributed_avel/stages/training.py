@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
 WEIGHTS = "model.safetensors"
 CURVES_FILE = "curves.parquet"
 TARGETS_FILE = "targets.parquet"
+INITIAL_WEIGHTS = "initial.safetensors"
 
 
 class TrainingStage(Stage[ManifestT]):
@@ -118,8 +119,9 @@ class TrainingStage(Stage[ManifestT]):
         name: str = "",
         targets: "Step3Targets | None" = None,
         partners: PartnerKind | None = None,
+        initial: bytes | None = None,
     ) -> int:
-        """Train from scratch and write targets, weights and learning curves to `out`.
+        """Train and write targets, weights and learning curves to `out`.
 
         Args:
             out: Folder of the stage.
@@ -129,6 +131,7 @@ class TrainingStage(Stage[ManifestT]):
             name: Name from which random numbers derive; the name of the stage by default.
             targets: Targets of Step 3; None in Step 1.
             partners: Kind of partner videos of the auxiliary loss; None trains without it.
+            initial: Weights to start with, as `weights_to_bytes` returns them; random by default.
 
         Returns:
             The number of training videos.
@@ -140,11 +143,15 @@ class TrainingStage(Stage[ManifestT]):
         training, validation = self.features.usable("train"), self.features.usable("val")
         if not training:
             raise DatasetError(f"{videos.name}: no training video has features")
+        make_model = self.untrained()
+        if initial is not None:
+            (out / INITIAL_WEIGHTS).write_bytes(initial)
+            make_model = make_model.trained(out / INITIAL_WEIGHTS)
         job = TrainJob(
             stage=name or self.name,
             seed=self.config.seed,
             task=task,
-            make_model=self.untrained(),
+            make_model=make_model,
             features=self.features.location,
             video_ids=[v.video_id for v in training],
             files=[v.uri for v in training],
@@ -381,6 +388,9 @@ def _run_epochs(job: TrainJob, worker: TrainingWorker, out: Location) -> None:
         if worker.rank == 0:
             worker.show(epoch, metrics)
 
+    if job.num_epochs == 0 and validation and job.val_labels:  # given weights, see model.weights
+        measured = _validate(job.task, model, validation, job.val_labels, worker.device)
+        curves = [{"epoch": 0, "metric": f"val/{k}", "value": v} for k, v in measured.items()]
     if worker.rank == 0:
         if best:
             model.load_state_dict(best["model"])

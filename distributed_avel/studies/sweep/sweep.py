@@ -46,6 +46,7 @@ from distributed_avel.studies.campaign import Campaign
 from distributed_avel.studies.sweep.results import BEST, PAGE, SEED, TRIALS, TrialStore
 from distributed_avel.studies.sweep.trial import SweepTrial
 from distributed_avel.tasks import task_class
+from distributed_avel.train.initial_weights import read_source
 
 
 def run_sweep(config: TuneConfig) -> None:
@@ -275,9 +276,11 @@ class Sweep:
     @cached_property
     def _stage(self) -> Artifact:
         """Artifact with the sweep's own files; it has no marker, because a rerun is cheap."""
+        weights = self.config.model.weights
         depends = {
             "revision": 3,
             "settings": sweep_settings(self.config),
+            **({"weights": read_source(weights).sha256} if weights else {}),
             "data": self._driver.data.fingerprint,
             "extract": self._driver.features.fingerprint,
         }
