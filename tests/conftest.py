@@ -6,8 +6,9 @@ all of them down, and the arrays here are too small for threads to help.
 
 import os
 import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 for _library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")  # read when the library is loaded
@@ -21,7 +22,7 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 torch.set_num_threads(1)
 
@@ -50,6 +51,39 @@ def browser() -> Iterator["Browser"]:
         started = playwright.chromium.launch(executable_path=program, args=options)
         yield started
         started.close()
+
+
+@pytest.fixture
+def visit(browser: "Browser", tmp_path: Path) -> Iterator[Callable[..., "Page"]]:
+    """Open pages from a folder; every problem that the browser reports fails the test."""
+    problems: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def open_page(
+        files: str | dict[str, str],
+        *,
+        width_px: int = 1200,
+        page_name: str = "report.html",
+        **options: Any,
+    ) -> "Page":
+        if isinstance(files, str):
+            files = {page_name: files}
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        contexts.append(browser.new_context(viewport={"width": width_px, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.goto((tmp_path / page_name).as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    missing_file = "Failed to load resource: net::ERR_FILE_NOT_FOUND"
+    assert [problem for problem in problems if problem != missing_file] == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

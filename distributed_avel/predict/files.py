@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from distributed_avel.errors import AvelError, ConfigError, DatasetError
+from distributed_avel.predict.events_page import write_events_page
 from distributed_avel.predict.model import load_model
 from distributed_avel.predict.prediction import (
     EVENT_COLUMNS,
@@ -106,6 +107,7 @@ def predict_files(options: Namespace) -> int:
     ]
     if out is not None:
         write_predictions(named, failures, out, formats)
+        write_events_page([prediction for _, prediction in named], failures, out, model.settings)
     _say(_summary([prediction for _, prediction in named], len(failures), num_sources_failed, out))
     return int(bool(failures))
 

@@ -8,6 +8,7 @@ their timelines are in files beside the page, and a second page embeds all.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -20,17 +21,17 @@ from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten, render
 from distributed_avel.report.timelines import time_ticks
 from distributed_avel.report.video_list import (
-    MAX_EMBEDDED,
     ListedVideo,
     ListPart,
     VideoList,
     VideoListData,
+    listed_page_files,
 )
 
 
 def render_page(report: Report) -> str:
     """Return the page, with everything embedded, as HTML."""
-    return _render(report, _list_data(report).part() if report.videos else None)
+    return _render(report, VideoListData(_list(report)).part() if report.videos else None)
 
 
 def page_files(report: Report, name: str) -> dict[str, str]:
@@ -38,19 +39,11 @@ def page_files(report: Report, name: str) -> dict[str, str]:
 
     Args:
         report: The data.
-        name: File name of the page, such as `report.html`. With more than `MAX_EMBEDDED` videos,
-            its data files are in `report_videos`, and `report_single.html` embeds everything.
+        name: See `listed_page_files`.
     """
-    if len(report.videos) <= MAX_EMBEDDED:
+    if not report.videos:
         return {name: render_page(report)}
-    stem, data = name.removesuffix(".html"), _list_data(report)
-    files = dict(data.files(f"{stem}_videos"))
-    single = f"{stem}_single.html"
-    return {
-        name: _render(report, data.part(list(files), single)),
-        single: _render(report, data.part()),
-        **files,
-    }
+    return listed_page_files(name, _list(report), partial(_render, report))
 
 
 MEDIA_ROOT = 'data-media-root=""'
@@ -74,26 +67,22 @@ def _render(report: Report, videos: ListPart | None) -> str:
     return render("page.html", report, videos=videos, **_context(report))
 
 
-def _list_data(report: Report) -> VideoListData:
-    view = view_of(report)
-    return VideoListData(
-        VideoList(
-            videos=[
-                ListedVideo(
-                    drawing=view.drawing(video),
-                    labels=view.labels(video),
-                    values=view.sort_values(video),
-                    media=quote(report.media[video.video_id])
-                    if video.video_id in report.media
-                    else None,
-                )
-                for video in report.videos
-            ],
-            columns=view.sort_columns(),
-            segment_s=report.timeline.segment_s,
-            synthetic=report.synthetic,
-            first_order="pictures first" if report.timelines else "as selected",
-        )
+def _list(report: Report) -> VideoList:
+    view, paths = view_of(report), report.media
+    return VideoList(
+        videos=[
+            ListedVideo(
+                drawing=view.drawing(video),
+                labels=view.labels(video),
+                values=view.sort_values(video),
+                media=quote(paths[video.video_id]) if video.video_id in paths else None,
+            )
+            for video in report.videos
+        ],
+        columns=view.sort_columns(),
+        segment_s=report.timeline.segment_s,
+        synthetic=report.synthetic,
+        first_order="pictures first" if report.timelines else "as selected",
     )
 
 

@@ -26,18 +26,21 @@ _COLOURS = np.array(
 """Anchors of the colour map, from low to high; those of matplotlib's "inferno"."""
 
 
-def pictures_of(media: bytes, timeline: Timeline) -> Pictures:
+def pictures_of(media: bytes, timeline: Timeline, max_frames: int | None = None) -> Pictures:
     """Return one frame per segment, from its middle, and pictures of the sound.
 
     Args:
         media: Content of the file.
         timeline: Segments.
+        max_frames: Number of frames, at equal distances, if there are more segments.
 
     Raises:
         MediaError: The file does not cover the timeline.
     """
-    sampled = sample_frames(media, timeline, per_segment=2)
-    frames = tuple(_jpeg(sampled.segment(t)[1]) for t in range(timeline.num_segments))
+    num_frames = min(timeline.num_segments, max_frames or timeline.num_segments)
+    shown = Timeline(num_segments=num_frames, segment_s=timeline.duration_s / num_frames)
+    sampled = sample_frames(media, shown, per_segment=2)
+    frames = tuple(_jpeg(sampled.segment(t)[1]) for t in range(num_frames))
     return Pictures(frames=frames, sound=sound_picture(read_audio(media, timeline, _RATE_HZ)))
 
 

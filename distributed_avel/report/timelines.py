@@ -59,6 +59,7 @@ class Bar:
         end: Segment after the last one.
         span: Time span as text.
         error: Kind of error in these segments; only in parsing, where each class has its own row.
+        confidence: In 0..1, of an event without ground truth.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Bar:
     end: int
     span: str
     error: Literal["", "missed", "false positive"] = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,8 +200,13 @@ def split_runs(values_T: NDArray) -> list[tuple[int, int, int]]:
 
 def hue(class_: int, report: Report) -> int | None:
     """Return the hue of a class in degrees, or None for background."""
+    return None if class_ == len(report.classes) else class_hue(class_)
+
+
+def class_hue(class_: int) -> int:
+    """Return the hue of an event class in degrees."""
     # Multiples of the golden angle keep the colours of neighbouring classes far apart.
-    return None if class_ == len(report.classes) else round(40 + class_ * _GOLDEN_ANGLE) % 360
+    return round(40 + class_ * _GOLDEN_ANGLE) % 360
 
 
 def step_path(values_T: Sequence[float] | NDArray[np.floating]) -> str:
@@ -341,7 +348,12 @@ def _class_row(
 
 
 def _span(first: int, end: int, timeline: Timeline) -> str:
-    return f"{first * timeline.segment_s:g}–{end * timeline.segment_s:g} s"
+    return time_span(first, end, timeline.segment_s)
+
+
+def time_span(first: int, end: int, segment_s: float) -> str:
+    """Return the times of the segments from `first` to `end` (excluded), as text."""
+    return f"{first * segment_s:g}–{end * segment_s:g} s"
 
 
 def _data_uri(content: bytes, kind: str) -> str:

@@ -7,7 +7,7 @@ search and sort, and the timelines are in files beside the page that are loaded 
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -182,13 +182,42 @@ class VideoListData:
 
     def _row(self, row: LaneRow) -> list[Any]:
         bars = [
-            [self._name(bar.name, bar.hue), bar.first, bar.end, _ERRORS.index(bar.error)]
+            [
+                self._name(bar.name, bar.hue),
+                bar.first,
+                bar.end,
+                _ERRORS.index(bar.error),
+                *([] if bar.confidence is None else [round(bar.confidence, 3)]),
+            ]
             for bar in row.bars
         ]
         return [bars, row.wrong]
 
     def _name(self, name: str, hue: int | None) -> int:
         return self._names.setdefault((name, hue), len(self._names))
+
+
+def listed_page_files(
+    name: str, videos: VideoList, render_list: Callable[[ListPart], str]
+) -> dict[str, str]:
+    """Return a page with a list, and the files that belong to it, by their paths.
+
+    Args:
+        name: File name of the page, such as `report.html`. With more than `MAX_EMBEDDED` videos,
+            its data files are in `report_videos`, and `report_single.html` embeds everything.
+        videos: The list.
+        render_list: Renders the page.
+    """
+    data = VideoListData(videos)
+    if len(videos.videos) <= MAX_EMBEDDED:
+        return {name: render_list(data.part())}
+    stem = name.removesuffix(".html")
+    files, single = dict(data.files(f"{stem}_videos")), f"{stem}_single.html"
+    return {
+        name: render_list(data.part(list(files), single)),
+        single: render_list(data.part()),
+        **files,
+    }
 
 
 _ERRORS = ("", "missed", "false positive")

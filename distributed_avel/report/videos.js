@@ -98,13 +98,14 @@
     const { widths, at } = columnsOf(row, segments);
     const place = (start, end) => ({ "grid-column": `${at.get(start)} / ${at.get(end)}` });
     const div = styled(make("div", { class: "cells" }), { "grid-template-columns": widths });
-    for (const [label, start, end, error] of bars) {
+    for (const [label, start, end, error, confidence] of bars) {
       const [name, hue] = data.names[label];
       const classes = ["run"];
       if (hue === null) classes.push("background");
       if (error) classes.push(ERRORS[error].replace(" ", "-"));
       const times = `${seconds(start)}–${seconds(end)} s`;
-      const title = `${name}, ${times}${error ? `: ${ERRORS[error]}` : ""}`;
+      const sure = confidence === undefined ? "" : `, ${Math.round(100 * confidence)} %`;
+      const title = `${name}, ${times}${sure}${error ? `: ${ERRORS[error]}` : ""}`;
       const bar = make("span", { class: classes.join(" "), title }, hue === null ? "" : name);
       styled(bar, place(start, end));
       if (hue !== null) styled(bar, { "--hue": hue });

@@ -262,7 +262,7 @@ def test_sources_may_follow_options_and_outputs_are_written(model_folder, tmp_pa
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "events.csv", "events.parquet", "segments.parquet", "predictions.json", "v.vtt", "v.srt",
-        "v.txt", "failures.txt",
+        "v.txt", "failures.txt", "events.html",
     }  # fmt: skip
     assert (tmp_path / "out" / "failures.txt").read_text() == ""
     shown = capsys.readouterr()

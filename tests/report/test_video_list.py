@@ -16,32 +16,6 @@ from tests.report.test_page import HOSTILE, Page
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture
-def visit(browser, tmp_path):
-    """Open pages from a folder; every problem that the browser reports fails the test."""
-    problems, contexts = [], []
-
-    def open_page(files, *, width_px=1200, **options):
-        if isinstance(files, str):
-            files = {"report.html": files}
-        for name, content in files.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(content, encoding="utf-8")
-        contexts.append(browser.new_context(viewport={"width": width_px, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text))
-        page.goto((tmp_path / "report.html").as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    missing_file = "Failed to load resource: net::ERR_FILE_NOT_FOUND"
-    assert [problem for problem in problems if problem != missing_file] == []
-
-
 def ids(page):
     """Ids of the videos that the page shows."""
     return page.locator("#videos .timeline h3 code").all_text_contents()
