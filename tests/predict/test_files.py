@@ -1,4 +1,4 @@
-"""`avel predict` on odd files and folders: events, or one line that says what is wrong."""
+"""`avel predict` on unusual files and folders: events, or one error line."""
 
 import os
 import re
@@ -31,7 +31,7 @@ X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
 
 @pytest.fixture(scope="module")
 def model(model_folder):
-    """One model for all tests, so that its decoding process starts once."""
+    """One model for all tests, so that its decoding process starts only once."""
     return load_model(model_folder)
 
 
@@ -46,7 +46,7 @@ def made(folder: Path, name: str, content: bytes) -> Path:
     ("seconds", "num_segments"),
     [(0.6, 1), (1.0, 1), (3.0, 3), (9.4, 9), (9.7, 10), (10.0, 10), (25.0, 25)],
 )
-def test_a_video_has_as_many_segments_as_it_lasts(model, tmp_path, seconds, num_segments):
+def test_the_number_of_segments_follows_from_the_length(model, tmp_path, seconds, num_segments):
     path = made(tmp_path, "a.mp4", clip(seconds, fps=10.0))
 
     found = model.predict(path)
@@ -69,7 +69,7 @@ def test_a_video_has_as_many_segments_as_it_lasts(model, tmp_path, seconds, num_
     ],
     ids=["0.3 s", "mute", "audio only", "text", "empty", "without its end"],
 )
-def test_a_file_that_cannot_be_used_says_why(model, tmp_path, content, says):
+def test_an_unusable_file_is_refused_with_the_reason(model, tmp_path, content, says):
     path = made(tmp_path, "a.mp4", content)
 
     with pytest.raises(MediaError, match=says) as refused:
@@ -85,7 +85,7 @@ def test_a_file_that_does_not_exist_is_named(model, tmp_path):
         model.predict(tmp_path / "nothing.mp4")
 
 
-def test_what_is_left_out_of_a_video_is_said(model, tmp_path):
+def test_a_part_of_a_video_that_is_not_predicted_is_noted(model, tmp_path):
     path = made(tmp_path, "a.mp4", clip(10.0, sound_s=4.0))
 
     found = model.predict(path)
@@ -96,7 +96,7 @@ def test_what_is_left_out_of_a_video_is_said(model, tmp_path):
 
 @needs_ffmpeg
 def test_a_long_video_is_predicted_to_its_end(model, tmp_path):
-    """120 s with a code in each picture: twelve times the length of the training videos."""
+    """A coded file of 120 s, twelve times as long as the training videos."""
     found = model.predict(coded(tmp_path / "long.mp4", *X264, seconds=120, fps=8))
 
     assert found.num_segments == 120
@@ -125,8 +125,8 @@ def test_a_video_that_is_too_long_is_refused_with_a_command(model, tmp_path):
         ("fragmented.mp4", (*X264, "-movflags", "frag_keyframe+empty_moov", "-f", "mp4")),
     ],
 )  # fmt: skip
-def test_a_file_whose_header_has_no_length_is_predicted(model, tmp_path, name, options):
-    """FFmpeg cannot go back in a pipe, so it writes no length."""
+def test_a_file_without_a_length_in_its_header_is_predicted(model, tmp_path, name, options):
+    """FFmpeg cannot seek in a pipe, so it writes no length."""
     source = coded(tmp_path / "source.mp4", *X264, seconds=6)
     command = ["ffmpeg", "-v", "error", "-i", str(source), *map(str, options), "-"]
     made = subprocess.run(command, capture_output=True, check=True, timeout=60)
@@ -151,7 +151,7 @@ def test_a_file_whose_header_has_no_length_is_predicted(model, tmp_path, name, o
     ],
 )  # fmt: skip
 def test_unusual_files_are_predicted(model, tmp_path, name, options, num_segments):
-    if options is None:  # an edit list hides the pictures before the cut
+    if options is None:  # an edit list hides the frames before the cut
         coded(tmp_path / "whole.mp4", *X264, "-g", 50, seconds=12)
         ffmpeg("-ss", 4.4, "-i", tmp_path / "whole.mp4", "-t", 6, "-c", "copy", tmp_path / name)
     else:
@@ -161,7 +161,7 @@ def test_unusual_files_are_predicted(model, tmp_path, name, options, num_segment
 
 
 @needs_ffmpeg
-def test_a_video_whose_pictures_start_late_is_refused_with_the_times(model, tmp_path):
+def test_a_late_start_of_the_video_stream_is_refused_with_the_times(model, tmp_path):
     source = coded(tmp_path / "source.mp4", *X264, seconds=10)
     late = tmp_path / "late.mp4"
     ffmpeg("-i", source, "-itsoffset", 2, "-i", source, "-map", "1:v", "-map", "0:a", "-c", "copy",
@@ -172,7 +172,7 @@ def test_a_video_whose_pictures_start_late_is_refused_with_the_times(model, tmp_
 
 
 @needs_ffmpeg
-def test_a_file_that_was_cut_off_is_not_taken_for_a_shorter_one(model, tmp_path):
+def test_a_truncated_file_is_refused(model, tmp_path):
     whole = coded(tmp_path / "whole.mp4", *X264, "-movflags", "faststart", seconds=10)
     content = whole.read_bytes()
     cut = made(tmp_path, "cut.mp4", content[: int(0.6 * len(content))])
@@ -188,7 +188,9 @@ def predict(*arguments: object) -> int:
     return main(["predict", *map(str, arguments)])
 
 
-def test_each_bad_source_is_one_line_and_the_others_are_predicted(model_folder, tmp_path, capsys):
+def test_each_unusable_source_is_one_error_line_and_the_others_are_predicted(
+    model_folder, tmp_path, capsys
+):
     (tmp_path / "no media").mkdir()
     made(tmp_path, "no media/notes.md", b"#")
     good = [made(tmp_path, f"{name}.mp4", clip(2.0)) for name in "ab"]
@@ -236,7 +238,7 @@ def test_each_bad_source_is_one_line_and_the_others_are_predicted(model_folder, 
         (["MODEL", "s3://key:secret@bucket/v.mp4"], "error: "),
     ],
 )
-def test_a_wrong_command_is_one_line_and_status_2(
+def test_an_invalid_command_prints_one_line_and_exits_with_2(
     model_folder, tmp_path, monkeypatch, capsys, arguments, says
 ):
     monkeypatch.chdir(tmp_path)
@@ -276,7 +278,7 @@ def test_sources_may_follow_options_and_outputs_are_written(model_folder, tmp_pa
     assert len(shown.out.splitlines()) == 1 + len(events)
 
 
-def test_files_of_a_folder_are_found_by_suffix_and_each_once(tmp_path, monkeypatch):
+def test_files_of_a_folder_are_found_by_suffix_and_only_once(tmp_path, monkeypatch):
     for name in ("a.mp4", "b/A.MKV", "b/a.webm", "notes.txt", "b/.hidden.csv", "odd.dat"):
         made(tmp_path, name, b"x")
     monkeypatch.chdir(tmp_path)
@@ -288,7 +290,7 @@ def test_files_of_a_folder_are_found_by_suffix_and_each_once(tmp_path, monkeypat
     assert [file.name for file in files] == ["a.mp4", "b/A.MKV", "b/a.webm", "odd.dat"]
 
 
-def test_a_folder_at_a_uri_is_searched_too(tmp_path):
+def test_a_folder_at_a_uri_is_searched(tmp_path):
     made(tmp_path, "deep/a video.mp4", b"x")
 
     files, _ = find_files([f"file://{tmp_path}"])
@@ -301,7 +303,7 @@ def test_a_folder_at_a_uri_is_searched_too(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
-def test_a_name_that_is_not_utf_8_is_reported_and_the_others_are_found(tmp_path):
+def test_names_that_are_not_utf_8_are_reported_and_the_others_found(tmp_path):
     made(tmp_path, "a b#c?.mp4", b"x")
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
     odd.write_bytes(b"x")
@@ -327,7 +329,7 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(tmp_path):
     assert len({name.casefold() for name in written}) == len(names)
 
 
-def test_no_event_at_all_gives_files_with_the_same_columns(tmp_path):
+def test_output_files_without_events_have_the_same_columns(tmp_path):
     nothing = prediction(np.zeros((3, 2), dtype=bool), background=True)
 
     for number, predictions in enumerate(([], [("v.mp4", nothing)])):
@@ -342,7 +344,7 @@ def test_no_event_at_all_gives_files_with_the_same_columns(tmp_path):
     assert pq.read_table(tmp_path / "1" / "segments.parquet").num_rows == 6
 
 
-def test_names_of_classes_survive_csv(tmp_path):
+def test_class_names_survive_a_round_trip_through_csv(tmp_path):
     made = prediction(np.ones((2, 3), dtype=bool), labels=CLASSES, video='a, "b".mp4')
 
     write_predictions([("a.mp4", made)], [], Location.at(tmp_path), ["csv"])
@@ -352,7 +354,7 @@ def test_names_of_classes_survive_csv(tmp_path):
     assert set(read["video"]) == {'a, "b".mp4'}
 
 
-def test_predictions_come_in_the_order_of_the_files_with_any_number_of_processes(
+def test_predictions_are_in_the_order_of_the_files_with_any_number_of_processes(
     model_folder, tmp_path
 ):
     paths = [made(tmp_path, f"{n}.mp4", clip(1.0 + n % 3)) for n in range(5)]
@@ -366,7 +368,7 @@ def test_predictions_come_in_the_order_of_the_files_with_any_number_of_processes
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_an_abandoned_call_leaves_no_work_for_the_next(model_folder, tmp_path):
+def test_an_abandoned_call_does_not_affect_the_next(model_folder, tmp_path):
     paths = [made(tmp_path, f"{n}.mp4", clip(1.0)) for n in range(3)]
     model = load_model(model_folder)
 
@@ -376,7 +378,7 @@ def test_an_abandoned_call_leaves_no_work_for_the_next(model_folder, tmp_path):
     assert model.predict(paths[2]).video == str(paths[2])
 
 
-def test_parsing_tells_what_is_heard_from_what_is_seen(parsing_folder, tmp_path, capsys):
+def test_parsing_predicts_audio_and_visual_events(parsing_folder, tmp_path, capsys):
     video = made(tmp_path, "v.mp4", clip(4.0))
 
     found = load_model(parsing_folder).predict(video)
@@ -386,7 +388,7 @@ def test_parsing_tells_what_is_heard_from_what_is_seen(parsing_folder, tmp_path,
     assert found.probabilities.shape == (4, 2 * len(CLASSES))
 
 
-def test_segments_of_another_length_give_other_times(tmp_path):
+def test_event_times_follow_the_segment_length(tmp_path):
     folder = write_folder(tmp_path / "model", segment_s=0.5)
     video = made(tmp_path, "v.mp4", clip(4.0))
 
@@ -397,7 +399,7 @@ def test_segments_of_another_length_give_other_times(tmp_path):
     assert all((event.end_s * 2).is_integer() for event in found.events)
 
 
-def test_a_model_whose_probabilities_are_no_numbers_says_so(tmp_path):
+def test_non_finite_probabilities_are_refused(tmp_path):
     folder = write_folder(tmp_path / "model", scale=float("nan"))
 
     with pytest.raises(MediaError, match="values that are no numbers for this file"):
@@ -419,7 +421,7 @@ def test_the_time_limit_grows_with_the_length_of_the_file(model, tmp_path):
     assert decoder.timeout_factor(clip(25.0)) == pytest.approx(25 / T, rel=0.02)
 
 
-def test_no_source_that_can_be_used_is_refused_before_the_model_is_read(tmp_path):
+def test_unusable_sources_are_refused_before_the_model_is_loaded(tmp_path):
     from argparse import Namespace
 
     from distributed_avel.predict.files import predict_files

@@ -1,4 +1,4 @@
-"""Probabilities of the segments of videos of any length, from their features."""
+"""Segment probabilities of videos of any length, from features."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.predict.folders import T, feature_model, random_features
 
 @pytest.mark.parametrize("num_segments", [1, 2, 3, 4, 7, 10, 60])
 @pytest.mark.parametrize("num_video_segments", [*range(1, 35), 59, 60, 61, 119, 1200])
-def test_windows_cover_every_segment_and_none_beyond_the_video(num_video_segments, num_segments):
+def test_windows_cover_exactly_the_segments_of_the_video(num_video_segments, num_segments):
     starts = window_starts(num_video_segments, num_segments)
 
     covered = np.zeros(num_video_segments, dtype=int)
@@ -54,14 +54,14 @@ def test_probabilities_are_the_mean_over_windows(models, name, num_video_segment
     expected_MK = np.stack([np.mean(of_one, axis=0) for of_one in of_segment])
     assert found_MK.dtype == np.float32
     assert found_MK.shape == expected_MK.shape
-    # In float32, another split of the products rounds otherwise; a wrong window differs by 1e-2.
+    # Another order of float32 sums rounds differently; a wrong window would differ by 1e-2.
     np.testing.assert_allclose(found_MK, expected_MK, rtol=1e-4, atol=1e-5)
     if name == "ave":
         np.testing.assert_allclose(found_MK.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_every_model_predicts_videos_that_are_shorter_and_longer(name, tmp_path):
+def test_every_model_predicts_shorter_and_longer_videos(name, tmp_path):
     model = feature_model(tmp_path, name)
 
     for num_video_segments in (1, 2, T, 2 * T + 3):
@@ -72,8 +72,8 @@ def test_every_model_predicts_videos_that_are_shorter_and_longer(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ave", "han"])
-def test_a_prediction_does_not_depend_on_features_that_lie_in_other_windows(models, name):
-    """Segments 0 to 4 are only in the first window, so the end of the video is not seen."""
+def test_a_prediction_does_not_depend_on_features_in_other_windows(models, name):
+    """Segments 0 to 4 are in the first window only, so the end of the video must not matter."""
     audio_MD, visual_MRD = random_features(3 * T)
     before_MK = models[name].probabilities(audio_MD, visual_MRD)
 

@@ -1,4 +1,4 @@
-"""Model folders: what is damaged, missing or of another version is named, and nothing is run."""
+"""Model folders: damage, missing files and other versions are errors, and no code is run."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def changed(folder, **values):
-    """Change values of config.json, by key or by "section.key"."""
+    """Change values of config.json, given by "key" or "section.key"."""
     content = json.loads((folder / MODEL_CONFIG).read_text())
     for key, value in values.items():
         *sections, name = key.split("__")
@@ -48,7 +48,7 @@ def refusal(folder, kind: type[AvelError] = ArtifactError) -> str:
     return str(refused.value)
 
 
-def test_a_folder_gives_back_what_was_written(folder):
+def test_a_model_folder_survives_a_round_trip(folder):
     settings, weights = read_model_folder(Location.at(folder))
 
     assert settings.classes == CLASSES
@@ -65,7 +65,7 @@ def test_a_folder_gives_back_what_was_written(folder):
     assert "synthetic" in card
 
 
-def test_one_flipped_bit_of_the_weights_is_found(folder):
+def test_a_flipped_bit_of_the_weights_is_detected(folder):
     content = bytearray((folder / MODEL_WEIGHTS).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / MODEL_WEIGHTS).write_bytes(content)
@@ -84,14 +84,14 @@ def test_a_missing_file_is_named(folder, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"[1]", b"null"])
-def test_a_config_that_is_no_json_object_is_damaged(folder, content):
+def test_a_config_that_is_not_a_json_object_is_damaged(folder, content):
     (folder / MODEL_CONFIG).write_bytes(content)
 
     assert "config.json: damaged: no" in refusal(folder)
 
 
 @pytest.mark.parametrize("version", [2, "1", None, 1.5])
-def test_another_format_names_the_version_that_wrote_it(folder, version):
+def test_another_format_is_refused_with_the_version_that_wrote_it(folder, version):
     changed(folder, format=version, version="9.9", of_the_future=1)
 
     message = refusal(folder)
@@ -115,7 +115,7 @@ def test_another_format_names_the_version_that_wrote_it(folder, version):
         ({"extract": 3}, "extract"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_key(folder, values, says):
+def test_an_invalid_value_is_named_by_its_key(folder, values, says):
     message = refusal(changed(folder, **values))
 
     assert message.startswith(str(folder / MODEL_CONFIG))
@@ -162,7 +162,7 @@ def test_a_config_never_imports_or_runs_code(tmp_path, monkeypatch, key):
     assert "planted" not in sys.modules
 
 
-def test_weights_that_are_a_pickle_are_not_read(folder):
+def test_pickled_weights_are_refused(folder):
     import hashlib
     import io
 
@@ -174,7 +174,7 @@ def test_weights_that_are_a_pickle_are_not_read(folder):
     assert "not weights of this model" in refusal(folder)
 
 
-def test_a_model_of_given_features_predicts_features_and_no_files(tmp_path):
+def test_a_model_trained_on_given_features_predicts_features_only(tmp_path):
     model = feature_model(tmp_path / "model", "ave")
 
     assert model.probabilities(*random_features(5)).shape == (5, len(CLASSES) + 1)
@@ -187,7 +187,7 @@ def test_a_model_of_given_features_predicts_features_and_no_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def vggish(tmp_path_factory):
-    """A folder with weights of both networks of `vgg19+vggish`, smallest for a test."""
+    """A folder with small weights of both networks of `vgg19+vggish`."""
     from distributed_avel.features.networks import Vgg19Pool5, VggishNetwork
 
     root = tmp_path_factory.mktemp("weights")
@@ -200,7 +200,7 @@ def vggish(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(vggish, tmp_path_factory):
-    """A model folder of `vgg19+vggish` whose weights lay in a folder that has gone."""
+    """A model folder of `vgg19+vggish` whose weights were in a folder that no longer exists."""
     before = tmp_path_factory.mktemp("before")
     networks = extractor_class("vgg19+vggish").networks(ExtractConfig())
     files = dict(zip(sorted(networks), ("vgg19.pth", "vggish.pth"), strict=True))
@@ -220,7 +220,7 @@ def trained(vggish, tmp_path_factory):
     return folder, {network: str(vggish / name) for network, name in files.items()}
 
 
-def test_weights_that_have_gone_are_named_with_the_option_that_says_where(trained):
+def test_missing_weights_are_named_with_the_option_to_locate_them(trained):
     folder, _ = trained
 
     message = refusal(folder, WeightsError)
@@ -229,7 +229,7 @@ def test_weights_that_have_gone_are_named_with_the_option_that_says_where(traine
     assert "--weights and --weights-dir of avel predict" in message
 
 
-def test_weights_are_found_in_another_place(trained, tmp_path):
+def test_weights_in_another_folder_are_found(trained, tmp_path):
     folder, files = trained
 
     found = load_model(folder, weights=files).predict(written(tmp_path, clip(1.0)))
@@ -237,7 +237,7 @@ def test_weights_are_found_in_another_place(trained, tmp_path):
     assert found.num_segments == 1
 
 
-def test_other_weights_are_refused(trained, tmp_path):
+def test_weights_with_another_hash_are_refused(trained, tmp_path):
     folder, files = trained
     network = sorted(files)[1]
     other = tmp_path / "other.pth"
@@ -254,7 +254,7 @@ def test_other_weights_are_refused(trained, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_a_model_folder_cannot_make_this_machine_fetch_a_url(folder):
+def test_urls_in_a_model_folder_are_not_downloaded(folder):
     config = json.loads((folder / "config.json").read_text())
     config["extract"]["weights"] = {"vgg19": "http://127.0.0.1:9/vgg19.pth"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -263,7 +263,7 @@ def test_a_model_folder_cannot_make_this_machine_fetch_a_url(folder):
         load_model(folder)
 
 
-def test_downloaded_weights_are_looked_for_in_the_folder_that_is_named(tmp_path):
+def test_downloaded_weights_are_looked_up_in_the_given_folder(tmp_path):
     extract = ExtractConfig(weights_dir="/gone")
     folder = write_folder(tmp_path / "model", extract=extract)
 
@@ -274,7 +274,7 @@ def test_downloaded_weights_are_looked_for_in_the_folder_that_is_named(tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(folder):
+def test_a_missing_gpu_is_refused(folder):
     with pytest.raises(ConfigError, match=r"no GPU that PyTorch can use; leave out --gpu"):
         load_model(folder, use_gpu=True)
 

@@ -1,4 +1,4 @@
-"""Events from the probabilities of segments, and the formats that they are written in."""
+"""Events from segment probabilities, and output formats."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def prediction(
     video: str = "a.mp4",
     labels: tuple[str, ...] | None = None,
 ) -> Prediction:
-    """A prediction with probabilities that differ everywhere."""
+    """Make a prediction in which all probabilities differ."""
     num_segments, num_columns = predicted_MC.shape
     rng = np.random.default_rng(num_segments * 100 + num_columns)
     size = (num_segments, num_columns + background)
@@ -83,7 +83,7 @@ def test_events_are_the_maximal_runs_of_each_column(predicted_MC, segment_s, bac
         assert event.confidence == pytest.approx(mean, rel=1e-5)
 
 
-def test_times_are_in_seconds_of_segments_that_are_not_one_second_long():
+def test_event_times_are_in_seconds_for_any_segment_length():
     made = prediction(np.array([[False], [True], [True], [False]]), segment_s=0.96)
 
     (event,) = made.events
@@ -95,7 +95,7 @@ def test_times_are_in_seconds_of_segments_that_are_not_one_second_long():
     assert table["is_predicted"].tolist() == [False, True, True, False]
 
 
-def test_the_table_of_segments_has_no_background_and_the_right_columns():
+def test_the_segment_table_has_no_background_and_matches_the_columns():
     made = prediction(np.eye(3, dtype=bool)[:, :2], background=True)
 
     table = made.segments_dataframe()
@@ -122,7 +122,7 @@ EVENTS = [
 
 
 def read_by_ffmpeg(text: str, kind: str) -> list[tuple[float, float, str]]:
-    """Start, end and text of each cue, as the ffmpeg command reads them."""
+    """Return start, end and text of each cue as read by ffmpeg."""
     made = subprocess.run(
         ["ffmpeg", "-v", "error", "-f", kind, "-i", "-", "-f", "srt", "-"],
         input=text.encode(), capture_output=True, check=True, timeout=60,
@@ -144,7 +144,7 @@ def seconds(clock: tuple[str, ...]) -> float:
 
 
 def caption(event: Event) -> str:
-    """What a viewer reads, with the brackets that SubRip cannot have."""
+    """Return the displayed caption, with the characters that SubRip replaces."""
     suffix = "" if event.modality == "audio-visual" else f" ({event.modality})"
     text = f"{' '.join(event.label.split())}{suffix} {event.confidence:.0%}"
     return text.replace("<", "‹").replace(">", "›")
@@ -161,7 +161,7 @@ def test_ffmpeg_reads_the_times_and_texts_of_subtitles(write, kind):
         assert end_s == pytest.approx(event.end_s, abs=0.0006)
 
 
-def test_webvtt_keeps_special_characters_as_entities_and_its_arrows_for_times():
+def test_webvtt_escapes_special_characters_and_arrows():
     text = to_vtt(EVENTS)
 
     assert text.startswith("WEBVTT\n\n")
@@ -170,7 +170,7 @@ def test_webvtt_keeps_special_characters_as_entities_and_its_arrows_for_times():
     assert "dog &amp; cat" in text
 
 
-def test_subtitles_without_an_event_are_empty_files_of_their_kind():
+def test_subtitles_without_events_are_valid_empty_files():
     assert to_vtt([]).strip() == "WEBVTT"
     assert to_srt([]) == ""
     assert to_audacity([]) == ""
@@ -178,7 +178,7 @@ def test_subtitles_without_an_event_are_empty_files_of_their_kind():
 
 
 def test_audacity_labels_have_three_columns():
-    """As File > Import > Labels reads them: start, end (s) and text, separated by tabs."""
+    """Audacity's File > Import > Labels reads start (s), end (s) and text, separated by tabs."""
     rows = [line.split("\t") for line in to_audacity(EVENTS).splitlines()]
 
     assert [(float(start), float(end)) for start, end, _ in rows] == [
@@ -189,7 +189,7 @@ def test_audacity_labels_have_three_columns():
     assert all(len(row) == 3 for row in rows)
 
 
-def test_json_has_all_of_a_prediction():
+def test_json_contains_the_whole_prediction():
     made = prediction(np.array([[True, False], [True, True]]), segment_s=0.5, labels=NAMES)
 
     (read,) = json.loads(to_json_text([made]))
@@ -201,7 +201,7 @@ def test_json_has_all_of_a_prediction():
     np.testing.assert_allclose(read["probabilities"], made.probabilities, rtol=1e-7)
 
 
-def test_a_table_without_an_event_has_the_same_columns_and_types():
+def test_a_table_without_events_has_the_same_columns_and_types():
     none, some = prediction(np.zeros((3, 2), bool)), prediction(np.ones((3, 2), bool))
 
     assert none.to_dataframe().empty

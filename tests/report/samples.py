@@ -1,4 +1,4 @@
-"""A report of each task with everything in it, made of random figures."""
+"""Complete reports of both tasks, made of random values."""
 
 import io
 
@@ -118,7 +118,7 @@ PARSING_ARMS = ("HAN", "HAN+LR", "HAN+MA")
 
 
 def make_parsing_report(*, classes=CLASSES, num_timelines=12, frames=True, num_listed=0, **changes):
-    """Three arms, right in more and more of the segments of 40 videos with up to three events."""
+    """Report of 40 videos with up to three events, and three arms of increasing accuracy."""
     rng = np.random.default_rng(0)
     shape = (40, 2, 10, len(classes))
     in_video_VC = np.zeros((40, len(classes)), dtype=bool)
@@ -178,7 +178,7 @@ def softmax(classes_T, num_classes):
 
 
 def jpeg(video, segment):
-    """A small picture that moves with the segment."""
+    """Return a small JPEG whose content depends on the segment."""
     image = Image.new("RGB", (112, 84), ((37 * video) % 200, (91 * video) % 200, 120))
     ImageDraw.Draw(image).ellipse((8 * segment, 20, 8 * segment + 40, 60), fill=(230, 220, 90))
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The sentences that warn of a training that came to nothing."""
+"""Warnings about trainings and refinements that failed."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from distributed_avel.report.alarms import prediction_warnings, share_warnings, 
 
 
 def counts(background: int, kept: int, restored: int = 0) -> dict:
-    """Of 100 windows of event videos, with two classes and 100 labels."""
+    """Counts for 100 windows of videos with events, two classes and 100 labels."""
     return {
         "of_events": 100,
         "background": background,
@@ -16,7 +16,7 @@ def counts(background: int, kept: int, restored: int = 0) -> dict:
     }
 
 
-def test_an_arm_that_finds_next_to_nothing_is_named_with_its_share():
+def test_an_arm_that_predicts_almost_no_event_is_named_with_its_share():
     (warning,) = prediction_warnings({"AVE": 0.5, "HAN+MA": 0.97, "AVE+A": 0.95})
     assert (
         warning
@@ -35,24 +35,24 @@ def test_an_arm_that_finds_next_to_nothing_is_named_with_its_share():
         (counts(background=0, kept=100), "refinement removed (nearly) no event from any window"),
     ],
 )
-def test_windows_without_any_event_and_windows_that_kept_all_are_told(windows, told):
+def test_refinement_that_removes_all_or_no_labels_is_a_warning(windows, told):
     (warning,) = window_warnings(windows)
     assert warning.startswith(told)
 
 
 @pytest.mark.parametrize("windows", [counts(95, 5), counts(0, 99), counts(30, 60)])
-def test_windows_that_refinement_thinned_out_are_no_reason_to_warn(windows):
+def test_refinement_that_removes_some_labels_gives_no_warning(windows):
     assert window_warnings(windows) == []
 
 
-def test_no_window_of_an_event_is_no_reason_to_fail():
+def test_no_windows_with_events_give_no_warning():
     empty = dict.fromkeys(("of_events", "background", "restored"), 0)
     empty |= {"of_class": [0], "kept_of_class": [0]}
     assert window_warnings(empty) == []
 
 
 @pytest.mark.parametrize("achieved", [0.19, 0.31])
-def test_a_share_of_labels_that_tau_misses_is_told_with_both_shares(achieved):
+def test_a_missed_share_of_removed_labels_is_reported_with_both_shares(achieved):
     near = {"requested": 0.1, "achieved": 0.14}
 
     (warning,) = share_warnings({"heard": {"requested": 0.25, "achieved": achieved}, "seen": near})

@@ -1,7 +1,7 @@
-"""The page in a real browser: at the width of a phone and of a desk, light and dark.
+"""Layout of the page in a real browser, at the widths of a phone and a desktop, light and dark.
 
-The browser lays the page out inside a frame of a page of ours, which measures it with a script
-and writes down what it found; the report itself has no script.
+The browser shows the report in a frame of a test page, whose script measures it and records the
+results.
 """
 
 import html
@@ -70,7 +70,7 @@ onload = () => {
 
 
 def measure(report, folder, *, width_px, dark=False):
-    """What the browser says of the page of a report in a window of that width."""
+    """Return the browser's measurements of a report page in a window of a given width."""
     path = folder / "measure.html"
     escaped = html.escape(render_page(report))
     path.write_text(MEASURE.strip() % (escaped, width_px, width_px), encoding="utf-8")
@@ -93,9 +93,7 @@ AVE_LIKE = tuple(f"Female speech, woman speaking {c}" for c in range(28))
 @pytest.mark.parametrize("width_px", [390, 1280])
 @pytest.mark.parametrize("classes", [("bell", "dog", "drum"), AVE_LIKE], ids=["few", "many"])
 @pytest.mark.parametrize("make", [make_report, make_parsing_report])
-def test_nothing_is_cut_or_too_small_and_the_page_does_not_scroll_sideways(
-    tmp_path, width_px, classes, make
-):
+def test_text_is_not_clipped_or_too_small_and_nothing_overflows(tmp_path, width_px, classes, make):
     found = measure(make(classes=classes), tmp_path, width_px=width_px)
     assert found["overflow_px"] <= 0
     assert found["cut_words"] == []
@@ -105,7 +103,7 @@ def test_nothing_is_cut_or_too_small_and_the_page_does_not_scroll_sideways(
     assert found["ragged_lanes"] == 0
 
 
-def test_the_page_is_dark_where_the_reader_prefers_it(tmp_path):
+def test_the_page_follows_the_preferred_color_scheme(tmp_path):
     light = measure(make_report(num_timelines=1), tmp_path, width_px=900)
     dark = measure(make_report(num_timelines=1), tmp_path, width_px=900, dark=True)
     assert light["paper"] == "rgb(253, 252, 249)"

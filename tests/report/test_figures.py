@@ -1,4 +1,4 @@
-"""Figures of the report: what is drawn where, and files that stand alone."""
+"""Figures of the report: positions of their elements, and self-contained SVG files."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -30,7 +30,7 @@ def tooltips(figure):
     return [element.text for element in parse(figure).iter() if element.tag == "title"]
 
 
-def test_each_cell_of_a_confusion_matrix_tells_its_count():
+def test_each_cell_of_a_confusion_matrix_has_a_tooltip_with_its_count():
     confusion = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 8]])
     figure = figures.confusion_figure(confusion, ["dog", "<bell>", "background"])
     assert [cell[0].text for cell in of_class(figure, "heat")] == [
@@ -44,14 +44,14 @@ def test_each_cell_of_a_confusion_matrix_tells_its_count():
     assert [text.text for text in of_class(figure, "cell")] == ["75", "25", "20", "80"]
 
 
-def test_a_diagonal_runs_from_the_upper_left_to_the_lower_right():
+def test_the_diagonal_runs_from_the_upper_left_to_the_lower_right():
     figure = figures.confusion_figure(np.eye(4, dtype=int), ["a", "b", "c", "background"])
     places = [(float(c.get("x", "")), float(c.get("y", ""))) for c in of_class(figure, "heat")]
     assert places == sorted(places)
     assert places == sorted(places, key=lambda place: place[1])
 
 
-def test_dots_lie_at_the_f1_of_their_class_and_background_is_on_top():
+def test_dots_are_at_the_f1_of_their_class_with_background_on_top():
     f1_by_arm = {"AVE": np.array([50.0, 100.0, 0.0]), "AVE+A+LR": np.array([0.0, 100.0, 50.0])}
     figure = figures.f1_figure(f1_by_arm, ["dog", "bell", "background"], {"AVE": 1, "AVE+A+LR": 4})
     assert tooltips(figure) == [
@@ -63,7 +63,7 @@ def test_dots_lie_at_the_f1_of_their_class_and_background_is_on_top():
     assert base[2] - base[0] == pytest.approx((base[1] - base[0]) / 2, abs=0.02)
 
 
-def test_the_chosen_threshold_is_marked_where_it_lies():
+def test_the_chosen_threshold_is_marked_at_its_position():
     figure = figures.threshold_figure(CURVE)
     (chosen,) = of_class(figure, "chosen")
     dots = [float(e.get("cx", "")) for e in of_class(figure, "dot") if e.tag == "circle"]
@@ -71,7 +71,7 @@ def test_the_chosen_threshold_is_marked_where_it_lies():
     assert "chosen: 0.5" in figure
 
 
-def test_a_rising_rate_rises_on_the_page():
+def test_an_increasing_rate_is_drawn_upwards():
     lines = of_class(figures.threshold_figure(CURVE), "line")
     sensitivity, specificity = (e.get("points", "").split() for e in lines if e.tag == "polyline")
     heights = [float(point.split(",")[1]) for point in specificity]
@@ -95,7 +95,7 @@ def test_a_single_threshold_can_be_drawn():
     assert "chosen: 0.5" in figures.threshold_figure(curve)
 
 
-def test_a_fine_grid_of_thresholds_is_drawn_as_lines_alone():
+def test_a_fine_grid_of_thresholds_is_drawn_without_dots():
     grid = tuple(np.linspace(0.001, 0.999, 141).tolist())
     curve = ThresholdPlot(thresholds=grid, sensitivity=grid[::-1], specificity=grid, chosen=0.99912)
     figure = figures.threshold_figure(curve)
@@ -105,7 +105,7 @@ def test_a_fine_grid_of_thresholds_is_drawn_as_lines_alone():
         "0.001", "0.01", "0.1", "0.5", "0.9", "0.99", "0.999"]  # fmt: skip
 
 
-def test_values_that_are_not_finite_leave_a_learning_curve_drawable():
+def test_non_finite_values_are_omitted_from_a_learning_curve():
     curves = [
         LearningCurve(arm="AVE", metric="loss", epochs=(1, 2, 3), values=(2.0, float("nan"), 1.0)),
         LearningCurve(arm="B", metric="loss", epochs=(1,), values=(1.5,)),
@@ -122,7 +122,7 @@ def test_a_constant_curve_does_not_divide_by_zero():
     assert "polyline" in figures.curves_figure([curve], {"AVE": 0})
 
 
-def test_windows_are_drawn_to_scale_and_events_without_windows_left_out():
+def test_windows_are_drawn_to_scale_and_events_without_windows_omitted():
     summary = WindowSummary(
         num_videos=30,
         num_windows=120,
@@ -138,7 +138,7 @@ def test_windows_are_drawn_to_scale_and_events_without_windows_left_out():
     assert kept == pytest.approx([all_[0], all_[0] / 8], abs=0.01)
 
 
-def test_a_figure_on_its_own_is_a_whole_svg_file_with_its_colours():
+def test_a_standalone_figure_is_a_complete_svg_file_with_its_colours():
     confusion = np.array([[3, 1], [0, 2]])
     drawn = [
         figures.confusion_figure(confusion, ["a&b", "background"]),
@@ -168,12 +168,12 @@ def test_ticks_are_round_and_span_the_values(low, high, about, ticks):
     assert svg.nice_ticks(low, high, about) == pytest.approx(ticks)
 
 
-def test_long_words_end_in_an_ellipsis():
+def test_long_text_ends_in_an_ellipsis():
     assert svg.shorten("Fixed-wing aircraft, airplane", 22) == "Fixed-wing aircraft…"
     assert svg.shorten("Dog", 3) == "Dog"
 
 
-def test_attributes_and_words_cannot_break_out():
+def test_attributes_and_text_are_escaped():
     figure = svg.figure(10, 10, svg.text(1, 2, "<&>", class_='"><script>'), label="a < b")
     (text,) = [element for element in parse(figure) if element.tag == "text"]
     assert (text.text, text.get("class")) == ("<&>", '"><script>')

@@ -1,4 +1,4 @@
-"""The report page: whole, self-contained, honest about its data, safe with hostile names."""
+"""The report page: complete, self-contained, labels synthetic data, and escapes names."""
 
 import base64
 import re
@@ -17,7 +17,7 @@ HOSTILE = '<script>alert("1")</script>&"\'>'
 
 
 class Page(HTMLParser):
-    """Elements of a page with their attributes and words; refuses tags that do not match."""
+    """Elements of a page with their attributes and text; refuses tags that do not match."""
 
     def __init__(self, text):
         super().__init__()
@@ -66,7 +66,7 @@ def page(report):
     return Page(render_page(report))
 
 
-def test_every_tag_is_closed_and_the_links_lead_to_sections(page):
+def test_every_tag_is_closed_and_links_point_to_sections(page):
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = [link["href"] for link in page.all("a")]
@@ -76,7 +76,7 @@ def test_every_tag_is_closed_and_the_links_lead_to_sections(page):
     assert {target.removeprefix("#") for target in targets} <= set(ids)
 
 
-def test_nothing_is_loaded_and_no_script_runs(report):
+def test_the_page_loads_no_resources_and_runs_no_script(report):
     text = render_page(report)
     page = Page(text)
     assert not re.search(r"https?:|url\(|@import|src\s*=\s*[\"'](?!data:)", text)
@@ -101,7 +101,7 @@ def test_every_timeline_has_its_frames_and_a_lane_for_each_arm(report, page):
     assert "Those with pictures were the first of the test split by id." in page.text
 
 
-def test_lanes_cover_the_video_and_wrong_segments_are_underlined():
+def test_lanes_cover_the_video_and_underline_wrong_segments():
     report = make_report(num_timelines=1)
     video = report.timelines[0]
     page = Page(render_page(report))
@@ -118,7 +118,7 @@ def test_lanes_cover_the_video_and_wrong_segments_are_underlined():
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_whether_data_are_synthetic_is_said_wherever_a_figure_stands(synthetic):
+def test_synthetic_data_are_labelled_in_every_figure(synthetic):
     page = Page(render_page(make_report(synthetic=synthetic)))
     num_tags = len(page.all("figcaption")) + len(page.all("figure", "timeline"))
     assert num_tags == 6 + 12
@@ -132,7 +132,7 @@ def test_whether_data_are_synthetic_is_said_wherever_a_figure_stands(synthetic):
         assert "recorded data" in page.text
 
 
-def test_results_stand_in_the_table_and_the_change_above_it(report, page):
+def test_the_table_contains_the_results_and_the_summary_the_change(report, page):
     for figures in report.results.values():
         for figure in figures.values():
             assert format_cell(figure) in page.text  # a dash where it is undefined
@@ -150,14 +150,14 @@ def test_means_over_seeds_are_shown_with_their_spread():
     assert "72.0 ± 0.5" in page.text
 
 
-def test_warnings_stand_before_the_results():
+def test_warnings_come_before_the_results():
     page = Page(render_page(make_report(warnings=("nearly all windows are background",))))
     at = page.text.index("Warning. nearly all windows are background")
     assert at < page.text.index("Results on the test split")
     assert len(page.all("p", "alarm")) == 1
 
 
-def test_hostile_names_are_words_and_not_markup():
+def test_hostile_names_are_escaped():
     report = make_report(
         title=HOSTILE,
         dataset=HOSTILE,
@@ -194,19 +194,19 @@ def test_sections_without_content_are_left_out():
     assert "None: every video was used." in page.text
 
 
-def test_more_failures_than_are_listed_are_counted_and_located():
+def test_unlisted_failures_are_counted_and_their_file_is_named():
     text = Page(render_page(make_report(num_failures=150, failures_elsewhere="x.parquet"))).text
     assert (
         "150 videos, with the reason; the first 1 are listed here, all of them in x.parquet" in text
     )
 
 
-def test_settings_are_listed_with_their_whole_key(page):
+def test_settings_are_listed_with_their_full_key(page):
     assert "All 4 settings of the run" in page.text
     assert "refine.window 4 refine.stride 2 refine.threshold validation" in page.text
 
 
-def test_videos_without_frames_or_scores_still_have_their_lanes(report):
+def test_videos_without_frames_or_scores_have_lanes(report):
     bare = make_report(frames=False)
     page = Page(render_page(bare))
     assert not page.all("img")
@@ -218,14 +218,14 @@ def test_a_page_without_frames_is_small_even_with_the_classes_of_ave():
     assert len(render_page(report).encode()) < 250_000
 
 
-def test_frames_cost_their_base64_and_little_more():
+def test_frames_add_little_more_than_their_base64_size():
     with_frames = len(render_page(make_report()))
     without = len(render_page(make_report(frames=False)))
     num_bytes = sum(len(frame) for video in make_report().timelines for frame in video.frames)
     assert with_frames - without < 4 / 3 * num_bytes + 12 * 10 * 100
 
 
-def test_a_frame_that_is_no_jpeg_is_refused():
+def test_a_frame_that_is_not_a_jpeg_is_refused():
     report = make_report(num_timelines=1)
     frames = (b"\x89PNG", *report.timelines[0].frames[1:])
     object.__setattr__(report.timelines[0], "frames", frames)
@@ -233,7 +233,7 @@ def test_a_frame_that_is_no_jpeg_is_refused():
         render_page(report)
 
 
-def test_longer_videos_and_other_segments_keep_a_readable_time_axis():
+def test_the_time_axis_of_longer_videos_is_readable():
     report = make_report(num_segments=60, num_timelines=1, frames=False)
     ticks = re.findall(r"<span style=\"left: ([\d.]+)%\">([^<]+)<", render_page(report))
     assert ticks[0] == ("0", "0")

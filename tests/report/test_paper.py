@@ -1,4 +1,4 @@
-"""The paper's figures, against a few read off it once more, and against each other."""
+"""The paper's figures, compared with a second transcription and checked for consistency."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def figures(number: int, name: str) -> dict[str, float]:
     return dict(next(row for row in BY_NUMBER[number].rows if row.name == name).paper)
 
 
-def test_figures_are_those_of_the_paper():
+def test_figures_equal_the_paper():
     refined = figures(3, "AVE+A+LR")
     assert [refined[m] for m in ("accuracy", "weighted_f1", "non_ave_f1")] == [70.2, 68.6, 32.3]
     assert figures(1, "GT-repeat") == {"accuracy": 82.2, "non_ave_f1": 0.0}
@@ -30,13 +30,13 @@ def test_figures_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"table {table.number}")
-def test_f1_follows_from_the_recall_and_precision_printed_beside_it(table):
+def test_f1_is_consistent_with_recall_and_precision(table):
     for row in table.rows:
         for kind in ("non_ave", "ave"):
             names = [f"{kind}_{figure}" for figure in ("f1", "recall", "precision")]
             if all(name in row.paper for name in names):
                 f1, recall, precision = (row.paper[name] for name in names)
-                # both are rounded to one decimal, which weighs most where recall is near 0
+                # both are rounded to one decimal, which matters most if recall is near 0
                 bounds = [
                     2 * (recall + d) * (precision + d) / (recall + precision + 2 * d)
                     for d in (-0.05, 0.05)
@@ -44,7 +44,7 @@ def test_f1_follows_from_the_recall_and_precision_printed_beside_it(table):
                 assert bounds[0] - 0.06 <= f1 <= bounds[1] + 0.06, (row.name, kind)
 
 
-def test_type_at_av_is_the_mean_of_its_three():
+def test_type_at_av_is_the_mean_of_its_three_metrics():
     for row in BY_NUMBER[6].rows:
         for level in parsing.LEVELS:
             parts = [row.paper.get(f"{level}_{kind}") for kind in ("a", "v", "av")]
@@ -53,7 +53,7 @@ def test_type_at_av_is_the_mean_of_its_three():
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"table {table.number}")
-def test_every_row_has_figures_of_its_table_only_and_a_source(table):
+def test_every_row_has_metrics_of_its_table_and_a_source(table):
     assert len({row.name for row in table.rows}) == len(table.rows)
     for row in table.rows:
         assert (
@@ -64,8 +64,8 @@ def test_every_row_has_figures_of_its_table_only_and_a_source(table):
         assert row.source == "weak labels" or row.source.arm in ARMS
 
 
-def test_rows_of_models_that_follow_text_say_so():
-    """Else a difference from the paper's figure would seem to be one between implementations."""
+def test_rows_of_reimplemented_models_are_marked():
+    """Otherwise a difference from the paper would seem to come from another implementation."""
     for table in TABLES:
         for row in table.rows:
             if isinstance(row.source, Experiment):
@@ -74,7 +74,7 @@ def test_rows_of_models_that_follow_text_say_so():
                 assert (UNVERIFIED in row.note) == follows_text, row.name
 
 
-def test_the_number_of_windows_in_a_name_is_that_of_its_pair():
+def test_the_number_of_windows_in_a_name_matches_window_and_stride():
     for row in BY_NUMBER[7].rows:
         assert isinstance(row.source, Experiment)
         assert row.source.windows is not None

@@ -1,4 +1,4 @@
-"""The page of a parsing run: heard beside seen, and none of localization's words."""
+"""The page of a parsing run: audio and visual lanes, and the terms of parsing."""
 
 import re
 
@@ -14,7 +14,7 @@ from tests.report.test_page import HOSTILE, Page
 
 
 def events(**rows):
-    """Marks of one video, (M, T, C): class c where the digit c stands, heard and seen."""
+    """Make the events of one video, (M, T, C): digit c marks class c in a segment."""
     marks_MTC = np.zeros((2, 10, len(CLASSES)), dtype=bool)
     for modality, name in enumerate(("heard", "seen")):
         for row in rows.get(name, ()):
@@ -36,7 +36,7 @@ def shown(lane):
     return [[(run.name, run.first, run.end, run.error) for run in row.bars] for row in lane.rows]
 
 
-def test_a_lane_has_a_row_for_each_class_and_marks_missed_events_and_false_positives():
+def test_a_lane_has_a_row_per_class_with_missed_events_and_false_positives():
     drawing = draw_parsed(VIDEO, make_parsing_report(num_timelines=0))
     lanes = {lane.name: lane for lane in drawing.lanes}
     assert list(lanes) == ["ground truth heard", "ground truth seen", "HAN heard", "HAN seen"]
@@ -53,7 +53,7 @@ def test_a_lane_has_a_row_for_each_class_and_marks_missed_events_and_false_posit
         ("dog", True), ("drum", True), ("engine", False)]  # fmt: skip
 
 
-def test_every_mistake_is_underlined_on_the_page_and_marked_by_its_kind():
+def test_every_mistake_is_underlined_and_marked_by_its_kind():
     report = make_parsing_report(num_timelines=3)
     page = Page(render_page(report))
 
@@ -74,7 +74,7 @@ def test_every_mistake_is_underlined_on_the_page_and_marked_by_its_kind():
     assert len(page.all("div", "lane")) == 3 * (1 + 2 * (1 + len(PARSING_ARMS)) + 1)
 
 
-def test_the_words_are_those_of_parsing():
+def test_the_page_uses_the_terms_of_parsing():
     report = make_parsing_report()
     text = Page(render_page(report)).text
     assert text.startswith("Audio-visual video parsing on demo")
@@ -91,7 +91,7 @@ def test_the_words_are_those_of_parsing():
         assert f"{before:.1f} → {after:.1f}" in text
 
 
-def test_where_whole_modalities_were_labelled_the_page_does_not_speak_of_windows():
+def test_labels_of_whole_modalities_are_not_called_windows():
     text = Page(render_page(make_parsing_report(exchanged=True))).text
     assert "window" not in text.split("Label refinement", 2)[2].split("All 4 settings")[0].lower()
     kept, all_ = sum(range(95, 101)), sum(range(145, 151))
@@ -99,7 +99,7 @@ def test_where_whole_modalities_were_labelled_the_page_does_not_speak_of_windows
     assert "Pseudo-labels of whole modalities of" in text
 
 
-def test_each_modality_has_its_threshold_and_its_f1():
+def test_each_modality_has_a_threshold_figure_and_an_f1_figure():
     text = render_page(make_parsing_report())
     assert re.findall(r"<h3>(heard|seen)</h3>", text) == ["heard", "seen"]
     assert text.count('aria-label="Sensitivity and specificity over the threshold"') == 2
@@ -108,7 +108,7 @@ def test_each_modality_has_its_threshold_and_its_f1():
     assert names == ["f1_heard.svg", "f1_seen.svg"]
 
 
-def test_hostile_names_are_words_and_not_markup():
+def test_hostile_names_are_escaped():
     report = make_parsing_report()
     predictions = {HOSTILE: report.timelines[0].predictions["HAN"]}
     video = ParsedVideo(
@@ -140,7 +140,7 @@ def test_hostile_names_are_words_and_not_markup():
         ({"frames": (b"",) * 3}, "v: 3 frames, expected 10 or none"),
     ],
 )
-def test_a_report_refuses_timelines_that_do_not_fit(change, message):
+def test_a_report_refuses_inconsistent_timelines(change, message):
     values = {
         "video_id": "v",
         "labels": (0,),
@@ -151,13 +151,13 @@ def test_a_report_refuses_timelines_that_do_not_fit(change, message):
         make_parsing_report(timelines=(ParsedVideo(**(values | change)),))
 
 
-def test_a_report_refuses_counts_of_other_classes():
+def test_a_report_refuses_counts_of_a_wrong_shape():
     counts = make_parsing_report(classes=CLASSES[:5]).counts
     with pytest.raises(ValueError, match=r"heard segments of HAN: expected shape \(40, 6\)"):
         make_parsing_report(counts=counts, timelines=())
 
 
-def test_the_localization_page_says_nothing_of_modalities():
+def test_the_localization_page_does_not_mention_modalities():
     report = make_report()
     assert isinstance(report, LocalizationReport)
     text = Page(render_page(report)).text

@@ -1,4 +1,4 @@
-"""From the predictions of an evaluation to the figures of the page."""
+"""Metrics and counts of the report page from the predictions of an evaluation."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from distributed_avel.tasks import Localization
 from distributed_avel.timeline import Timeline
 
 
-def test_the_confusion_matrix_has_the_figures_of_the_table_where_segments_have_several_events():
+def test_the_confusion_matrix_agrees_with_the_metrics_for_segments_with_several_events():
     rng = np.random.default_rng(0)
     videos = VideoSet(
         name="folder",

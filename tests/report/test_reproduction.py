@@ -1,4 +1,4 @@
-"""Our figures beside the paper's: means and spreads by hand, gaps, and what every file says."""
+"""Tables of measured figures next to the paper's: means, spreads, gaps and output formats."""
 
 import csv
 import io
@@ -60,12 +60,12 @@ def reproduction(
 
 @pytest.fixture
 def table() -> MeasuredTable:
-    """AVE and AVE+A+LR over two seeds, and nothing of the others."""
+    """A table with AVE and AVE+A+LR over two seeds, and no measurements of other rows."""
     found = {"AVE": {0: metrics_of(50.0), 1: metrics_of(53.0)}, "AVE+A+LR": {0: metrics_of(60.0)}}
     return measured(ABLATION, found, **{"AVE+LR": "not computed: <b>why</b>"})
 
 
-def test_mean_and_standard_deviation_are_those_worked_out_by_hand():
+def test_mean_and_standard_deviation_of_a_worked_example():
     row = Measured(row=ABLATION.rows[0], by_seed={**SEEDS, 2: {"accuracy": 77.0}})
 
     # mean 73; deviations -3, -1, 4; (9 + 1 + 16) / 2 = 13
@@ -79,13 +79,13 @@ def test_one_seed_has_no_standard_deviation():
     assert row.figure("accuracy") == 70.0
 
 
-def test_what_no_seed_can_change_has_none_either():
+def test_a_figure_that_does_not_depend_on_the_seed_has_no_standard_deviation():
     row = Measured(row=ABLATION.rows[0], by_seed={0: SEEDS[0], 1: SEEDS[0]}, varies=False)
 
     assert row.figure("accuracy") == 70.0
 
 
-def test_an_arm_that_was_not_measured_stays_empty_beside_the_figure_of_the_paper(table):
+def test_an_arm_that_was_not_measured_is_empty_next_to_the_papers_figure(table):
     found = reproduction(table)
     rows = {str(row[0]): row for row in shown_table(found, table).rows}
 
@@ -95,7 +95,7 @@ def test_an_arm_that_was_not_measured_stays_empty_beside_the_figure_of_the_paper
     assert "AVE+LR: not computed: <b>why</b>" in table.notes
 
 
-def test_the_mean_is_that_of_the_seeds_for_which_a_figure_is_defined_and_says_so():
+def test_the_mean_is_over_seeds_with_a_defined_figure_and_their_number_is_noted():
     by_seed = {seed: {"non_ave_precision": value} for seed, value in enumerate((None, 40.0, 50.0))}
     some = Measured(row=ABLATION.rows[0], by_seed=by_seed)
     none = Measured(row=ABLATION.rows[0], by_seed={0: by_seed[0]})
@@ -119,7 +119,7 @@ def test_an_undefined_figure_is_a_dash_null_and_an_empty_cell():
     render_reproduction(found)
 
 
-def test_figures_stand_as_the_paper_prints_them_each_beside_the_papers(table):
+def test_figures_are_formatted_as_in_the_paper_and_next_to_its_figures(table):
     found = reproduction(table)
     shown = shown_table(found, table)
 
@@ -130,7 +130,7 @@ def test_figures_stand_as_the_paper_prints_them_each_beside_the_papers(table):
     assert shown.rows[-1][1:3] == ("60.0", "70.2")
 
 
-def test_on_other_videos_the_papers_figures_stand_apart_and_say_so(table):
+def test_on_other_data_the_papers_figures_are_separate_and_marked_not_comparable(table):
     found = reproduction(table, "synthetic")
     shown = shown_table(found, table)
 
@@ -140,7 +140,7 @@ def test_on_other_videos_the_papers_figures_stand_apart_and_say_so(table):
     assert "not comparable" in table_csv(found, table).splitlines()[0]
 
 
-def test_markdown_says_what_it_was_measured_on_and_what_the_paper_used(table):
+def test_markdown_names_the_data_and_the_setup_of_the_paper(table):
     text = table_markdown(reproduction(table, "synthetic"), table)
 
     for words in (
@@ -154,7 +154,7 @@ def test_markdown_says_what_it_was_measured_on_and_what_the_paper_used(table):
     assert "no standard deviation" in table_markdown(reproduction(table, seeds=(3,)), table)
 
 
-def test_with_another_g_a_table_says_that_it_is_a_variant_and_the_papers_figures_stand_apart(table):
+def test_with_another_g_a_table_is_a_variant_with_the_papers_figures_separate(table):
     found = reproduction(table, loss="cross_entropy")
 
     assert "g: cross_entropy (a variant; the paper's is soft_margin)" in found.context(table.paper)
@@ -165,7 +165,7 @@ def test_with_another_g_a_table_says_that_it_is_a_variant_and_the_papers_figures
     assert both.paper_heading(table.paper) == "paper (on AVE, with g soft_margin, not comparable)"
 
 
-def test_every_form_of_a_table_names_its_g_and_its_rule_for_tau(table):
+def test_every_format_of_a_table_names_g_and_the_rule_for_tau(table):
     found = reproduction(table)
     rule = "chosen to remove the share of window labels that is wrong on validation"
     by_row = {
@@ -184,7 +184,7 @@ def test_every_form_of_a_table_names_its_g_and_its_rule_for_tau(table):
     assert {row["name"]: row["tau"] for row in shown["rows"]} == by_row
 
 
-def test_models_that_are_not_verified_stand_apart_under_their_mark_in_every_form():
+def test_unverified_models_are_grouped_and_marked_in_every_format():
     models = next(table for table in TABLES if table.number == 2)
     table = measured(models, {row.name: {0: metrics_of(50.0)} for row in models.rows})
     found, mark = reproduction(table, seeds=(0,)), "reimplemented from descriptions, unverified"
@@ -203,7 +203,7 @@ def test_models_that_are_not_verified_stand_apart_under_their_mark_in_every_form
     assert all("CMAN †" in figure for figure in table_figures(found, table))
 
 
-def test_csv_has_all_digits_the_spread_and_the_paper_of_every_metric(table):
+def test_csv_has_all_digits_the_spread_and_the_papers_figure_of_every_metric(table):
     rows = list(csv.DictReader(io.StringIO(table_csv(reproduction(table), table))))
     first, last = rows[0], rows[-1]
 
@@ -217,7 +217,7 @@ def test_csv_has_all_digits_the_spread_and_the_paper_of_every_metric(table):
     }
 
 
-def test_json_has_the_figures_of_each_seed(table):
+def test_json_contains_the_figures_of_each_seed(table):
     rows = reproduction(table).to_json()["tables"][0]["rows"]
 
     assert rows[0]["by_seed"]["1"]["accuracy"] == 53.0
@@ -226,7 +226,7 @@ def test_json_has_the_figures_of_each_seed(table):
     assert rows[-1]["paper"]["accuracy"] == 70.2
 
 
-def test_the_page_escapes_what_it_shows_and_loads_nothing(table):
+def test_the_page_escapes_text_and_loads_no_resources(table):
     page = render_reproduction(reproduction(table))
 
     assert "&lt;b&gt;why" in page
@@ -236,7 +236,7 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing(table):
     assert render_reproduction(reproduction(table, "synthetic")).count("[synthetic data]") == 2
 
 
-def test_the_papers_dots_are_drawn_only_where_they_can_be_compared(table):
+def test_the_papers_figures_are_drawn_only_if_they_are_comparable(table):
     measured_here = table_figures(reproduction(table), table)
     elsewhere = table_figures(reproduction(table, "synthetic"), table)
 

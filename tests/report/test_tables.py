@@ -28,7 +28,7 @@ ARMS = {
 }
 
 
-def test_columns_stand_in_the_order_of_the_paper_whatever_the_order_of_the_figures():
+def test_columns_are_in_the_order_of_the_paper():
     assert results_table(ARMS).columns == ("", "Accuracy", "Non-AVE F1")
     assert results_table(ARMS, ["non_ave_f1"]).columns == ("", "Non-AVE F1")
     assert results_table({"x": {"other_thing": 1.0, "accuracy": 2.0}}).columns == (
@@ -39,7 +39,7 @@ def test_columns_stand_in_the_order_of_the_paper_whatever_the_order_of_the_figur
 
 
 def test_markdown_shows_one_decimal_and_the_best_model_in_bold():
-    # 70.06 and 70.09 are the same figure once rounded, and a naive strategy is no model
+    # 70.06 and 70.09 are equal after rounding, and baselines do not count as models
     assert to_markdown(results_table(ARMS)) == (
         "|  | Accuracy | Non-AVE F1 |\n"
         "| --- | ---: | ---: |\n"
@@ -55,13 +55,13 @@ def test_csv_keeps_all_digits():
     assert [row[""] for row in rows] == ["GT-repeat", "AVE", "AVE+A+LR"]  # naive ones first
 
 
-def test_csv_gives_a_spread_a_column_of_its_own():
+def test_csv_has_a_separate_column_for_a_spread():
     table = results_table({"AVE": {"accuracy": Spread(70.25, 0.5, 3)}, "B": {"accuracy": 71.5}})
     assert to_csv(table) == ",Accuracy,Accuracy sd\nAVE,70.25,0.5\nB,71.5,\n"
     assert "70.2 ± 0.5" in to_markdown(table)
 
 
-def test_a_missing_figure_is_a_dash_and_never_the_best():
+def test_an_undefined_figure_is_a_dash_and_never_the_best():
     table = results_table({"AVE": {"accuracy": 50.0}, "B": {"ave_f1": 10.0}})
     assert to_markdown(table).splitlines()[2:] == [
         "| AVE | **50.0** | – |",
@@ -69,7 +69,7 @@ def test_a_missing_figure_is_a_dash_and_never_the_best():
     ]
 
 
-def test_the_terminal_shows_every_figure_and_no_escape_codes_unless_asked():
+def test_the_terminal_table_has_every_figure_and_colour_on_request_only():
     text = to_terminal(results_table(ARMS))
     assert "\x1b" not in text
     for words in ("Results on the test split", "GT-repeat", "82.2", "55.5", "Non-AVE F1"):
@@ -77,7 +77,7 @@ def test_the_terminal_shows_every_figure_and_no_escape_codes_unless_asked():
     assert "\x1b[1;32m55.5" in to_terminal(results_table(ARMS), color=True)
 
 
-def test_names_that_look_like_markup_are_shown_as_they_are():
+def test_names_that_look_like_markup_are_escaped():
     table = results_table({"a|b [red]": {"accuracy": 1.0}})
     assert "| a\\|b [red] |" in to_markdown(table)
     assert "a|b [red]" in to_terminal(table)
@@ -92,7 +92,7 @@ def test_every_metric_has_a_heading():
     assert heading("train/total") == "Loss (training)"
 
 
-def test_notes_stand_only_beside_arms_that_are_there():
+def test_notes_are_given_for_known_arms_only():
     assert list(arm_notes(["GT-repeat", "AVE", "unknown"])) == ["GT-repeat", "AVE"]
 
 
@@ -124,7 +124,7 @@ def test_every_arm_of_every_model_has_a_note_that_names_its_step_1(model):
         (Spread(1.26, None, 1, 4), "1.3 [1 of 5 seeds]"),
     ],
 )
-def test_a_cell_reads_as_a_person_would_write_it(cell, words):
+def test_cells_are_formatted_for_readers(cell, words):
     assert format_cell(cell) == words
 
 
@@ -133,7 +133,7 @@ def test_a_ragged_table_is_refused():
         Table(title="t", columns=("", "a"), rows=(("x",),))
 
 
-def test_every_form_of_a_table_says_its_conditions():
+def test_every_format_of_a_table_names_g_and_tau():
     table = results_table(ARMS, conditions={"g": "soft_margin", "tau": "0.05, given"})
 
     for text in (to_terminal(table), to_markdown(table)):
@@ -144,7 +144,7 @@ def test_every_form_of_a_table_says_its_conditions():
     assert "g:" not in to_terminal(results_table(ARMS)) + to_markdown(results_table(ARMS))
 
 
-def test_notes_say_what_an_arm_lacks_and_which_model_is_not_verified():
+def test_notes_name_deviations_of_arms_and_unverified_models():
     notes = arm_notes(["HAN+MA", "CMAN", "AVE"])
 
     assert "without the contrastive loss of Wu and Yang" in notes["HAN+MA"]

@@ -1,4 +1,4 @@
-"""Timelines: runs, colours, ticks, and the checks of a report's arrays."""
+"""Timelines: runs, colours, ticks, and checks of the arrays of a report."""
 
 from itertools import pairwise
 
@@ -20,13 +20,13 @@ from tests.report.samples import CLASSES, make_report
 
 
 @given(values=st.lists(st.integers(0, 3), min_size=1, max_size=30))
-def test_runs_put_together_are_the_row(values):
+def test_concatenated_runs_equal_the_row(values):
     runs = split_runs(np.array(values))
     assert [value for a, b, value in runs for _ in range(a, b)] == values
     assert all(left[1] == right[0] and left[2] != right[2] for left, right in pairwise(runs))
 
 
-def test_a_lane_counts_what_is_right_and_marks_what_is_wrong():
+def test_a_lane_counts_correct_segments_and_marks_wrong_ones():
     report = make_report(num_timelines=0)
     video = VideoTimeline(
         video_id="v",
@@ -45,7 +45,7 @@ def test_a_lane_counts_what_is_right_and_marks_what_is_wrong():
         ("dog", True), ("drum", False), ("background", True)]  # fmt: skip
 
 
-def test_background_has_no_colour_and_few_classes_are_far_apart():
+def test_background_has_no_colour_and_hues_of_few_classes_are_far_apart():
     report = make_report(num_timelines=0)
     assert hue(len(CLASSES), report) is None
     hues = sorted(h for c in range(len(CLASSES)) if (h := hue(c, report)) is not None)
@@ -59,7 +59,7 @@ def test_a_step_curve_encloses_the_probabilities():
 
 
 @given(num_segments=st.integers(1, 400), segment_s=st.sampled_from([0.5, 0.96, 1.0]))
-def test_the_time_axis_has_both_ends_and_few_marks(num_segments, segment_s):
+def test_the_time_axis_has_both_ends_and_few_ticks(num_segments, segment_s):
     ticks = time_ticks(Timeline(num_segments=num_segments, segment_s=segment_s))
     places = [float(place) for place, _ in ticks]
     assert ticks[0] == ("0", "0")
@@ -78,7 +78,7 @@ def test_the_time_axis_has_both_ends_and_few_marks(num_segments, segment_s):
         ({"frames": (b"",) * 3}, "v: 3 frames, expected 10 or none"),
     ],
 )
-def test_a_report_refuses_timelines_that_do_not_fit(change, message):
+def test_a_report_refuses_inconsistent_timelines(change, message):
     values = {"video_id": "v", "labels": (0,), "truth_T": np.zeros(10, int), "predictions": {}}
     with pytest.raises(ValueError, match=message):
         make_report(timelines=(VideoTimeline(**(values | change)),))
