@@ -29,7 +29,7 @@ def test_map_and_f1_agree_with_loops():
     assert metrics == pytest.approx({"video_map": 100 * mean, "video_f1": 100 * f1})
 
 
-def test_a_perfect_prediction_has_100_and_none_at_all_is_undefined():
+def test_a_perfect_prediction_scores_100_and_metrics_without_labels_are_undefined():
     labels_VC = np.eye(3, dtype=bool)
     nothing_VC = np.zeros((3, 3), dtype=bool)
 

@@ -30,7 +30,7 @@ def refusal(capsys, *words) -> str:
 
 
 @pytest.mark.parametrize(("arm", "stage"), [("base", "base"), ("LR", "retrain")])
-def test_a_run_gives_the_model_of_each_arm(run_dir, tmp_path, arm, stage):
+def test_the_model_of_each_arm_can_be_exported(run_dir, tmp_path, arm, stage):
     assert exported(run_dir, "--to", tmp_path / "m", "--arm", arm) == 0
 
     (weights,) = run_dir.glob(f"{stage}/*/model.safetensors")
@@ -43,7 +43,7 @@ def test_a_run_gives_the_model_of_each_arm(run_dir, tmp_path, arm, stage):
     assert metrics == results[settings.arm]
 
 
-def test_by_default_it_is_the_model_that_the_run_wrote(run_dir, tmp_path):
+def test_the_default_is_the_model_folder_of_the_run(run_dir, tmp_path):
     assert exported(run_dir, "--to", tmp_path / "m") == 0
 
     for name in ("config.json", "model.safetensors", "metrics.json", "README.md", "example.py"):
@@ -57,7 +57,7 @@ def test_a_model_folder_is_exported_again_and_replaced(model_folder, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == (model_folder / "config.json").read_bytes()
 
 
-def test_the_settings_say_what_the_model_depends_on(run_dir):
+def test_the_settings_contain_what_the_model_depends_on(run_dir):
     settings = load_model(run_dir / "model").settings
 
     assert (settings.task, settings.seed, settings.decision_threshold) == ("localization", 0, None)
@@ -108,7 +108,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_refused(run_dir, tmp_path, c
         (["RUN", "--to", "RUN"], "has other files, such as base; name a new folder"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(run_dir, tmp_path, capsys, words, says):
+def test_an_invalid_option_is_refused_in_one_line(run_dir, tmp_path, capsys, words, says):
     places = {"RUN": run_dir, "RUN/model": run_dir / "model", "OUT": tmp_path / "out"}
 
     assert says in refusal(capsys, *(places.get(word, word) for word in words))

@@ -1,4 +1,4 @@
-"""One Ray start for all tests: it takes seconds, and workers are reused."""
+"""Start Ray once for all tests, because it takes seconds and workers are reused."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 def ray_cluster() -> Iterator[None]:
     """A local cluster with 4 logical CPUs, on loopback, with a token.
 
-    Its workers, like the driver, find what tests define.
+    Its workers can import test modules, as the driver can.
     """
     with pytest.MonkeyPatch.context() as patch:
         for folder in (HERE, HERE.parent, HERE.parents[1]):

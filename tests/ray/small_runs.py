@@ -1,4 +1,4 @@
-"""Pipelines that are small enough for a test: synthetic features, arm `base`."""
+"""Pipelines that are small enough for tests: synthetic features, arm `base`."""
 
 from pathlib import Path
 
@@ -15,5 +15,5 @@ SMALL_RUN = {
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Checkpoints of Step 1: that of a Ray task, or those of Ray Train."""
+    """Return the checkpoints of Step 1, of a Ray task or of Ray Train."""
     return [*run.glob("base/*/state.pt"), *run.glob("base/*/ray/checkpoint_*/state.pt")]

@@ -1,4 +1,4 @@
-"""MLflow stores for tests: making one takes seconds, copying one that has no runs takes none."""
+"""MLflow stores for tests; an empty store is copied because creating one takes seconds."""
 
 import tempfile
 from functools import cache
@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 
 def store_in(folder: Path) -> str:
-    """The URI of a folder's MLflow store, which is empty if the folder had none."""
+    """Return the URI of a folder's MLflow store, and create an empty one if there is none."""
     database = folder / "mlflow.db"
     if not database.exists():
         database.write_bytes(_empty_store())

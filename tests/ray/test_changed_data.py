@@ -1,4 +1,4 @@
-"""A data set that changes: only what depends on the change is computed again."""
+"""A data set that changes: only stages that depend on the change are recomputed."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ TRAINED = {"base", "refine", "retrain"}
 
 
 class Study:
-    """A folder of clips with a table, and pipelines on it that share a run directory."""
+    """A folder of videos with a table, and pipelines on it that share a run directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,11 +42,11 @@ class Study:
         (self.root / name).write_bytes(clip(4, fps=fps))
 
     def with_ids(self, uri_of: dict[str, str]) -> None:
-        """Add training videos that have ids of their own."""
+        """Add training videos with explicit ids."""
         self.others = [f"{uri},train,bell,,{video_id}" for video_id, uri in uri_of.items()]
 
     def run(self) -> tuple[Extract, set[str]]:
-        """Run everything; return the features, and the names of the stages that were computed."""
+        """Run the pipeline; return the features, and the names of the stages that were computed."""
         rows = [HEADER, *(f"{row}," for row in self.rows), *self.others]
         (self.root / "videos.csv").write_text("\n".join(rows) + "\n")
         before = self.finished()
@@ -74,40 +74,40 @@ class Study:
 
 
 def content(features: Extract) -> dict[str, tuple[bytes, bytes]]:
-    """The features of each video, bit for bit."""
+    """Return the features of each video as bytes."""
     ids = [video.video_id for video in features.data.videos.videos]
     rows = zip(ids, *features.store.read(ids), strict=True)
     return {video_id: (audio.tobytes(), visual.tobytes()) for video_id, audio, visual in rows}
 
 
-def test_only_what_depends_on_a_change_of_the_data_is_computed_again(tmp_path):
+def test_only_stages_that_depend_on_changed_data_are_recomputed(tmp_path):
     study = Study(tmp_path)
     features, computed = study.run()
     assert computed == {"data", "extract", *TRAINED, "evaluate"}
     assert features.manifest.num_reused == 0
     first = content(features)
 
-    # Another test video is extracted alone, and trains nothing.
+    # A new test video is the only one extracted, and causes no training.
     study.write_clip("e2.mp4", fps=20)
     study.rows.insert(0, "e2.mp4,test,dog,dog:2-3")
     features, computed = study.run()
     assert computed == {"data", "extract", "evaluate"}
     assert (features.manifest.num_videos, features.manifest.num_reused) == (9, 8)
 
-    # A changed label extracts nothing; only labels of training and validation videos train again.
+    # A changed label extracts nothing; only training and validation labels cause training.
     study.rows[7] = "e0.mp4,test,dog,dog:1-2"
     assert study.run()[1] == {"data", "evaluate"}
     study.rows[5] = "v0.mp4,val,dog,dog:1-2"
     assert study.run()[1] == {"data", "evaluate", *TRAINED}
 
-    # Another training video is extracted alone, and trains again.
+    # A new training video is the only one extracted, and causes training.
     study.write_clip("t4.mp4", fps=20)
     study.rows.append("t4.mp4,train,dog,")
     features, computed = study.run()
     assert computed == {"data", "extract", "evaluate", *TRAINED}
     assert features.manifest.num_reused == 9
 
-    # The features of a file that was replaced are those of the new file.
+    # A replaced file is extracted again.
     study.write_clip("t1.mp4", fps=25)
     features, computed = study.run()
     assert computed == {"extract", "evaluate", *TRAINED}
@@ -115,33 +115,33 @@ def test_only_what_depends_on_a_change_of_the_data_is_computed_again(tmp_path):
     replaced = content(features)
     assert {name for name in first if first[name] != replaced[name]} == {"t1.mp4"}
 
-    # A file with another time of change is extracted again, with the same bits.
+    # A file with another modification time is extracted again, with equal features.
     os.utime(tmp_path / "e1.mp4", ns=(1, 1))
     touched, computed = study.run()
     assert computed == {"extract", "evaluate"}
     assert touched.manifest.num_reused == 9
     assert content(touched) == replaced
 
-    # A video that was removed is in no result.
+    # A removed video is in no result.
     study.rows = [row for row in study.rows if not row.startswith("e2.mp4")]
     features, computed = study.run()
     assert computed == {"data", "extract", "evaluate"}
     assert "e2.mp4" not in features.store
     assert features.manifest.num_videos == features.manifest.num_reused == 9
 
-    # Two videos whose files were mistaken for each other are extracted again.
+    # Two videos whose files are swapped are extracted again.
     study.with_ids({"t2": "t2.mp4", "t3": "t3.mp4"})
     correct = content(study.run()[0])
     study.with_ids({"t2": "t3.mp4", "t3": "t2.mp4"})
     swapped = content(study.run()[0])
     assert swapped["t2"] == correct["t3"] != correct["t2"] == swapped["t3"]
 
-    # A copied file that is damaged is copied again.
+    # A damaged copy of a feature file is copied again.
     (damaged, *_) = sorted(Path(features.location.path).glob("features/reused-*.parquet"))
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     study.with_ids({})
     again, computed = study.run()
     assert again.location == features.location
-    assert computed == set()  # nothing but the features, whose marker was there before
+    assert computed == set()  # only the features, whose marker existed before
     assert damaged.read_bytes() == whole

@@ -1,4 +1,4 @@
-"""Extraction on Ray: what is broken, killed or run elsewhere changes nothing else."""
+"""Extraction on Ray: damaged files, killed processes and storage failures stay isolated."""
 
 import os
 import signal
@@ -85,7 +85,7 @@ MUST_FAIL = set(DAMAGES) - {"truncated", "bits flipped", "zeroed", "a minute"}
 
 
 def damage(path: Path, kind: str, whole: bytes, rng: np.random.Generator) -> None:
-    """A file that is broken in one way."""
+    """Write a file that is damaged in one way."""
     media = bytearray(whole)
     if kind == "truncated":
         path.write_bytes(media[: rng.integers(1, len(media))])
@@ -117,9 +117,10 @@ def damage(path: Path, kind: str, whole: bytes, rng: np.random.Generator) -> Non
 
 
 def alone(path: Path) -> tuple[bytes, bytes] | str:
-    """What a plain loop makes of a file: its features, or what is wrong with it.
+    """Extract a file in a plain loop; return its features, or the reason of its failure.
 
-    On one thread, as in a decoding process: the last bit of a matrix product depends on it.
+    Runs on one thread, as in a decoding process, because the last bit of a matrix product depends
+    on the number of threads.
     """
     try:
         with threadpool_limits(1):
@@ -130,13 +131,13 @@ def alone(path: Path) -> tuple[bytes, bytes] | str:
 
 
 def without_details(result: tuple[bytes, bytes] | str) -> tuple[bytes, bytes] | str:
-    """Features, or a reason without the words of FFmpeg, which differ from time to time."""
+    """Return features, or a reason without FFmpeg's message, which varies."""
     return result.partition(" (")[0] if isinstance(result, str) else result
 
 
 @on_cluster
 @pytest.mark.parametrize("num_damaged", [60, pytest.param(200, marks=pytest.mark.slow)])
-def test_each_damaged_file_is_listed_once_and_the_others_are_as_if_alone(tmp_path, num_damaged):
+def test_each_damaged_file_is_listed_once_and_does_not_affect_the_others(tmp_path, num_damaged):
     rng = np.random.default_rng(0)
     media, out = tmp_path / "media", tmp_path / "out"
     media.mkdir()
@@ -186,7 +187,7 @@ def test_each_damaged_file_is_listed_once_and_the_others_are_as_if_alone(tmp_pat
 
 @on_cluster
 @pytest.mark.parametrize("victim", ["feature actor", "decoding process"])
-def test_a_killed_process_costs_no_video_and_no_more_than_the_units_of_one_actor(tmp_path, victim):
+def test_a_killed_process_repeats_at_most_the_units_of_one_actor(tmp_path, victim):
     media, out = tmp_path / "media", tmp_path / "out"
     media.mkdir()
     names = [f"{number:02d}" for number in range(40)]
@@ -230,7 +231,7 @@ def test_a_killed_process_costs_no_video_and_no_more_than_the_units_of_one_actor
 
 
 class Storage:
-    """Forty files that take a while to extract, and some or all of which go away."""
+    """Forty files that are slow to extract, some or all of which become unavailable."""
 
     def __init__(self, root: Path) -> None:
         self.media, self.notes = root / "media", root / "notes"
@@ -243,7 +244,7 @@ class Storage:
             write_order(self.media / name, "work", seconds=0.05, notes=self.notes / name)
 
     def wait_for(self, count: int) -> None:
-        """Until so many files were begun."""
+        """Wait until extraction of `count` files has started."""
         wait_until(lambda: len(self.times()) >= count, seconds=120)
 
     def extract(self, retry_s: Sequence[float] = RETRY_S) -> None:
@@ -264,7 +265,7 @@ class Storage:
         context.run_or_reuse(self.stage, compute, "avel extract")
 
     def refused(self) -> list[str]:
-        """Run the stage, which fails and is not done; return the lines of its message."""
+        """Run the stage, which must fail, and return the lines of the error message."""
         with pytest.raises(ArtifactError) as raised:
             self.extract(retry_s=(0.1,))
         assert raised.value.__cause__ is None
@@ -274,7 +275,7 @@ class Storage:
         return str(raised.value).splitlines()
 
     def is_whole(self) -> bool:
-        """Whether the stage is done, with the bits of an extraction without any trouble."""
+        """Return True if the stage is done, with the results of an undisturbed extraction."""
         alone = make_troubled().embed([sum(name.encode()) for name in self.names])
         expected = [(f.audio_TD.tobytes(), f.visual_TRD.tobytes()) for f in alone]
         return (
@@ -284,12 +285,12 @@ class Storage:
         )
 
     def finished_units(self) -> set[str]:
-        """Names of the videos whose units are finished."""
+        """Return the names of the videos whose units are finished."""
         units = [path.name for path in (self.out / "units").iterdir()]
         return {self.names[n] for unit in units for n in range(int(unit[:7]), int(unit[8:15]))}
 
     def times(self) -> Counter[str]:
-        """How often each file was begun."""
+        """Count how often extraction of each file was started."""
         return Counter(name for name in self.names for _ in preparations(self.notes / name))
 
 
@@ -300,7 +301,7 @@ def storage(tmp_path) -> Storage:
 
 @on_cluster
 @pytest.mark.parametrize("away", [["37", "38"], None], ids=["two files", "the folder"])
-def test_a_storage_that_is_away_for_a_moment_loses_nothing(storage, away):
+def test_a_short_storage_outage_loses_no_video(storage, away):
     moved = [storage.media / name for name in away] if away else [storage.media]
     begun: list[str] = []
 
@@ -324,7 +325,7 @@ def test_a_storage_that_is_away_for_a_moment_loses_nothing(storage, away):
 
 
 @on_cluster
-def test_files_that_stay_away_fail_the_stage_and_are_read_when_they_are_back(storage):
+def test_missing_files_fail_the_stage_and_are_read_when_restored(storage):
     away = [storage.media / name for name in ("05", "31")]
     for path in away:
         path.rename(path.with_suffix(".away"))
@@ -348,7 +349,7 @@ def test_files_that_stay_away_fail_the_stage_and_are_read_when_they_are_back(sto
 
 
 @on_cluster
-def test_a_storage_that_is_gone_stops_the_stage_and_keeps_what_is_done(storage):
+def test_a_lost_storage_stops_the_stage_and_keeps_finished_units(storage):
     gone = storage.media.with_suffix(".gone")
 
     def unmount() -> None:
@@ -360,7 +361,7 @@ def test_a_storage_that_is_gone_stops_the_stage_and_keeps_what_is_done(storage):
     first, *files, last = storage.refused()
     unmounting.join()
     assert first == f"{storage.media}: these files cannot be read, after 1 retries:"
-    assert len(files) == len({*files}) <= 11  # ten, and how many more
+    assert len(files) == len({*files}) <= 11  # ten files, and a count of the others
     assert last.startswith(
         "restore them unchanged and run the same command, which continues from here"
     )
@@ -386,7 +387,7 @@ DEMO = DemoConfig(num_train=60, num_event_free=1, num_val=1, num_test=2)
 
 
 class Job:
-    """A driver in a process of its own, with its own Ray."""
+    """A driver in a separate process, with its own Ray."""
 
     def __init__(self, demo: Path, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -403,7 +404,7 @@ class Job:
         )
 
     def finished_units(self) -> dict[str, int]:
-        """When each unit was finished, by its name."""
+        """Return the time at which each unit was finished, by name."""
         return {
             unit.name: unit.stat().st_mtime_ns for unit in self._run_dir.glob("extract/*/units/*")
         }
@@ -417,10 +418,10 @@ class Job:
 
 
 @pytest.mark.timeout(500)
-def test_a_killed_driver_goes_on_where_it_was_and_leaves_no_process_behind(demo, tmp_path):
+def test_a_killed_driver_leaves_no_process_and_a_rerun_continues(demo, tmp_path):
     first = Job(demo, tmp_path)
     first.wait_for_units(3)
-    # Ray's agents of a node go on telling the dead head of their parent's death for a minute.
+    # Ray's agents of a node keep reporting to the dead head node for a minute.
     left_behind = [p for p in descendants(first.process.pid) if "Agent" not in name_of(p)]
     assert sum("serve(" in name_of(p) for p in left_behind) == 2
     assert sum("raylet" in name_of(p) for p in left_behind) >= 1
@@ -445,7 +446,7 @@ def test_a_killed_driver_goes_on_where_it_was_and_leaves_no_process_behind(demo,
 
 
 @pytest.mark.timeout(500)
-def test_a_terminated_driver_says_so_and_leaves_no_process_behind(demo, tmp_path):
+def test_a_terminated_driver_reports_it_and_leaves_no_process(demo, tmp_path):
     job = Job(demo, tmp_path)
     job.wait_for_units(1)
     below = descendants(job.process.pid)
@@ -484,7 +485,7 @@ def test_results_do_not_depend_on_the_number_of_actors_and_processes(tmp_path):
 
 
 @on_cluster
-def test_too_many_failures_stop_the_job_and_a_higher_limit_uses_what_is_there(tmp_path):
+def test_too_many_failures_stop_the_job_and_a_higher_limit_reuses_the_results(tmp_path):
     media, out = tmp_path / "media", Location.at(tmp_path / "out")
     media.mkdir()
     for name, do in {"a": "work", "b": "refuse", "c": "refuse", "d": "divide by zero"}.items():

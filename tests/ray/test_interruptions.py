@@ -1,4 +1,4 @@
-"""What is killed costs at most the unit in hand."""
+"""Interrupted runs continue from the last checkpoint."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ NUM_EPOCHS = 500
 
 @pytest.fixture(params=[1, 2], ids=["a task", "Ray Train"])
 def num_workers(request) -> int:
-    """A single worker is a Ray task; several are those of Ray Train."""
+    """Number of training workers: one is a Ray task, several are Ray Train workers."""
     return request.param
 
 
 @pytest.fixture
 def command(tmp_path, num_workers) -> list[str]:
-    """A pipeline whose Step 1 takes long enough to be killed."""
+    """A pipeline whose Step 1 takes long enough to be interrupted."""
     options = {
         "--run-dir": tmp_path / "run",
         "--tracking.uri": store_in(tmp_path),
@@ -49,7 +49,7 @@ def wait_for(condition, seconds: float, what: str) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1], indirect=True)
-def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
+def test_a_killed_driver_resumes_from_the_last_checkpoint(command, tmp_path):
     run = tmp_path / "run"
     with (tmp_path / "first.log").open("w") as log:
         driver = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True)
@@ -78,7 +78,7 @@ def test_a_killed_driver_goes_on_from_the_last_checkpoint(command, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "num_workers"),
-    [(signal.SIGTERM, 1), (signal.SIGINT, 2)],  # Ray Train has its own handler of the latter
+    [(signal.SIGTERM, 1), (signal.SIGINT, 2)],  # Ray Train has its own SIGINT handler
     indirect=["num_workers"],
 )
 def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
@@ -101,7 +101,7 @@ def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
         os.killpg(driver.pid, 0)
 
 
-def test_a_killed_training_worker_costs_the_epochs_since_the_last_checkpoint(
+def test_a_killed_training_worker_repeats_epochs_since_the_last_checkpoint(
     command, tmp_path, num_workers
 ):
     run = tmp_path / "run"

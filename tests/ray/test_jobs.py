@@ -1,4 +1,4 @@
-"""`ray job submit` against a cluster that `ray start --head` made, stop, and submit again."""
+"""`ray job submit` on a cluster from `ray start --head`: submit, stop and submit again."""
 
 import os
 import secrets
@@ -31,7 +31,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Head:
-    """A cluster of its own, whatever else runs on this machine."""
+    """A separate cluster, independent of others on this machine."""
 
     def __init__(self, folder: Path) -> None:
         gcs, dashboard, agent, agent_grpc, metrics, client = free_ports(6)
@@ -75,7 +75,7 @@ class Head:
         )
 
     def close(self) -> None:
-        """Kill it: asked to end, it waits half a minute for its processes."""
+        """Kill the cluster; a normal shutdown waits half a minute for its processes."""
         cluster = psutil.Process(self.process.pid)
         for process in [cluster, *cluster.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -133,7 +133,7 @@ def test_a_submitted_job_stops_cleanly_and_a_second_one_resumes_it(head, tmp_pat
     assert "working_dir_files" in told
     assert "tracking.uri: " in told
     assert "Traceback" not in told
-    assert "not run before" not in told  # no stage began
+    assert "not run before" not in told  # no stage was started
 
     edited = working_dir / "distributed_avel" / "run.py"
     edited.write_text(edited.read_text() + "\nprint('edited code')\n")

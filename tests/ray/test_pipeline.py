@@ -1,4 +1,4 @@
-"""The pipeline on real mp4 files, a real Ray cluster and a real MLflow store, made small."""
+"""A small pipeline on real mp4 files, a real Ray cluster and a real MLflow store."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ ARMS = ["GT-repeat", "AVE", "AVE-repeat", "AVE+A", "AVE+A+LR"]
 
 
 def settings(root, **changes) -> RunConfig:
-    """A small run: 44 videos, 2 epochs, tau given."""
+    """Settings of a small run: 44 videos, 2 epochs, fixed tau."""
     values = {
         "run_dir": str(root / "run"),
         "data": {"demo": {"num_train": 16, "num_event_free": 4, "num_val": 8, "num_test": 16}},
@@ -42,14 +42,14 @@ def settings(root, **changes) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_cluster):
-    """The root of a run that is finished."""
+    """The root folder of a finished run."""
     root = tmp_path_factory.mktemp("pipeline")
     run_pipeline(settings(root))
     return root
 
 
 def done_markers(root) -> dict[str, int]:
-    """When each stage result of a run was finished, by its path."""
+    """Return the time at which each stage of a run was finished, by path."""
     run = root / "run"
     return {str(p.relative_to(run)): p.stat().st_mtime_ns for p in run.glob("*/*/DONE")}
 
@@ -67,7 +67,7 @@ def test_every_arm_is_evaluated_on_the_test_split(finished):
     assert (results["num_test_videos"], results["num_test_videos_lost"]) == (16, 0)
 
 
-def test_the_results_follow_from_the_stored_predictions(finished):
+def test_the_results_agree_with_the_stored_predictions(finished):
     results = json.loads((finished / "run" / "results.json").read_text())
     table = Location.at(finished / "run" / "predictions.parquet").read_table()
 
@@ -81,8 +81,8 @@ def test_the_results_follow_from_the_stored_predictions(finished):
         assert segment_metrics(truth, prediction, scores.shape[1] - 1) == results["arms"][arm]
 
 
-def test_the_model_folder_predicts_what_the_run_predicted(finished):
-    """From the media files, to the last bit."""
+def test_the_model_folder_reproduces_the_predictions_of_the_run(finished):
+    """Predictions from the media files are equal to the last bit."""
     table = Location.at(finished / "run" / "predictions.parquet").read_table()
     table = table.filter(pc.field("arm") == "AVE+A+LR")
     videos = sorted({*table["video_id"].to_pylist()})
@@ -98,10 +98,10 @@ def test_the_model_folder_predicts_what_the_run_predicted(finished):
         assert (prediction.predicted.argmax(axis=1) == rows["prediction"].to_numpy()).all()
 
 
-def test_repeating_the_true_label_finds_no_background(finished):
+def test_gt_repeat_predicts_no_background(finished):
     arms = json.loads((finished / "run" / "results.json").read_text())["arms"]
 
-    for name in ("GT-repeat", "AVE-repeat"):  # neither ever names background
+    for name in ("GT-repeat", "AVE-repeat"):  # neither ever predicts background
         assert arms[name]["non_ave_f1"] == 0
         assert arms[name]["non_ave_precision"] is None
     assert arms["GT-repeat"]["ave_recall"] == 100
@@ -154,7 +154,7 @@ def test_a_rerun_computes_nothing(finished):
     assert done_markers(finished) == before
 
 
-def test_a_changed_setting_redoes_the_stages_that_it_affects(finished, capsys):
+def test_a_changed_setting_recomputes_the_stages_that_depend_on_it(finished, capsys):
     before = done_markers(finished)
 
     run_pipeline(settings(finished, refine={"threshold": 0.9}))
@@ -164,7 +164,7 @@ def test_a_changed_setting_redoes_the_stages_that_it_affects(finished, capsys):
     assert "settings.threshold was 0.5, is 0.9" in capsys.readouterr().err
 
 
-def test_a_single_stage_says_which_job_comes_before_it(finished):
+def test_a_single_stage_names_the_command_that_must_run_before(finished):
     config = settings(finished, train={"base_epochs": 3})
 
     with pytest.raises(ArtifactError, match=r"run `avel train-base` with the same"):
@@ -210,6 +210,6 @@ def test_pseudo_labels_do_not_depend_on_the_number_of_actors(finished, tmp_path)
 
 
 def copy_stage(stage: Artifact, run_dir: Location) -> None:
-    """The finished result of a stage, also in another run directory."""
+    """Copy the finished result of a stage to another run directory."""
     target = run_dir / stage.name / stage.fingerprint
     shutil.copytree(stage.location.path, target.path)

@@ -1,4 +1,4 @@
-"""Models, extractors and data sets of other packages work in every process of a run."""
+"""Plug-in models, extractors and data sets work in every process of a run."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def avel(installed: Path, folder: Path, *options: object) -> subprocess.Complete
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_an_installed_package_and_a_module_of_the_folder_serve_a_whole_run(installed, tmp_path):
+def test_an_installed_plug_in_and_a_local_module_work_in_a_whole_run(installed, tmp_path):
     for split in ("train", "val", "test"):
         for number, name in enumerate(("bright", "dark", "nothing")):
             file = tmp_path / "videos" / split / name / "1.mp4"
@@ -92,7 +92,7 @@ def test_an_installed_package_and_a_module_of_the_folder_serve_a_whole_run(insta
     assert "OWN" in results["arms"]
 
 
-def test_an_option_that_the_model_of_a_plug_in_does_not_have_is_refused(installed, tmp_path):
+def test_an_unknown_option_of_a_plug_in_model_is_refused(installed, tmp_path):
     run = avel(installed, tmp_path, "run", "--model.name", "linear", "--model.options.dropuot", 0.1)
 
     assert run.returncode == 2
@@ -103,7 +103,7 @@ def test_an_option_that_the_model_of_a_plug_in_does_not_have_is_refused(installe
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_installed_packages_are_known_beside_ours(installed, tmp_path):
+def test_names_of_installed_plug_ins_are_registered(installed, tmp_path):
     (tmp_path / "list_names.py").write_text("""
 from distributed_avel import datasets, models
 from distributed_avel.features.base import extractor_class, extractor_names

@@ -1,4 +1,4 @@
-"""The paper's tables on a little synthetic data, a real Ray cluster and a real MLflow store."""
+"""The paper's tables on a small synthetic data set, a real Ray cluster and a real MLflow store."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures
 
 
 def settings(root: Path, **changes) -> ReproduceConfig:
-    """A small run: 62 training videos, 1 epoch, tau given."""
+    """Settings of a small run: 62 training videos, 1 epoch, fixed tau."""
     values = {
         "run_dir": str(root / "run"),
         "tables": [1, 3, 4, 7],
@@ -40,7 +40,7 @@ def settings(root: Path, **changes) -> ReproduceConfig:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_cluster) -> Path:
-    """The root of a run with Tables 1, 3, 4 and 7."""
+    """The root folder of a run with Tables 1, 3, 4 and 7."""
     root = tmp_path_factory.mktemp("tables")
     run_reproduce(settings(root))
     return root
@@ -59,7 +59,7 @@ def done_markers(root: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in (root / "run").glob("*/*/DONE")}
 
 
-def test_what_tables_and_rows_share_is_computed_once(finished):
+def test_shared_stages_of_tables_and_rows_are_computed_once(finished):
     stages = Counter(Path(path).parts[-3] for path in done_markers(finished))
 
     assert stages["data"] == stages["extract"] == 1
@@ -68,7 +68,7 @@ def test_what_tables_and_rows_share_is_computed_once(finished):
     assert stages["retrain"] == 2 * (4 + 4 + 4)  # 4 without A; A+LR with 4 pairs and 4 more tau
 
 
-def test_each_figure_is_the_mean_over_the_seeds_of_what_was_evaluated(finished):
+def test_each_figure_is_the_mean_of_the_evaluated_seeds(finished):
     row = rows_of(tables_of(finished)[3])["AVE+A+LR"]
     evaluated = [
         json.loads(path.read_text()) for path in (finished / "run").glob("evaluate/*/metrics.json")
@@ -78,7 +78,7 @@ def test_each_figure_is_the_mean_over_the_seeds_of_what_was_evaluated(finished):
     for metric in SEGMENT_METRICS:
         values = [figures[metric] for figures in row["by_seed"].values()]
         shown = row["measured"][metric]
-        if None in values:  # nothing was called background with that seed
+        if None in values:  # background was never predicted with that seed
             assert metric == "non_ave_precision"
             continue
         assert (shown["mean"], shown["sd"]) == pytest.approx((fmean(values), stdev(values)))
@@ -99,14 +99,14 @@ def test_the_same_system_has_the_same_figures_in_every_table(finished):
     assert rows_of(tables[1])["AVE"]["by_seed"] == rows_of(tables[3])["AVE"]["by_seed"]
 
 
-def test_the_label_repeated_does_not_depend_on_a_seed(finished):
+def test_gt_repeat_does_not_depend_on_the_seed(finished):
     measured = rows_of(tables_of(finished)[1])["GT-repeat"]["measured"]
 
     assert isinstance(measured["accuracy"], float)
     assert measured["non_ave_f1"] == 0.0
 
 
-def test_each_file_says_that_the_data_are_synthetic_and_the_paper_is_not_comparable(finished):
+def test_each_file_marks_synthetic_data_and_the_paper_as_not_comparable(finished):
     folder = finished / "run" / "tables"
     names = {f"table_{n}.{kind}" for n in (1, 3, 4, 7) for kind in ("md", "csv")}
 
@@ -129,7 +129,7 @@ def test_each_file_says_that_the_data_are_synthetic_and_the_paper_is_not_compara
     assert "<script" not in page
 
 
-def test_mlflow_has_the_tables(finished):
+def test_mlflow_contains_the_tables(finished):
     client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
     experiment = client.get_experiment_by_name("distributed_avel")
     assert experiment is not None
@@ -147,7 +147,7 @@ def test_a_repeated_run_computes_nothing(finished):
     assert done_markers(finished) == before
 
 
-def test_what_cannot_be_computed_stays_empty_and_says_why(finished):
+def test_rows_that_cannot_be_computed_are_empty_with_a_reason(finished):
     run_reproduce(settings(finished, tables=[2, 6], seeds=1, tracking={"enabled": False}))
 
     tables = tables_of(finished)
@@ -162,7 +162,7 @@ def test_what_cannot_be_computed_stays_empty_and_says_why(finished):
     assert isinstance(models["PSP"]["measured"]["accuracy"], float)  # one seed has no spread
 
 
-def test_the_papers_rule_for_tau_is_at_hand_and_said_in_every_row_that_has_one(finished):
+def test_every_row_with_a_tau_names_its_rule(finished):
     refine = {"threshold": "screened", "num_candidates": 2, "screen_keep": 0.0}
     made = settings(finished, tables=[4], seeds=1, refine=refine, tracking={"enabled": False})
     run_reproduce(made)
@@ -176,7 +176,7 @@ def test_the_papers_rule_for_tau_is_at_hand_and_said_in_every_row_that_has_one(f
     assert note in rows["configured"]["notes"]
 
 
-def test_table_6_is_computed_where_modalities_are_annotated(tmp_path):
+def test_table_6_is_computed_if_modalities_are_annotated(tmp_path):
     sizes = {"num_train": 40, "num_val": 20, "num_test": 20}
     run_reproduce(
         settings(
@@ -206,7 +206,7 @@ def test_table_6_is_computed_where_modalities_are_annotated(tmp_path):
     assert batches == {16}
 
 
-def test_a_training_that_fails_leaves_its_row_empty_and_the_others_go_on(tmp_path):
+def test_a_failed_training_leaves_its_row_empty_and_the_others_continue(tmp_path):
     train = {"base_epochs": 1, "retrain_epochs": 1, "cpus_per_worker": 1, "learning_rate": 1e30}
     run_reproduce(settings(tmp_path, tables=[1], seeds=1, train=train))
 
@@ -215,6 +215,6 @@ def test_a_training_that_fails_leaves_its_row_empty_and_the_others_go_on(tmp_pat
     assert "loss is" in row["notes"][0]
 
 
-def test_a_table_that_there_is_not_is_refused(tmp_path):
+def test_an_unknown_table_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="tables"):
         settings(tmp_path, tables=[8])

@@ -1,4 +1,4 @@
-"""A secret in a URI is in no file and on no stream that a run leaves."""
+"""Secrets in URIs are in no file and no output of a run."""
 
 import os
 import secrets
@@ -21,7 +21,7 @@ TINY = {**SMALL_RUN, "--train.base-epochs": 1}
 
 @pytest.fixture
 def short_folder():
-    """A folder for Ray's files: the names of sockets must be short."""
+    """A folder for Ray's files with a short path, because socket paths must be short."""
     folder = Path("/tmp") / f"avel-{secrets.token_hex(4)}"
     folder.mkdir()
     yield folder
@@ -50,8 +50,8 @@ def files_with(word: str, *folders: Path) -> list[str]:
     ]
 
 
-def test_a_run_with_secrets_in_its_uris_leaves_none_anywhere(tmp_path, short_folder):
-    """sqlite passes over an option that it does not know, so a local store can have a secret."""
+def test_secrets_in_uris_appear_in_no_file_or_output(tmp_path, short_folder):
+    """SQLite ignores unknown options, so the URI of a local store can contain a secret."""
     job = [
         str(ROOT / "jobs" / "pipeline.py"),
         *(str(part) for pair in TINY.items() for part in pair),

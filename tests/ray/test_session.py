@@ -1,4 +1,4 @@
-"""A local session is nobody else's business."""
+"""Ray sessions: local ones are private, and clusters are joined with their token."""
 
 import ipaddress
 import os
@@ -44,20 +44,20 @@ def test_a_local_session_listens_on_loopback_only():
         assert ip.is_loopback, f"{name} listens on {address}"
 
 
-def test_a_local_session_asks_for_a_token():
+def test_a_local_session_requires_a_token():
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
 
 
 @pytest.mark.parametrize("token", ["of another cluster", None])
-def test_a_cluster_that_wants_another_token_is_one_line_with_a_remedy(tmp_path, token):
+def test_a_wrong_token_is_a_one_line_error_with_the_remedy(tmp_path, token):
     address = ray.get_runtime_context().gcs_address
     others = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH_")}
     other_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
     run = subprocess.run(
         [sys.executable, str(JOB), "--data.dataset", "synthetic", "--cluster.address", address],
         cwd=tmp_path,
-        env={**others, **other_token, "HOME": str(tmp_path)},  # Ray looks for a token in ~/.ray
+        env={**others, **other_token, "HOME": str(tmp_path)},  # Ray reads tokens from ~/.ray
         capture_output=True,
         text=True,
         check=False,
@@ -81,7 +81,7 @@ def test_a_cluster_is_joined_with_its_own_token(monkeypatch):
         check_cluster(ClusterConfig(address=address))
 
 
-def test_what_can_never_be_scheduled_is_refused_with_the_arithmetic():
+def test_requests_that_can_never_be_scheduled_are_refused_with_the_arithmetic():
     config = validate(
         {"train": {"num_workers": 3, "cpus_per_worker": 2}, "refine": {"gpus_per_actor": 0.5}},
         "test",
@@ -97,8 +97,8 @@ def test_what_can_never_be_scheduled_is_refused_with_the_arithmetic():
     assert "extract" not in said
 
 
-def test_threads_of_workers_sleep_while_they_wait():
-    """Where they spin, two trainings on two cores take ten times as long as one after the other."""
+def test_threads_of_workers_wait_passively():
+    """With spinning threads, two parallel trainings on two cores are ten times slower."""
 
     @ray.remote
     def waiting() -> str | None:
@@ -107,7 +107,7 @@ def test_threads_of_workers_sleep_while_they_wait():
     assert ray.get(waiting.remote()) == "passive"
 
 
-def test_the_doctor_reports_what_a_run_would_meet(tmp_path, capsys):
+def test_the_doctor_reports_the_problems_of_a_run(tmp_path, capsys):
     options = ["doctor", "--run-dir", str(tmp_path), "--tracking.no-enabled"]
 
     assert main(options) == 0

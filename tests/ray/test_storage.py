@@ -1,4 +1,4 @@
-"""Everything that a run reads or writes may lie on object storage: here S3, as moto serves it."""
+"""Runs read and write object storage: here S3, emulated by moto."""
 
 import logging
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(500), pytest.mark.usefixtures
 
 @pytest.fixture
 def bucket():
-    """The URI of an empty bucket, as a function of the folder in it."""
+    """A function that returns the URI of a folder in an empty bucket."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

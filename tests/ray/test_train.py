@@ -1,4 +1,4 @@
-"""Training with one worker and with the workers of Ray Train gives the same weights."""
+"""Training in this process, in a Ray task and with Ray Train gives the same weights."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def weights_of(stage) -> bytes:
 
 @pytest.fixture(scope="module")
 def in_a_task(tmp_path_factory, ray_cluster) -> Pipeline:
-    """A pipeline whose trainings have one worker, and so are Ray tasks."""
+    """A pipeline that trains with one worker, in a Ray task."""
     return pipeline(tmp_path_factory.mktemp("task"))
 
 

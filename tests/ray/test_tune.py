@@ -46,7 +46,7 @@ RUN = {
 
 
 def settings(root: Path, **sweep) -> TuneConfig:
-    """2 pairs of window and stride x 2 tau, one more seed for the best one."""
+    """Settings of a sweep over 2 pairs of window and stride x 2 tau, with 2 seeds for the best."""
     chosen = {
         "windows": ["4:2", "5:5"],
         "thresholds": [0.05, 0.2],
@@ -65,7 +65,7 @@ def settings(root: Path, **sweep) -> TuneConfig:
 
 
 def done_markers(root: Path) -> dict[str, int]:
-    """When each stage result was finished, by its path."""
+    """Return the time at which each stage was finished, by path."""
     return {str(p): p.stat().st_mtime_ns for p in (root / "run").glob("*/*/DONE")}
 
 
@@ -76,7 +76,7 @@ def metrics_of_trials(root: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_cluster) -> Path:
-    """The root of a sweep that is finished."""
+    """The root folder of a finished sweep."""
     root = tmp_path_factory.mktemp("sweep")
     run_sweep(settings(root))
     return root
@@ -125,7 +125,7 @@ def test_only_the_chosen_configuration_reads_the_test_split(finished):
     }
 
 
-def test_mlflow_has_a_parent_and_one_child_a_trial(finished):
+def test_mlflow_has_a_parent_run_and_a_child_for_each_trial(finished):
     client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
     experiment = client.get_experiment_by_name("distributed_avel")
     assert experiment is not None
@@ -148,7 +148,7 @@ def test_mlflow_has_a_parent_and_one_child_a_trial(finished):
     assert {"best.yaml", "sweep.html", "sweep.json", "figures"} <= names
 
 
-def test_the_page_says_that_the_data_are_synthetic_and_shows_each_trial(finished):
+def test_the_page_labels_synthetic_data_and_shows_each_trial(finished):
     page = (finished / "run" / "sweep.html").read_text()
 
     assert "These data are synthetic." in page
@@ -159,7 +159,7 @@ def test_the_page_says_that_the_data_are_synthetic_and_shows_each_trial(finished
 
 
 @pytest.mark.slow
-def test_trials_one_by_one_find_what_trials_at_once_find(finished, tmp_path):
+def test_sequential_and_concurrent_trials_have_equal_results(finished, tmp_path):
     run_sweep(settings(tmp_path, windows=["5:5"], num_seeds=1, max_concurrent=1))
 
     at_once, one_by_one = metrics_of_trials(finished), metrics_of_trials(tmp_path)
@@ -168,7 +168,7 @@ def test_trials_one_by_one_find_what_trials_at_once_find(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_the_auxiliary_loss_all_pairs_share_one_step_1(tmp_path):
+def test_without_the_auxiliary_loss_all_window_pairs_share_one_step_1(tmp_path):
     run_sweep(settings(tmp_path, auxiliary=False, thresholds=[0.05], num_seeds=1))
 
     stages = Counter(Path(path).parts[-3] for path in done_markers(tmp_path))
@@ -176,7 +176,7 @@ def test_without_the_auxiliary_loss_all_pairs_share_one_step_1(tmp_path):
     assert "AVE+LR" in json.loads((tmp_path / "run" / "results.json").read_text())["arms"]
 
 
-def test_a_failing_trial_is_reported_and_the_others_go_on(tmp_path):
+def test_a_failing_trial_is_reported_and_the_others_continue(tmp_path):
     vary = ["train.learning_rate=0.002,1.0e+30"]
     run_sweep(settings(tmp_path, windows=["5:5"], thresholds=[0.05], vary=vary, num_seeds=1))
 
@@ -189,7 +189,7 @@ def test_a_failing_trial_is_reported_and_the_others_go_on(tmp_path):
 
 
 def trials_of(root: Path) -> dict[Path, int]:
-    """When each trial was written down, by its file."""
+    """Return the time at which each trial was recorded, by file."""
     return {path: path.stat().st_mtime_ns for path in (root / "run").glob("sweep/*/trials/*.json")}
 
 
@@ -198,7 +198,7 @@ def copy_of(finished: Path, root: Path) -> None:
 
 
 def forget_a_trial(root: Path) -> Path:
-    """Remove a trial and its Step 3; returns the folder of Step 3."""
+    """Remove a trial and its Step 3; return the folder of Step 3."""
     first, *_ = sorted(trials_of(root))
     name, fingerprint, _ = json.loads(first.read_text())["report"]["stages"][-1]
     first.unlink()
@@ -206,7 +206,7 @@ def forget_a_trial(root: Path) -> Path:
     return root / "run" / name / fingerprint
 
 
-def test_only_trials_that_did_not_end_are_run_again(finished, tmp_path, capfd):
+def test_only_unfinished_trials_are_run_again(finished, tmp_path, capfd):
     copy_of(finished, tmp_path)
     retrained = forget_a_trial(tmp_path)
     before = trials_of(tmp_path)
@@ -222,7 +222,7 @@ def test_only_trials_that_did_not_end_are_run_again(finished, tmp_path, capfd):
     assert "of 4 trials to do" in capfd.readouterr().err
 
 
-def test_a_trial_whose_record_or_weights_are_damaged_is_run_again(finished, tmp_path, capfd):
+def test_a_trial_with_a_damaged_record_or_weights_is_run_again(finished, tmp_path, capfd):
     copy_of(finished, tmp_path)
     first, second, *_ = sorted(trials_of(tmp_path))
     first.write_text(first.read_text().replace("accuracy", "accurate"))
@@ -241,7 +241,7 @@ def test_a_trial_whose_record_or_weights_are_damaged_is_run_again(finished, tmp_
 
 
 class Malicious:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -251,7 +251,7 @@ class Malicious:
 
 
 def test_no_pickle_in_a_run_directory_is_loaded(finished, tmp_path):
-    """Where Ray Tune and the checkpoints of a training have, or had, theirs."""
+    """Pickles are planted where Ray Tune and training checkpoints store, or stored, theirs."""
     copy_of(finished, tmp_path)
     retrained, traces = forget_a_trial(tmp_path), tmp_path / "traces"
     planted = pickle.dumps(Malicious(traces))
@@ -280,12 +280,12 @@ def test_no_pickle_in_a_run_directory_is_loaded(finished, tmp_path):
 
     assert not traces.exists()
     assert metrics_of_trials(tmp_path) == metrics_of_trials(finished)
-    pickle.loads(planted)  # while it is as bad as it looks
+    pickle.loads(planted)  # shows that the planted object would run code
     assert traces.exists()
 
 
-def test_a_killed_sweep_goes_on_with_the_trials_that_had_not_ended(tmp_path):
-    """All at once: SIGKILL, as from the kernel when memory runs out."""
+def test_a_killed_sweep_continues_with_the_unfinished_trials(tmp_path):
+    """SIGKILL for all processes at once, as when the kernel runs out of memory."""
     options = {
         "--run-dir": tmp_path / "run",
         "--tracking.uri": store_in(tmp_path),
@@ -328,7 +328,7 @@ def test_a_killed_sweep_goes_on_with_the_trials_that_had_not_ended(tmp_path):
     assert len(metrics_of_trials(tmp_path)) == 4
 
 
-def test_options_of_the_base_model_vary_in_a_run_directory_relative_to_the_current_one(tmp_path):
+def test_model_options_can_be_swept_in_a_relative_run_directory(tmp_path):
     values = {
         **RUN,
         "model": {"name": "psp", "hidden_size": 4, "options": {"head_size": 16}},
@@ -362,7 +362,7 @@ def test_options_of_the_base_model_vary_in_a_run_directory_relative_to_the_curre
 
 
 @pytest.mark.slow
-def test_optuna_goes_on_after_the_trials_that_it_is_told_of(tmp_path):
+def test_optuna_continues_after_the_recorded_trials(tmp_path):
     vary = ["train.learning_rate=0.0005..0.005"]
     first = settings(tmp_path, search="optuna", num_trials=4, vary=vary, num_seeds=1)
     run_sweep(first)
@@ -375,12 +375,12 @@ def test_optuna_goes_on_after_the_trials_that_it_is_told_of(tmp_path):
     after = trials_of(tmp_path)
     assert len(after) == len(metrics_of_trials(tmp_path)) == 4
     assert {path: after[path] for path in kept} == kept
-    assert len(before.keys() & metrics_of_trials(tmp_path).keys()) == 3  # and one that is new
+    assert len(before.keys() & metrics_of_trials(tmp_path).keys()) == 3  # and one new trial
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("search", ["optuna", "asha", "random"])
-def test_other_searches_try_as_many_points_as_they_are_told(search, tmp_path):
+def test_other_searches_try_the_requested_number_of_points(search, tmp_path):
     vary = ["train.learning_rate=0.0005..0.005"]
     run_sweep(settings(tmp_path, search=search, num_trials=3, vary=vary, num_seeds=1))
 
@@ -392,7 +392,7 @@ def test_other_searches_try_as_many_points_as_they_are_told(search, tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_with_workers_of_their_own_do_not_wait_for_each_other(tmp_path, finished):
+def test_concurrent_trials_with_several_workers_do_not_deadlock(tmp_path, finished):
     config = settings(tmp_path, windows=["5:5"], thresholds=[0.05, 0.2], num_seeds=1)
     values = config.model_dump(mode="json")
     values["train"]["num_workers"] = 2
@@ -407,7 +407,7 @@ def test_trials_with_workers_of_their_own_do_not_wait_for_each_other(tmp_path, f
         assert metrics == pytest.approx(alone, abs=2.0)  # sums over workers round differently
 
 
-def test_what_the_cluster_can_never_run_is_refused_before_anything_starts(tmp_path):
+def test_sweeps_that_the_cluster_can_never_run_are_refused_before_starting(tmp_path):
     config = settings(tmp_path)
     values = config.model_dump(mode="json")
     values["train"]["cpus_per_worker"] = 64
@@ -420,7 +420,7 @@ def test_what_the_cluster_can_never_run_is_refused_before_anything_starts(tmp_pa
 
 @ray.remote(num_cpus=1)
 def compute_base(config: RunConfig, leases) -> int:
-    """Step 1, and how many epochs this process trained for it."""
+    """Ensure Step 1, and return the number of epochs that this process trained."""
     epochs = []
     execution = Execution(
         in_process=True,
@@ -431,7 +431,7 @@ def compute_base(config: RunConfig, leases) -> int:
     return len(epochs)
 
 
-def test_two_that_want_the_same_stage_at_the_same_moment_compute_it_once(tmp_path):
+def test_concurrent_requests_for_a_stage_compute_it_once(tmp_path):
     config = RunConfig.model_validate({**RUN, "run_dir": str(tmp_path)})
     Pipeline(config, untracked()).usable("train")
     leases = LeaseActor.remote()
@@ -457,7 +457,7 @@ def die_holding(stage: Artifact, leases) -> None:
         os._exit(1)
 
 
-def test_the_lease_of_a_dead_holder_passes_on(tmp_path):
+def test_the_lease_of_a_dead_holder_is_passed_on(tmp_path):
     stage = Artifact(Location.at(tmp_path), "base", {})
     leases = LeaseActor.remote(3.0)
     with pytest.raises(ray.exceptions.WorkerCrashedError):

@@ -1,4 +1,4 @@
-"""Units of work on a pool of Ray actors: each is done, and none twice."""
+"""Units of work on a pool of Ray actors: each is processed exactly once."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ MISTAKE, BUG = 666, 667
 
 
 class Squares:
-    """Squares numbers; notes in a file which it did; keeps those above 100 apart."""
+    """Squares numbers, records them in a file, and separates results above 100."""
 
     def __init__(self, notes: Path) -> None:
         self._notes = notes
@@ -42,7 +42,7 @@ class Squares:
 
 
 class AllSmall(Squares):
-    """Calls all numbers small."""
+    """Treats all results as small."""
 
     def __call__(self, rows: pa.Table) -> dict[str, pa.Table]:
         tables = super().__call__(rows)
@@ -51,7 +51,7 @@ class AllSmall(Squares):
 
 
 class Meeting:
-    """Returns from a unit when another unit has begun too."""
+    """Returns from a unit only after another unit has started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,7 +78,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tmp_path):
+def test_files_do_not_depend_on_the_number_of_actors_or_the_order_of_units(tmp_path):
     units, notes = units_of(range(20), size=3), tmp_path / "notes"
     work = partial(Squares, notes)
 
@@ -103,7 +103,7 @@ def test_files_do_not_depend_on_the_number_of_actors_or_on_the_order_of_units(tm
     assert table.to_pylist() == [{"number": 11, "square": 121}]
 
 
-def test_a_mistake_of_the_user_arrives_as_it_is_and_what_was_done_is_kept(tmp_path):
+def test_a_user_error_is_raised_unchanged_and_finished_units_are_kept(tmp_path):
     notes, out = tmp_path / "notes", Location.at(tmp_path / "out")
     work, one = partial(Squares, notes), Pool(num_actors=1)
 
@@ -121,13 +121,13 @@ def test_a_mistake_of_the_user_arrives_as_it_is_and_what_was_done_is_kept(tmp_pa
     assert len(files_in(tmp_path / "out" / "small")) == 3
 
 
-def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path):
+def test_a_repeated_unit_leaves_no_file_of_the_previous_attempt(tmp_path):
     out = tmp_path / "out"
     units, notes, one = units_of([11, 12]), tmp_path / "notes", Pool(num_actors=1)
     run_units("a", units, partial(Squares, notes), Location.at(out), one)
     assert len(files_in(out / "large")) == 1
     (marker,) = (out / "units").iterdir()
-    marker.unlink()  # as if killed before it was marked
+    marker.unlink()  # as if killed before the marker was written
 
     run_units("a", units, partial(AllSmall, notes), Location.at(out), one)
 
@@ -135,7 +135,7 @@ def test_a_unit_that_is_done_again_leaves_nothing_of_the_attempt_before(tmp_path
     assert list(files_in(out / "small")) == [f"{marker.name}.parquet"]
 
 
-def test_a_unit_of_other_rows_is_never_taken_for_a_finished_one(tmp_path):
+def test_a_unit_with_different_rows_is_not_taken_as_finished(tmp_path):
     notes, out = tmp_path / "notes", Location.at(tmp_path / "out")
     run_units("a", units_of([1, 2, 3, 4]), partial(Squares, notes), out, None)
     notes.write_text("")
@@ -147,7 +147,7 @@ def test_a_unit_of_other_rows_is_never_taken_for_a_finished_one(tmp_path):
 
 @pytest.mark.parametrize("damaged", ["small/0000002-0000004*", "units/0000002-0000004*"])
 @pytest.mark.parametrize("content", [b"", None, b"other"])
-def test_a_unit_whose_files_are_damaged_is_done_again_and_no_other(tmp_path, damaged, content):
+def test_only_a_unit_with_damaged_files_is_repeated(tmp_path, damaged, content):
     out, notes, units = tmp_path / "out", tmp_path / "notes", units_of(range(8))
     run_units("a", units, partial(Squares, notes), Location.at(out), None)
     before = files_in(out)
@@ -173,7 +173,7 @@ def test_an_actor_processes_two_units_at_once_if_units_per_actor_is_2(tmp_path):
 
 
 def test_actors_may_share_a_gpu(tmp_path):
-    """Ray takes our word for the GPU, and schedules by it."""
+    """Ray accepts any declared number of GPUs and schedules by it."""
     script = f"""
 import ray
 from functools import partial

@@ -33,7 +33,7 @@ def wait_for_count(page, words):
     page.locator("output[name=count]", has_text=re.compile(f"^{words}$")).wait_for()
 
 
-def test_words_and_a_class_select_videos(visit):
+def test_text_and_class_filters_select_videos(visit):
     report = make_report(num_listed=80)
     page = visit(render_page(report))
     wait_for_count(page, "80 videos")
@@ -76,7 +76,7 @@ def test_videos_are_sorted_by_correct_segments_and_by_disagreement(visit):
     assert ids(page) == sorted(differ, key=lambda v: -differ[v])[:12]
 
 
-def test_a_reader_turns_pages_with_the_keyboard(visit):
+def test_pages_can_be_turned_with_the_keyboard(visit):
     page = visit(render_page(make_report(num_listed=30)))
     page.get_by_label("Sort by").select_option(label="id")
     page.get_by_label("descending").focus()
@@ -98,7 +98,7 @@ DESCRIBE = """figures => figures.map(figure => [...figure.querySelectorAll(
 
 
 @pytest.mark.parametrize("make", [make_report, make_parsing_report])
-def test_the_script_draws_timelines_as_the_page_does_without_scripts(visit, make):
+def test_the_script_draws_the_same_timelines_as_the_static_page(visit, make):
     static = visit(render_page(make(num_timelines=12, frames=False)))
     drawn = visit(render_page(make(num_timelines=0, num_listed=12)))
     drawn.locator(".timeline").nth(11).wait_for()
@@ -112,13 +112,13 @@ def test_the_script_draws_timelines_as_the_page_does_without_scripts(visit, make
     assert found == expected
 
 
-def test_without_scripts_the_timelines_with_pictures_are_there_and_no_form(visit):
+def test_without_scripts_the_page_has_timelines_with_frames_and_no_form(visit):
     page = visit(render_page(make_report(num_listed=80)), java_script_enabled=False)
     assert page.locator(".timeline img").count() == 12 * 10
     assert not page.locator("form.search").is_visible()
 
 
-def test_one_script_runs_and_the_policy_names_it():
+def test_the_content_security_policy_allows_one_script():
     text = render_page(make_report(num_listed=80))
     page = Page(text)
     assert [script.get("type") for script in page.all("script")] == ["application/json", None]
@@ -131,7 +131,7 @@ def test_one_script_runs_and_the_policy_names_it():
     assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
 
 
-def test_hostile_names_are_words_in_what_the_script_draws(visit):
+def test_hostile_names_are_escaped_by_the_script(visit):
     report = make_report(
         num_timelines=0,
         num_listed=12,
@@ -165,7 +165,7 @@ def playing_page(folder, media="a 100%.mp4"):
     return with_media_root(render_page(report), str(folder.parent), str(folder))
 
 
-def test_a_video_plays_beside_its_timeline_and_moves_the_cursor(visit, media):
+def test_a_playing_video_moves_the_cursor_of_its_timeline(visit, media):
     page = visit(playing_page(media))
     assert page.get_by_role("button", name="Play").count() == 1
     page.get_by_role("button", name="Play video_000").click()
@@ -189,7 +189,7 @@ def test_a_video_plays_beside_its_timeline_and_moves_the_cursor(visit, media):
     assert cursor["x"] == pytest.approx(box["x"] + 0.55 * box["width"], abs=3)
 
 
-def test_a_tap_moves_the_cursor_where_there_are_no_media(visit):
+def test_a_tap_moves_the_cursor_without_media(visit):
     page = visit(
         render_page(make_report(num_listed=3, num_timelines=3)), width_px=390, has_touch=True
     )
@@ -206,7 +206,7 @@ def test_a_tap_moves_the_cursor_where_there_are_no_media(visit):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_pictures_remain_where_a_media_file_is_not_at_hand(visit, media):
+def test_frames_are_shown_if_the_media_file_is_missing(visit, media):
     page = visit(playing_page(media, media="gone.mp4"))
     page.get_by_role("button", name="Play video_000").click()
     page.get_by_text(
@@ -216,7 +216,7 @@ def test_pictures_remain_where_a_media_file_is_not_at_hand(visit, media):
     assert page.locator(".timeline img").count() == 10
 
 
-def test_a_long_list_has_its_timelines_in_files_beside_a_small_page(visit):
+def test_timelines_of_a_long_list_are_in_files_next_to_the_page(visit):
     report = make_report(num_listed=620, frames=False)
     files = page_files(report, "report.html")
     assert [*files] == ["report.html", "report_single.html",
@@ -234,7 +234,7 @@ def test_a_long_list_has_its_timelines_in_files_beside_a_small_page(visit):
     assert both[0] == both[1]
 
 
-def test_a_page_without_its_data_files_says_what_to_do(browser, tmp_path):
+def test_a_page_without_its_data_files_names_the_remedy(browser, tmp_path):
     files = page_files(make_report(num_listed=620, num_timelines=0), "report.html")
     (tmp_path / "report.html").write_text(files["report.html"], encoding="utf-8")
     page = browser.new_page()
