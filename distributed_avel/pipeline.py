@@ -14,6 +14,7 @@ from distributed_avel.artifacts import Artifact
 from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Split, Video, VideoSet, feature_source
 from distributed_avel.stages.base import BaseTraining
+from distributed_avel.stages.calibrate import Calibrate
 from distributed_avel.stages.data import Data
 from distributed_avel.stages.evaluate import Evaluate
 from distributed_avel.stages.extract import Extract
@@ -36,7 +37,17 @@ T = TypeVar("T")
 
 STAGES = tuple(
     stage.name
-    for stage in (Data, FeatureStage, BaseTraining, Refine, Screen, Retrain, Evaluate, ReportPage)
+    for stage in (
+        Data,
+        FeatureStage,
+        BaseTraining,
+        Refine,
+        Calibrate,
+        Screen,
+        Retrain,
+        Evaluate,
+        ReportPage,
+    )
 )
 """Names of the stages, in order."""
 
@@ -91,6 +102,13 @@ class Pipeline:
             lambda: Refine(self.context, self.base(auxiliary), scored),
         )
 
+    def calibrate(self, auxiliary: bool, scored: Scored = "refined") -> Calibrate:
+        """tau without times, chosen on spliced training videos."""
+        return self._once(
+            ("calibrate", auxiliary, scored),
+            lambda: Calibrate(self.context, self.refine(auxiliary, scored)),
+        )
+
     def screen(self, auxiliary: bool, scored: Scored = "refined") -> Screen:
         """tau by the paper's rule: the best Step 3 on validation, of several (Sec. 5.3)."""
 
@@ -106,7 +124,12 @@ class Pipeline:
 
         return self._once(
             ("screen", auxiliary, scored),
-            lambda: Screen(self.context, self.refine(auxiliary, scored), retrain),
+            lambda: Screen(
+                self.context,
+                self.refine(auxiliary, scored),
+                retrain,
+                calibrate=self.calibrate(auxiliary, scored),
+            ),
         )
 
     def retrain(self, auxiliary: bool, windows: WindowLabels = "refined") -> Retrain:
@@ -123,6 +146,7 @@ class Pipeline:
                 windows,
                 refined=self.refine(auxiliary, windows),
                 screen=lambda: self.screen(auxiliary, windows),
+                calibrate=self.calibrate(auxiliary, windows),
             ),
         )
 

@@ -91,7 +91,7 @@ def run_refine(config: RunConfig) -> None:
 
 def run_retrain(config: RunConfig) -> None:
     """Run Step 3 for each arm that has one."""
-    with open_pipeline(config, ("screen", "retrain")) as pipeline:
+    with open_pipeline(config, ("calibrate", "screen", "retrain")) as pipeline:
         for arm in config.arms:
             if ARMS[arm].windows:
                 say(f"retrained model: {pipeline.arm(arm).ensure().location}")

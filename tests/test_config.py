@@ -76,7 +76,7 @@ def test_all_problems_are_reported_together_with_their_keys():
         "  train.learning_rate: Input should be a valid number, unable to parse string as a number",
         "  train.loss: Input should be 'soft_margin' or 'cross_entropy'",
         "  refine.threshold: Input should be less than 1, or: "
-        "Input should be 'validation' or 'screened'",
+        "Input should be 'validation', 'screened' or 'spliced'",
         "  refine.windw: no such key; perhaps window",
         "  sed: no such key; perhaps seed",
     ]

@@ -129,4 +129,4 @@ def test_an_undefined_criterion_for_every_tau_is_an_error(run, tmp_path):
         return kept_validation(Location.at(tmp_path), run.task, "last")
 
     with pytest.raises(DatasetError, match="accuracy and non_ave_f1 is undefined on the valid"):
-        best_by_step_3(curves, run.config, run.task, retrain)
+        best_by_step_3(curves, run.config, run.task.criterion, retrain)

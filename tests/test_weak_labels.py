@@ -5,19 +5,26 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.errors import DatasetError
+from distributed_avel.method.partners import PartnerPool
+from distributed_avel.method.windows import score_synthetic
 from distributed_avel.metrics.segment import SEGMENT_METRICS
 from distributed_avel.metrics.video import VIDEO_METRICS, video_metrics
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish
+from distributed_avel.randomness import derive
+from distributed_avel.stages import calibrate
 from distributed_avel.stages.evaluate import Evaluate
+from distributed_avel.stages.refine import read_window_scores
 from distributed_avel.stages.stage import Execution
 from distributed_avel.stages.training import CURVES_FILE
 from distributed_avel.tasks import Localization, Parsing
+from distributed_avel.train.predict import segment_codes
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -116,11 +123,104 @@ def test_some_times_give_segment_metrics_of_their_videos_and_video_metrics_of_al
     assert truth.is_valid().to_pylist() == [True] * 40 + [False] * 60
 
 
-def test_tau_needs_times_and_the_error_names_the_remedies(tmp_path):
-    run = pipeline(tmp_path, arms=["LR"])
+def with_tau(root, **changes) -> Pipeline:
+    """A run without times whose base model is trained well enough to tell modalities apart."""
+    train = {"base_epochs": 12, "retrain_epochs": 2}
+    return pipeline(root, **{"train": train, "arms": ["LR"], **changes})
 
-    with pytest.raises(DatasetError, match=r"no validation video has the times .* annotate some"):
-        run.retrain(False).ensure()
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory) -> Pipeline:
+    run = with_tau(tmp_path_factory.mktemp("refined"))
+    publish(run)
+    return run
+
+
+def test_without_times_tau_is_that_of_spliced_videos_and_the_results_say_so(refined):
+    tau = refined.calibrate(False).manifest.threshold
+
+    assert refined.refine(False).manifest.threshold is None
+    assert refined.arm("LR").manifest.threshold == tau
+    conditions = refined.report().results()["conditions"]
+    assert conditions["tau"].endswith("because no validation video has times")
+    page = (refined.run_dir / "report.html").read_bytes().decode()
+    assert "copies of training videos of which one modality is replaced" in page
+    asked = with_tau(refined.config.run_dir, refine={"threshold": "spliced"})
+    assert asked.arm("LR").location == refined.arm("LR").location
+
+
+def test_with_times_spliced_is_used_only_on_request(tmp_path):
+    run = with_tau(tmp_path, times=12)
+
+    run.arm("LR").ensure()
+
+    assert not (run.run_dir / "calibrate").exists()
+    assert run.arm("LR").manifest.threshold == run.refine(False).manifest.threshold
+
+
+def test_the_copies_are_scored_with_one_modality_of_a_video_without_their_events(refined):
+    """By a loop over a few videos, from raw features."""
+    features, model = refined.features.store, refined.base(False).trained()().eval()
+    training = refined.usable("train")
+    pool = PartnerPool(
+        refined.videos.video_labels(training), [v.uri for v in training], "event_free"
+    )
+    mask_WT = torch.from_numpy(refined.refine(False).mask)
+    for video in [v for v in training if v.labels][::7]:
+        label_K = refined.videos.video_labels([video])[0]
+
+        def drawn(role: str, *more: int, video=video, label_K=label_K) -> Video:
+            number = derive(refined.config.seed, "refine", role, video.video_id, *more)
+            return training[pool.draw(label_K, video.uri, number)]
+
+        partner, donor = drawn("partner", 0), drawn("donor")
+        assert not {*donor.labels} & {*video.labels}
+        audio, visual = features.read([video.video_id, donor.video_id, partner.video_id])
+        for modality, copy in {
+            "audio": (audio[1:2], visual[:1]),
+            "visual": (audio[:1], visual[1:2]),
+        }.items():
+            codes, of_partner = (
+                segment_codes(model, *given, device=torch.device("cpu"))
+                for given in (copy, (audio[2:], visual[2:]))
+            )
+            with torch.no_grad():
+                scores = score_synthetic(model, codes, of_partner, mask_WT)
+                expected = refined.task.video_prob(model, scores).numpy() * label_K
+            location = refined.calibrate(False).location / modality
+            found = read_window_scores(location, [video.video_id])
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_without_times_screened_compares_steps_3_by_video_metrics(tmp_path):
+    run = with_tau(tmp_path, refine={"threshold": "screened", "num_candidates": 2})
+
+    run.arm("LR").ensure()
+
+    manifest = run.screen(False).manifest
+    assert manifest.criterion == VIDEO_METRICS
+    assert len(manifest.candidates) == 2
+    assert all(candidate.criterion is not None for candidate in manifest.candidates)
+
+
+def test_a_base_model_that_tells_nothing_apart_is_an_error_with_remedies(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "USELESS", 1.1)
+    run = with_tau(tmp_path, refine={"threshold": "spliced"})
+
+    with pytest.raises(DatasetError, match=r"train Step 1 longer; or set refine\.threshold"):
+        run.arm("LR").ensure()
+
+
+def test_parsing_has_a_spliced_tau_for_each_modality(tmp_path):
+    run = pipeline(
+        tmp_path,
+        dataset="synthetic_llp",
+        model="han",
+        arms=["LR", "MA"],
+        refine={"partners": "disjoint"},
+    )
+    for arm in ("LR", "MA"):
+        assert list(run.arm(arm).ensure().manifest.threshold) == ["heard", "seen"]
 
 
 def test_a_parsing_model_trains_and_is_evaluated_without_times(tmp_path):

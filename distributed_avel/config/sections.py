@@ -266,13 +266,15 @@ class RefineConfig(Config):
     stride: PositiveInt = 2
     """s, the distance between the starts of consecutive windows, in segments."""
 
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation", "screened"] = (
-        "validation"
-    )
+    threshold: (
+        Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["validation", "screened", "spliced"]
+    ) = "validation"
     """tau: a class is present in a window if its probability is at least tau. A number;
     `validation`, which removes the share of window labels that is wrong on the validation split;
-    or `screened`, the paper's rule, which trains Step 3 with several candidates and keeps the best
-    on the validation split."""
+    `screened`, the paper's rule, which trains Step 3 with several candidates and keeps the best on
+    the validation split; or `spliced`, which needs no times: it separates training windows from
+    windows of videos of which one modality is replaced. `validation` is `spliced` if no validation
+    video has times."""
 
     num_candidates: PositiveInt = 5
     """Candidates of `screened`, evenly spaced on the logit scale."""

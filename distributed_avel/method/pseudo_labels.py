@@ -6,11 +6,12 @@ Labels of parsing have no background, and two columns per class: audio and visua
 Shape suffixes used in this file:
     V = videos    W = windows    T = segments    G = thresholds
     E = columns of events    K = E, plus 1 if there is a column for background
-    P = (window, labelled class) pairs
+    P = (window, labelled class) pairs    S = spliced copies of a video
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ Threshold = float | Mapping[str, float]
 THRESHOLD_RULES = {
     "validation": "chosen to remove the share of window labels that is wrong on validation",
     "screened": "the best of several Steps 3 on validation, pre-selected by the window labels",
+    "spliced": "chosen to separate training windows from those without one modality of the video",
 }
 """Description of each rule that `refine.threshold` accepts."""
 
@@ -159,6 +161,50 @@ class ThresholdCurve:
         return self.num_absent / (self.num_present + self.num_absent)
 
 
+def separation_curve(
+    prob_VWK: NDArray[np.floating],
+    spliced_SVWK: NDArray[np.floating],
+    labels_VK: NDArray[np.bool_],
+    thresholds_G: NDArray[np.float64],
+    *,
+    background: bool = True,
+) -> ThresholdCurve:
+    """Compare windows of videos with windows of spliced videos, whose labels are known to be wrong.
+
+    The labels of windows of the videos count as present: whether an event of the video-level label
+    occurs in a window is unknown without times, and most windows have it.
+
+    Args:
+        prob_VWK: Z-hat of the videos.
+        spliced_SVWK: Z-hat of S spliced copies of each video that lack its events.
+        labels_VK: Video-level labels of the videos.
+        thresholds_G: Values of tau.
+        background: Whether the last column is background.
+    """
+    num_events = labels_VK.shape[-1] - background
+    present_P = _labelled(prob_VWK[..., :num_events], labels_VK[:, :num_events])
+    absent_P = np.concatenate(
+        [_labelled(of_V[..., :num_events], labels_VK[:, :num_events]) for of_V in spliced_SVWK]
+    )
+    return ThresholdCurve(
+        thresholds_G=thresholds_G,
+        sensitivity_G=1.0 - _below(present_P, thresholds_G),
+        specificity_G=_below(absent_P, thresholds_G),
+        num_present=len(present_P),
+        num_absent=len(absent_P),
+    )
+
+
+def most_separating(curve: ThresholdCurve) -> tuple[float, float]:
+    """Return the tau with the largest Youden index (sensitivity + specificity - 1), and the index.
+
+    Of a run of equally good values, the middle one is returned.
+    """
+    youden_G = curve.sensitivity_G + curve.specificity_G - 1.0
+    best = np.flatnonzero(youden_G >= youden_G.max() - 1e-12)
+    return float(curve.thresholds_G[_middle_of_longest_run(best)]), float(youden_G.max())
+
+
 def threshold_for_share(
     prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],
@@ -187,8 +233,7 @@ def threshold_for_share(
     share_G = removed_shares(prob_VWK, labels_VK, thresholds_G, background=background)
     distance_G = np.abs(share_G - removed_share)
     nearest = np.flatnonzero(distance_G <= distance_G.min() + 1e-12)
-    longest = max(np.split(nearest, np.flatnonzero(np.diff(nearest) > 1) + 1), key=len)
-    return float(thresholds_G[longest[len(longest) // 2]])
+    return float(thresholds_G[_middle_of_longest_run(nearest)])
 
 
 def removed_shares(
@@ -200,11 +245,26 @@ def removed_shares(
 ) -> NDArray[np.float64]:
     """Compute the share of the (window, labelled class) pairs that each tau removes, in 0..1."""
     num_events = labels_VK.shape[-1] - background
-    prob_VWE = np.asarray(prob_VWK[..., :num_events])
-    labelled_VWE = np.broadcast_to(labels_VK[:, None, :num_events], prob_VWE.shape)
-    prob_P = np.sort(prob_VWE[labelled_VWE])
+    prob_P = _labelled(prob_VWK[..., :num_events], labels_VK[:, :num_events])
+    return _below(prob_P, thresholds_G)
+
+
+def _labelled(prob_VWE: NDArray[np.floating], labels_VE: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the probabilities of the (window, labelled class) pairs, shape (P,)."""
+    prob_VWE = np.asarray(prob_VWE)
+    return prob_VWE[np.broadcast_to(labels_VE[:, None], prob_VWE.shape)]
+
+
+def _below(prob_P: NDArray[np.floating], thresholds_G: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of the probabilities that each tau removes, shape (G,)."""
     # side="left" counts the probabilities below tau: eq. (11) keeps those that equal tau.
-    return np.searchsorted(prob_P, thresholds_G, side="left") / max(len(prob_P), 1)
+    return np.searchsorted(np.sort(prob_P), thresholds_G, side="left") / max(len(prob_P), 1)
+
+
+def _middle_of_longest_run(indices: NDArray[np.intp]) -> int:
+    """Return the middle element of the longest run of consecutive indices."""
+    longest = max(np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1), key=len)
+    return int(longest[len(longest) // 2])
 
 
 def threshold_grid() -> NDArray[np.float64]:

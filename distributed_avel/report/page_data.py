@@ -197,6 +197,7 @@ class Report(ABC):
         provenance: Commit, versions, hardware and fingerprints.
         warnings: Warnings to show above the results, such as a collapse to background.
         threshold_curves: By group of columns with its own tau (`Task.parts`).
+        spliced: Whether these curves are of spliced training videos, not of validation videos.
         learning_curves: Training loss and validation metrics of each arm.
         windows: Counts of Step 2, if it ran.
         shown: The arms to compare if there are no segment metrics, see `compared`.
@@ -228,6 +229,7 @@ class Report(ABC):
     provenance: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     threshold_curves: Mapping[str, ThresholdPlot] = field(default_factory=dict)
+    spliced: bool = False
     learning_curves: tuple[LearningCurve, ...] = ()
     windows: WindowSummary | None = None
     shown: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ from distributed_avel.stages.thresholds import (
     threshold_metrics,
 )
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Parsing, Task
+from distributed_avel.tasks import Modality, Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.predict import segment_codes
 
@@ -157,6 +157,7 @@ class RefineWorker:
         mask_WT: Segments of each window.
         task: Task of the model.
         scored: What to score.
+        replaced: Modality to replace by that of a donor; None to score the videos themselves.
         use_gpu: Score on the GPU.
     """
 
@@ -168,6 +169,7 @@ class RefineWorker:
         task: Task,
         scored: Scored,
         *,
+        replaced: Modality | None = None,
         use_gpu: bool = False,
     ) -> None:
         torch.set_num_threads(1)
@@ -175,17 +177,23 @@ class RefineWorker:
         self._model = make_model().to(self._device).eval()
         self._features = FeatureStore(features)
         self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
-        self._task, self._scored = task, scored
+        self._task, self._scored, self._replaced = task, scored, replaced
         self._partner_codes: OrderedDict[str, Tensor] = OrderedDict()
 
     @torch.no_grad()
     def __call__(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        """Compute the window scores of a table with `video_id`, `targets` and `partners`."""
+        """Compute the window scores of a table with `video_id`, `targets` and `partners`.
+
+        With a column `donor`, one modality of each video is replaced by that of its donor.
+        """
         video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
         targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
         rounds = list(zip(*partners, strict=True))
         with reproducible_arithmetic(self._device):
-            codes_BTD = self._encode(video_ids)
+            if self._replaced:
+                codes_BTD = self._encode_spliced(video_ids, rows["donor"].to_pylist())
+            else:
+                codes_BTD = self._encode(video_ids)
             probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
             scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
         if self._scored != "segments":  # labels of segments are the unfiltered predictions
@@ -215,6 +223,18 @@ class RefineWorker:
         scores = self._model.score(codes_BTD)
         return self._task.window_prob(self._model, scores, self._mask_WT)
 
+    def _encode_spliced(self, video_ids: Sequence[str], donors: Sequence[str]) -> Tensor:
+        """Encode videos of which one modality is that of another video."""
+        audio_BTD, visual_BTRD = self._features.read(video_ids)
+        donor_audio_BTD, donor_visual_BTRD = self._features.read(donors)
+        if self._replaced == "audio":
+            audio_BTD = donor_audio_BTD
+        else:
+            visual_BTRD = donor_visual_BTRD
+        return segment_codes(
+            self._model, audio_BTD, visual_BTRD, device=self._device, batch_size=16
+        )
+
     def _encode(self, video_ids: Sequence[str], batch_size: int = 16) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)
         return segment_codes(
@@ -241,6 +261,7 @@ class _MakeWorker:
     mask_WT: NDArray[np.bool_]
     task: Task
     scored: Scored
+    replaced: Modality | None
     use_gpu: bool
 
     def __call__(self) -> RefineWorker:
@@ -250,6 +271,7 @@ class _MakeWorker:
             self.mask_WT,
             self.task,
             self.scored,
+            replaced=self.replaced,
             use_gpu=self.use_gpu,
         )
 
@@ -281,6 +303,7 @@ def score_windows(
     seed: int,
     out: Location,
     scored: Scored = "refined",
+    replaced: Modality | None = None,
     in_process: bool = False,
 ) -> None:
     """Write Z-hat of the chosen videos to `out`; `read_window_scores` reads it.
@@ -297,6 +320,8 @@ def score_windows(
         seed: Seed of the run; the partners of a video depend on it and on the id of the video.
         out: Folder of the stage.
         scored: What to score; "alone" and "segments" have no partners.
+        replaced: Modality that is replaced by that of a donor, a second partner video; by default,
+            the videos themselves are scored.
         in_process: Score in the current process instead of in actors, with the same results.
 
     Raises:
@@ -314,18 +339,26 @@ def score_windows(
         ]
         for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
     ]
-    rows = pa.table(
-        {
-            "video_id": [v.video_id for v in chosen],
-            "partners": pa.array(partners, pa.list_(pa.string())),
-            "targets": task.targets(videos, chosen).tolist(),
-        }
-    )
+    columns: dict[str, Any] = {
+        "video_id": [v.video_id for v in chosen],
+        "partners": pa.array(partners, pa.list_(pa.string())),
+        "targets": task.targets(videos, chosen).tolist(),
+    }
+    if replaced:
+        columns["donor"] = [
+            training[
+                candidates.draw(label_K, v.uri, derive(seed, "refine", "donor", v.video_id))
+            ].video_id
+            for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
+        ]
+    rows = pa.table(columns)
     pool = Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor)
     run_units(
-        "refine",
+        f"calibrate {replaced}" if replaced else "refine",
         cut_into_units(rows, config.unit_size),
-        _MakeWorker(make_model, features, mask_WT, task, scored, config.gpus_per_actor > 0),
+        _MakeWorker(
+            make_model, features, mask_WT, task, scored, replaced, config.gpus_per_actor > 0
+        ),
         out,
         None if in_process else pool,
     )

@@ -127,10 +127,10 @@ class ReportPage(Stage[NoManifest]):
         config, task = self.config, self.context.task
         facts = self.refined.manifest if self.refined else LabelFacts()
         test, validation = self.features.usable("test"), self.features.usable("val")
-        conditions = {
-            "g": task.loss_name,
-            "tau": threshold_rule(config.refine.threshold, config.refine.labels),
-        }
+        tau = threshold_rule(config.refine.threshold, config.refine.labels)
+        if self.refined and self.refined.is_calibrated and config.refine.threshold != "spliced":
+            tau = f"{threshold_rule('spliced')}, because no validation video has times"
+        conditions = {"g": task.loss_name, "tau": tau}
         conditions |= times_conditions(task, test, validation, config.train.keep)
         if (source := self._initial_weights()) is not None:
             training = "trained further" if config.train.base_epochs else "not trained"
@@ -165,7 +165,6 @@ class ReportPage(Stage[NoManifest]):
         config, results, model = self.config, self.results(), self.config.model.name
         base = arm_label(model, "base")
         refined = arm_label(model, self.arm) if self.arm else ""
-        step_2 = self.refined and self.refined.refined
         arms = self.evaluation.arms
         return ReportSources(
             task=self.context.task,
@@ -178,7 +177,8 @@ class ReportPage(Stage[NoManifest]):
             exchanged=self.refined is not None and self.refined.windows == "exchanged",
             curves={name: arm.curves() for name, arm in arms.items()},
             failures=self.features.failures(),
-            threshold_curves=step_2.threshold_curves() if step_2 else {},
+            threshold_curves=self.refined.threshold_curves() if self.refined else {},
+            spliced=self.refined is not None and self.refined.is_calibrated,
             settings=self._settings(),
             provenance=self.evaluation.artifact.provenance(),
             warnings=self._warnings(results["windows"]),
@@ -232,6 +232,7 @@ class ReportSources:
         curves: Learning curves (`schema.CURVES`), by arm.
         failures: Videos without features (`schema.FAILURES`).
         threshold_curves: Curves behind the choice of tau, by part.
+        spliced: Whether these curves are of spliced videos.
         settings: Settings to show.
         provenance: Provenance of the evaluation.
         warnings: Warnings to show.
@@ -249,6 +250,7 @@ class ReportSources:
     curves: Mapping[str, pa.Table]
     failures: pa.Table
     threshold_curves: Mapping[str, pseudo_labels.ThresholdCurve]
+    spliced: bool
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     warnings: Sequence[str]
@@ -277,6 +279,7 @@ def write_report(sources: ReportSources, out: Location) -> list[str]:
         provenance=dict(flatten(sources.provenance)),
         warnings=tuple(sources.warnings),
         threshold_curves=_threshold_curves(sources),
+        spliced=sources.spliced,
         learning_curves=tuple(_learning_curves(sources)),
         windows=_windows(sources.results),
         failures=tuple(

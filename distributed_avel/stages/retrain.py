@@ -18,6 +18,7 @@ from distributed_avel.config import RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.method.pseudo_labels import (
     Threshold,
+    ThresholdCurve,
     pseudo_labels,
     repeated_labels,
     soft_labels,
@@ -32,13 +33,14 @@ from distributed_avel.stages.cache_keys import (
     refine_section,
     training_settings,
 )
+from distributed_avel.stages.calibrate import Calibrate
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.refine import Refine, windows_of
 from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import Step3Targets, TrainingStage
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Task
+from distributed_avel.tasks import Task, lacks_times
 from distributed_avel.tasks.parsing import modality_targets
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
@@ -75,6 +77,8 @@ class Retrain(TrainingStage[RetrainManifest]):
         windows: Source of the labels, see `arms.Arm`.
         refined: Step 2; None if the labels are those of the videos ("dummy").
         screen: Creates the stage `screen`, which is used if `refine.threshold` is "screened".
+        calibrate: Stage `calibrate`, which is used if `refine.threshold` is "spliced", or if it is
+            "validation" and no validation video has times.
         threshold: tau; overrides `refine.threshold`.
     """
 
@@ -91,6 +95,7 @@ class Retrain(TrainingStage[RetrainManifest]):
         *,
         refined: Refine | None = None,
         screen: Callable[[], Screen] | None = None,
+        calibrate: Calibrate | None = None,
         threshold: float | None = None,
     ) -> None:
         super().__init__(context, features)
@@ -103,12 +108,37 @@ class Retrain(TrainingStage[RetrainManifest]):
         self._given = threshold
         is_screened = self._has_threshold and threshold is None and refine.is_screened
         self._screen = screen() if screen and is_screened else None
+        self._spliced = calibrate
 
     def inputs(self) -> Sequence[Stage[Any]]:
         """Return the choice of tau, Step 2, or the features, depending on the labels."""
         if self._screen:
             return (self._screen,)
+        if self._calibrate:
+            return (self._calibrate,)
         return (self.refined,) if self.refined else (self.features,)
+
+    @cached_property
+    def _calibrate(self) -> Calibrate | None:
+        """The stage that chooses tau on spliced videos, if it does."""
+        rule = self.config.refine.threshold
+        if not self._has_threshold or self._given is not None or self._screen:
+            return None
+        if rule == "spliced" or lacks_times(
+            self.context.task, self.features.ensure().usable("val")
+        ):
+            return self._spliced
+        return None
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether tau is chosen on spliced videos."""
+        return self._calibrate is not None
+
+    def threshold_curves(self) -> dict[str, ThresholdCurve]:
+        """Read the curves behind the choice of tau, by part; empty if there are none."""
+        source = self._calibrate or self.refined
+        return source.threshold_curves() if source else {}
 
     @cached_property
     def threshold(self) -> Threshold | None:
@@ -124,6 +154,8 @@ class Retrain(TrainingStage[RetrainManifest]):
             return self._given
         if self._screen:
             return self._screen.manifest.threshold
+        if self._calibrate:
+            return self._calibrate.manifest.value()
         assert self.refined
         return self.refined.manifest.value()
 
@@ -165,7 +197,7 @@ class Retrain(TrainingStage[RetrainManifest]):
 
     def share_warnings(self) -> list[str]:
         """Return warnings if Step 3 uses the tau of Step 2 and that tau misses its share."""
-        if not self._has_threshold or self._given is not None or self._screen:
+        if not self._has_threshold or self._given is not None or self._screen or self._calibrate:
             return []
         assert self.refined
         return share_warnings(self.refined.manifest.removed_share)

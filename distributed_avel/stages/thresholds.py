@@ -91,8 +91,8 @@ def choose_threshold(
     with_event = [v for v in with_event if task.has_times(v)]
     if not with_event:
         return ChosenThreshold(
-            no_threshold="no validation video has the times of its events; annotate some, "
-            "set refine.labels to soft"
+            no_threshold="no validation video has the times of its events; annotate some, set "
+            "refine.threshold to spliced, set refine.labels to soft"
         )
     scores_VWK = scores_of(with_event)
     truth_VTK = task.truth(videos, with_event)
@@ -122,7 +122,7 @@ def choose_threshold(
         tau_G = np.array([best[part]])
         removed_G = removed_shares(part_VWK, part_VK, tau_G, background=task.background)
         shares[part] = {"requested": requested, "achieved": float(removed_G[0])}
-    (out / THRESHOLDS_FILE).write_table(_to_table(curves))
+    write_threshold_curves(curves, out)
     threshold = best if len(best) > 1 else next(iter(best.values()))
     return ChosenThreshold(threshold=threshold, removed_share=shares)
 
@@ -143,8 +143,13 @@ def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]
     }
 
 
+def write_threshold_curves(curves: Mapping[str, ThresholdCurve], out: Location) -> None:
+    """Write the curves behind the choice of tau, by part."""
+    (out / THRESHOLDS_FILE).write_table(_to_table(curves))
+
+
 def read_threshold_curves(out: Location) -> dict[str, ThresholdCurve]:
-    """Read the curves of `choose_threshold`, by part; empty if tau was not chosen."""
+    """Read the curves of `write_threshold_curves`; empty if tau was not chosen."""
     location = out / THRESHOLDS_FILE
     if not location.exists():
         return {}

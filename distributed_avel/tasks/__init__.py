@@ -2,18 +2,25 @@
 
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.models.base import model_class
-from distributed_avel.tasks.base import Task
-from distributed_avel.tasks.evaluation import EvaluationLabels, best_epoch_metric, criterion_of
+from distributed_avel.tasks.base import Modality, Task
+from distributed_avel.tasks.evaluation import (
+    EvaluationLabels,
+    best_epoch_metric,
+    criterion_of,
+    lacks_times,
+)
 from distributed_avel.tasks.localization import Localization
 from distributed_avel.tasks.parsing import Parsing
 
 __all__ = [
     "EvaluationLabels",
     "Localization",
+    "Modality",
     "Parsing",
     "Task",
     "best_epoch_metric",
     "criterion_of",
+    "lacks_times",
     "task_class",
     "task_of",
 ]

@@ -16,7 +16,7 @@ Shape suffixes used in this file:
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from distributed_avel.metrics.video import video_metrics
 from distributed_avel.models.base import BaseModel
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Modality = Literal["audio", "visual"]
 
 
 class Task(ABC, Generic[Model]):
@@ -56,6 +58,9 @@ class Task(ABC, Generic[Model]):
     parts: ClassVar[tuple[str, ...]]
     """Names of the groups of event columns, of equal size, such as one per modality. Each group has
     its own tau, because the confidence of a model differs between modalities."""
+
+    needs: ClassVar[Mapping[str, tuple[Modality, ...]]]
+    """Modalities that an event of each of `parts` needs; without one of them, it is absent."""
 
     @property
     @abstractmethod

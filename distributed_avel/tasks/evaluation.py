@@ -58,6 +58,12 @@ class EvaluationLabels:
         return metrics
 
 
+def lacks_times(task: Task, validation: Sequence[Video]) -> bool:
+    """Whether there are validation videos with an event, and none of them has times."""
+    with_event = [video for video in validation if video.labels]
+    return bool(with_event) and not any(task.has_times(video) for video in with_event)
+
+
 def best_epoch_metric(task: Task, metrics: Mapping[str, float | None]) -> str:
     """Return the metric that selects the best epoch: `video_map` if there are no times."""
     return task.best_epoch if task.best_epoch in metrics else VIDEO_METRICS[0]

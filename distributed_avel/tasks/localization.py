@@ -7,6 +7,7 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Localization(Task[BaseModel]):
     background = True
     settings = ("loss",)
     parts = ("event",)
+    needs = MappingProxyType({"event": ("audio", "visual")})
 
     pooling: Pooling
     loss: VideoLoss

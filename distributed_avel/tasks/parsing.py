@@ -14,6 +14,7 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Parsing(Task[ParsingModel]):
     background = False
     settings = ("visual_smoothing",)
     parts = MODALITIES
+    needs = MappingProxyType({"heard": ("audio",), "seen": ("visual",)})
 
     visual_smoothing: float = 0.1
 

@@ -8,7 +8,10 @@ from sklearn.metrics import roc_curve
 
 from distributed_avel.errors import DatasetError
 from distributed_avel.method.pseudo_labels import (
+    ThresholdCurve,
+    most_separating,
     pseudo_labels,
+    separation_curve,
     threshold_curve,
     threshold_for_share,
     threshold_grid,
@@ -151,3 +154,44 @@ def test_a_split_without_an_event_is_refused():
         threshold_curve(
             np.zeros((1, 4, 3)), labels_VK, np.zeros((1, 4, 3), dtype=bool), threshold_grid()
         )
+
+
+def test_separation_rates_agree_with_a_loop():
+    prob_VWK, labels_VK, _ = random_case(0)
+    spliced_SVWK = np.stack([random_case(seed)[0] for seed in (1, 2)])
+    thresholds_G = np.array([0.2, 0.5, 0.8])
+
+    curve = separation_curve(prob_VWK, spliced_SVWK, labels_VK, thresholds_G)
+
+    places = [(v, w, c) for v, w, c in np.ndindex(12, 4, 5) if labels_VK[v, c]]
+    for tau, sensitivity, specificity in zip(
+        thresholds_G, curve.sensitivity_G, curve.specificity_G, strict=True
+    ):
+        kept = [prob_VWK[place] >= tau for place in places]
+        removed = [of_V[place] < tau for of_V in spliced_SVWK for place in places]
+        assert sensitivity == pytest.approx(np.mean(kept))
+        assert specificity == pytest.approx(np.mean(removed))
+    assert (curve.num_present, curve.num_absent) == (len(places), 2 * len(places))
+
+
+def test_the_separating_tau_lies_in_the_gap_between_videos_and_copies():
+    labels_VK = np.eye(3, dtype=bool)[[0, 1, 0, 1]]
+    prob_VWK, spliced_VWK = np.full((4, 2, 3), 0.9), np.full((4, 2, 3), 0.1)
+
+    curve = separation_curve(prob_VWK, spliced_VWK[None], labels_VK, threshold_grid())
+    tau, youden = most_separating(curve)
+
+    assert tau == pytest.approx(0.5)
+    assert youden == 1.0
+
+
+def test_of_several_best_values_the_middle_of_the_longest_run_is_chosen():
+    curve = ThresholdCurve(
+        thresholds_G=np.arange(1, 8) / 10,
+        sensitivity_G=np.array([1.0, 0.9, 0.5, 1.0, 1.0, 1.0, 0.2]),
+        specificity_G=np.array([1.0, 0.9, 0.5, 1.0, 1.0, 1.0, 0.2]),
+        num_present=1,
+        num_absent=1,
+    )
+
+    assert most_separating(curve) == (0.5, 1.0)

@@ -15,7 +15,7 @@ from distributed_avel.features.base import extractor_class, extractor_names
 from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.models.psp import Psp
 from distributed_avel.pipeline import Pipeline
-from distributed_avel.stages import base, data, extract, refine, report, retrain, screen
+from distributed_avel.stages import base, calibrate, data, extract, refine, report, retrain, screen
 from distributed_avel.stages.cache_keys import NEUTRAL, sweep_settings
 from distributed_avel.stages.stage import Execution
 from distributed_avel.tasks import task_of
@@ -142,6 +142,7 @@ def keys_of(config: TuneConfig) -> dict[str, Any]:
     found: dict[str, Any] = {
         "data": data.settings(config),
         "extract": extracted,
+        "calibrate": calibrate.settings(config),
         "screen": screen.settings(config, task),
         "report": report.settings(config.run, task, extracted),
         "sweep": sweep_settings(config),
@@ -204,11 +205,11 @@ REFINES = {name.replace("retrain", "refine") for name in RETRAINS}
         ("train.base_epochs", {"base", "base, auxiliary"}),
         ("train.retrain_epochs", TRAINED - {"base", "base, auxiliary"}),
         ("refine.num_candidates", {"screen"}),
-        ("refine.unit_size", {*REFINES, *RETRAINS, "screen"}),
-        ("refine.gpus_per_actor", {*REFINES, *RETRAINS, "screen"}),
+        ("refine.unit_size", {*REFINES, *RETRAINS, "calibrate", "screen"}),
+        ("refine.gpus_per_actor", {*REFINES, *RETRAINS, "calibrate", "screen"}),
         (
             "refine.partners",
-            {"base, auxiliary", "screen"}
+            {"base, auxiliary", "calibrate", "screen"}
             | {f"{stage} {w}" for stage in ("refine", "retrain") for w in ("refined", "exchanged")},
         ),
         ("extract.reader", {"extract"}),

@@ -23,6 +23,7 @@ from distributed_avel.cluster.trials import (
 from distributed_avel.config import TuneConfig
 from distributed_avel.errors import ArtifactError, ConfigError, DatasetError
 from distributed_avel.method.pseudo_labels import ThresholdCurve
+from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.publish import publish
 from distributed_avel.search.screen import screened_range, whole_range
@@ -81,7 +82,7 @@ def run_sweep(config: TuneConfig) -> None:
 def _with_criterion(config: TuneConfig) -> TuneConfig:
     """Return the configuration with the criterion of the task, unless it has its own."""
     task = task_class(config.model.name)
-    check_criterion(config.sweep.criterion, task.metrics)
+    check_criterion(config.sweep.criterion, (*task.metrics, *VIDEO_METRICS))
     criterion = config.sweep.criterion or task.criterion
     sweep = config.sweep.model_copy(update={"criterion": criterion})
     return config.model_copy(update={"sweep": sweep})
@@ -112,6 +113,7 @@ class Sweep:
                 f"{self._driver.videos.name}: no validation video has features, so a sweep "
                 "cannot choose; add some to the validation split"
             )
+        self._refuse_metrics_without_times()
         self._share_stages()
         self._screen()
         self._search()
@@ -126,6 +128,19 @@ class Sweep:
             say(f"{name}: {evaluated.run_dir / name}")
         if self.config.tracking.enabled:
             say(f"MLflow: {store_uri(self.config.tracking)}")
+
+    def _refuse_metrics_without_times(self) -> None:
+        """Refuse a criterion that the validation split cannot give, before any training."""
+        annotated_V = self._driver.task.annotated(self._driver.usable("val"))
+        segment = self._driver.task.metrics if annotated_V.any() else ()
+        metrics = (*segment, *(() if annotated_V.all() else VIDEO_METRICS))
+        missing = [name for name in self.config.sweep.criterion if name not in metrics]
+        if missing:
+            raise DatasetError(
+                f"sweep.criterion: {', '.join(missing)}: the validation split has "
+                f"{int(annotated_V.sum())} of {len(annotated_V)} videos with times, which give "
+                f"{', '.join(metrics)}; set sweep.criterion to some of them, or add times"
+            )
 
     # Phases ------------------------------------------------------------------------------
 
