@@ -259,7 +259,7 @@ def _predict_parser() -> ArgumentParser:
 
 
 def export(argv: Sequence[str]) -> int:
-    """Write the model of an arm of a finished run into a folder of its own.
+    """Export the model of an arm of a finished run to a model folder.
 
         avel export runs/demo --to DIR
         avel export runs/demo --to DIR --arm A

@@ -99,7 +99,7 @@ class SecretUri(str):
 
     @property
     def is_whole(self) -> bool:
-        """Whether `whole` is complete; False for a copy of the redacted text."""
+        """True if `whole` is complete; False for a copy of the redacted text."""
         return MARK not in self._whole
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -119,7 +119,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _is_secret(name: str, *, is_option: bool) -> bool:
-    """Whether an option with this name has a secret value; `key=` only counts inside a URI."""
+    """Return True if an option of this name is secret; `key=` is only secret inside a URI."""
     plain = re.sub(r"[^a-z0-9]", "", unquote(name).lower())
     return (
         any(part in plain for part in _PARTS_OF_NAMES)

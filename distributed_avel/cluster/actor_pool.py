@@ -168,7 +168,7 @@ def run_units(
 
 
 def _is_intact(marker: Location, out: Location) -> bool:
-    """Whether the files of a finished unit match their checksums."""
+    """Return True if the files of a finished unit match their checksums."""
     try:
         files = read_sealed(marker)["files"]
         return digests(out, list(files)) == files

@@ -217,7 +217,7 @@ def _row_numbers(file: Location) -> list[int]:
 
 
 def _start_at_one(orders: dict[Split, list[int]], num_rows: int) -> bool:
-    """Whether rows are counted from 1: no number is 0, and the largest is the number of rows."""
+    """Return True if rows are 1-based: no number is 0, and the largest is the number of rows."""
     numbers = {number for of_split in orders.values() for number in of_split}
     return 0 not in numbers and max(numbers, default=0) == num_rows
 

@@ -258,7 +258,7 @@ def dataset_reader(name: str) -> LoadDataset:
 
 
 def needs_root(name: str) -> bool:
-    """Whether a data set needs `data.root`."""
+    """Return True if a data set needs `data.root`."""
     dataset_reader(name)  # imports the package that registers it
     return name not in _NEED_NO_ROOT
 

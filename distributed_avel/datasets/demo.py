@@ -131,7 +131,7 @@ def render_demo(
 
 
 def is_rendered(config: DemoConfig, root: Location) -> bool:
-    """Whether `root` contains exactly these videos, completely rendered.
+    """Return True if `root` contains exactly these videos, completely rendered.
 
     Raises:
         DatasetError: `root` contains other demo videos or another data set.

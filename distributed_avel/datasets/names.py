@@ -67,7 +67,7 @@ def first_places(mentions: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def has_times(name: str) -> bool:
-    """Whether a name contains times, as in `dog:2-5`, and is therefore a span."""
+    """Return True if a name contains times, as in `dog:2-5`, and is therefore a span."""
     return _TIMES.search(name) is not None
 
 

@@ -66,7 +66,7 @@ class FeatureStream(ABC):
         """`Extractor.prepare` for this stream. It must not import torch."""
 
     def sample(self, media: bytes) -> SampledFrames:
-        """Sample frames of `picture_size` as the settings say."""
+        """Sample frames of `picture_size` according to the settings."""
         return sample_frames(
             media,
             self.timeline,

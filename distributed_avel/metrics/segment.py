@@ -124,7 +124,7 @@ def one_label_per_segment(
 ) -> NDArray[np.int64]:
     """Choose the ground-truth class that each prediction is compared with, shape (V, T).
 
-    Segments of AVE have one class, which is returned as it is. In a segment with several
+    Segments of AVE have one class, which is returned unchanged. In a segment with several
     annotated events, a prediction is correct if it is any of them; otherwise the segment counts
     as an error of the event with the lowest index, so that each segment counts once. That choice
     affects only the per-class F1 and weighted F1. The rule is lenient: predicting one of two

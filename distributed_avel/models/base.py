@@ -185,7 +185,7 @@ def model_options(name: str, values: Mapping[str, Any]) -> BaseModel.Config:
 
 
 def is_verified(name: str) -> bool:
-    """Whether a base model is verified against its authors' code; otherwise it is `UNVERIFIED`."""
+    """Return True if a base model is verified against its authors' code, see `UNVERIFIED`."""
     return issubclass(model_class(name), PublishedModel)
 
 

@@ -10,7 +10,7 @@ From the description:
     * Where: both modalities are projected linearly to one size, and regions are weighted by the
       normalized inner product of the audio feature and the visual features.
     * When: self-attention over the segments of each modality.
-    * Which: an LSTM with a sentinel, which holds what the LSTM remembers of its own modality. The
+    * Which: an LSTM with a sentinel, which contains what the LSTM stores of its own modality. The
       state attends to the segments of the other modality and to the sentinel; beta, the weight of
       the sentinel, balances the modalities. The result is added to the state.
 

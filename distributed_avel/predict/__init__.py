@@ -1,4 +1,4 @@
-"""Prediction: a trained model in a folder of its own, and events in any video."""
+"""Prediction: trained models in model folders, and events in any video."""
 
 from distributed_avel.predict.model import TrainedModel, load_model
 from distributed_avel.predict.prediction import Event, Prediction

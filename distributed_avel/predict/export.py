@@ -1,4 +1,4 @@
-"""Write the model of an arm into a folder of its own (`avel export`)."""
+"""Export the model of an arm to a model folder (`avel export`)."""
 
 import sys
 from collections.abc import Sequence

@@ -70,7 +70,7 @@ class ModelSettings(Config):
     """Data set of the training."""
 
     synthetic: bool
-    """Whether the data set was generated."""
+    """True if the data set was generated."""
 
     num_videos: dict[str, NonNegativeInt] = Field(default_factory=dict)
     """Videos of each split."""

@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A class and a modality that a column of `Prediction.probabilities` stands for."""
+    """Class and modality of a column of `Prediction.probabilities`."""
 
     label: str
     modality: str
@@ -60,7 +60,7 @@ class Prediction:
     Args:
         video: The file, as it was named.
         segment_s: Length of a segment, in seconds.
-        columns: What each column stands for, without background.
+        columns: Class and modality of each column, without background.
         probabilities: Shape (M, K) with `len(columns)` columns, and one of background at the end
             if the task is localization.
         predicted: Which columns are predicted in each segment, of the same shape.
@@ -149,7 +149,7 @@ def to_vtt(events: Sequence[Event]) -> str:
 def to_srt(events: Sequence[Event]) -> str:
     """Events as SubRip subtitles.
 
-    Players take `<…>` for markup, and the format has no way to escape it; `‹…›` stands for it.
+    Players take `<…>` for markup, and the format has no escapes; it is replaced by `‹…›`.
     """
     cues = [
         f"{number}\n{_clock(e.start_s, ',')} --> {_clock(e.end_s, ',')}\n"

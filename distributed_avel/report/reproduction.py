@@ -133,11 +133,11 @@ class Reproduction:
     provenance: Mapping[str, Any]
 
     def is_comparable(self, table: PaperTable) -> bool:
-        """Whether the paper's figures are on the same videos and with the same g."""
+        """Return True if the paper's figures are on the same videos and with the same g."""
         return self.dataset in COMPARABLE[table.data] and self.has_papers_loss(table)
 
     def has_papers_loss(self, table: PaperTable) -> bool:
-        """Whether the models of a table were trained with the paper's g."""
+        """Return True if the models of a table were trained with the paper's g."""
         return self.loss_of(table) in (PAPER_LOSS, PARSING_LOSS)
 
     def paper_heading(self, table: PaperTable) -> str:

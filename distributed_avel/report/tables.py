@@ -148,7 +148,7 @@ def naive_first(arms: Iterable[str]) -> list[str]:
 
 
 def is_naive(arm: str) -> bool:
-    """Whether a row is a baseline that repeats a video-level label over all segments."""
+    """Return True if a row is a baseline that repeats a video-level label over all segments."""
     return arm.endswith("-repeat")
 
 

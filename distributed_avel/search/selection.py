@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the trial has metrics."""
+        """True if the trial has metrics."""
         return self.metrics is not None
 
 

@@ -279,8 +279,8 @@ class _MakeWorker:
 def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
     """Return the segments of each scored window, shape (W, T).
 
-    An exchanged modality is one window with all segments; each segment is a window of its own if
-    `scored` is "segments".
+    An exchanged modality is one window with all segments. If `scored` is "segments", each
+    segment is one window.
     """
     num_segments, refine = config.data.num_segments, config.refine
     if scored == "exchanged":

@@ -245,8 +245,8 @@ def pseudo_labels_of(
         training: Training videos.
         scores_VWK: Window probabilities of Step 2, in 0..1.
         threshold: tau; None for soft labels and for segments.
-        scored: What Step 2 scored. An exchanged modality is one window with all segments; each
-            segment is a window of its own.
+        scored: What Step 2 scored. An exchanged modality is one window with all segments; in
+            "segments", each segment is one window.
 
     Returns:
         Labels, shape (V, W, K), and facts about them.

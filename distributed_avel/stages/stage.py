@@ -147,7 +147,7 @@ _reported_damage: set[str] = set()
 
 
 def is_intact(artifact: Artifact) -> bool:
-    """Whether an artifact is finished and undamaged; damage is reported once per process."""
+    """Return True if an artifact is finished and undamaged; damage is reported once per process."""
     if artifact.is_done():
         return True
     damage = artifact.damage()
@@ -159,7 +159,7 @@ def is_intact(artifact: Artifact) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NoManifest:
-    """Manifest of a stage without facts of its own."""
+    """Manifest of a stage that records no facts."""
 
 
 class Stage(ABC, Generic[ManifestT]):
@@ -239,7 +239,7 @@ class Stage(ABC, Generic[ManifestT]):
             ) from None
 
     def is_done(self) -> bool:
-        """Whether the result is finished and undamaged; damage is reported."""
+        """Return True if the result is finished and undamaged; damage is reported."""
         return is_intact(self.artifact)
 
     def ensure(self) -> Self:

@@ -178,7 +178,7 @@ class TableStudy:
         return stages[step]()
 
     def _is_screened(self, run: _Run) -> bool:
-        """Whether tau is chosen by training Step 3 with several values."""
+        """Return True if tau is chosen by training Step 3 with several values."""
         is_screened = self._pipeline(run).config.refine.is_screened
         return is_screened and ARMS[run.experiment.arm].has_threshold
 
@@ -272,7 +272,7 @@ class TableStudy:
         return ""
 
     def _has_modality_labels(self) -> bool:
-        """Whether the data set has segment labels of each modality."""
+        """Return True if the data set has segment labels of each modality."""
         try:
             Parsing().refuse(self._shared_pipeline.videos)
         except DatasetError:

@@ -50,7 +50,7 @@ class Task(ABC, Generic[Model]):
     """Validation metric that selects the best epoch of a training."""
 
     background: ClassVar[bool]
-    """Whether the last column of labels is background."""
+    """True if the last column of labels is background."""
 
     settings: ClassVar[tuple[str, ...]]
     """Settings of `train` that only this task reads."""
@@ -147,7 +147,7 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def has_times(self, video: Video) -> bool:
-        """Whether a video has the segment-level annotations that the task needs."""
+        """Return True if a video has the segment-level annotations that the task needs."""
 
     def annotated(self, chosen: Sequence[Video]) -> NDArray[np.bool_]:
         """Mark the videos that segment metrics are computed from, shape (V,).

@@ -94,7 +94,7 @@ class Localization(Task[BaseModel]):
         return videos.segment_labels(chosen)
 
     def has_times(self, video: Video) -> bool:
-        """Whether the audio-visual events have times."""
+        """Return True if the audio-visual events have times."""
         return video.spans is not None
 
     def judge(

@@ -169,7 +169,7 @@ class Parsing(Task[ParsingModel]):
         return np.concatenate(videos.modality_labels(chosen), axis=-1)
 
     def has_times(self, video: Video) -> bool:
-        """Whether the audio and the visual events have times."""
+        """Return True if the audio and the visual events have times."""
         return video.audio_spans is not None and video.visual_spans is not None
 
     def judge(

@@ -176,7 +176,7 @@ def _other_sizes(sizes: Mapping[str, Any], recipe: ModelRecipe) -> list[str]:
 
 
 def _changes_shapes(recipe: ModelRecipe, name: str, size: Any) -> bool:
-    """Whether the parameters have other shapes with `size` as the hidden size or an option."""
+    """Return True if parameter shapes change with `size` as the hidden size or an option."""
     config = recipe.config
     if name == "hidden_size":
         changed = config.model_copy(update={name: size})

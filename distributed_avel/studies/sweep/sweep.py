@@ -242,7 +242,7 @@ class Sweep:
         ][: len(search)]
 
     def _is_done(self, point: Point) -> bool:
-        """Whether Step 3 of a point is finished and undamaged."""
+        """Return True if Step 3 of a point is finished and undamaged."""
         return self._trial.pipeline(point).retrain(self._auxiliary).is_done()
 
     # Pipelines and resources -------------------------------------------------------------
