@@ -8,6 +8,7 @@ last index). `one_label_per_segment` reduces a segment with several annotated ev
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
+    B = resamples of the videos
 """
 
 from collections.abc import Mapping
@@ -105,6 +106,47 @@ def metrics_of(confusion_KK: NDArray[np.integer]) -> dict[str, float | None]:
         name: None if value is None else 100 * value
         for name, value in zip(SEGMENT_METRICS, values, strict=True)
     }
+
+
+def weighted_segment_metrics(
+    truth_VT: NDArray[np.integer],
+    prediction_VT: NDArray[np.integer],
+    num_classes: int,
+    weights_BV: NDArray[np.floating],
+) -> dict[str, NDArray[np.float64]]:
+    """Compute accuracy and the three F1 of `segment_metrics` for resamples of the videos.
+
+    Args:
+        truth_VT: See `segment_metrics`.
+        prediction_VT: See `segment_metrics`.
+        num_classes: C, without background.
+        weights_BV: Weight of each video in each resample (`metrics.bootstrap`).
+
+    Returns:
+        Percent, shape (B,); NaN if undefined (0/0).
+    """
+    classes_K = np.arange(num_classes + 1)
+    # A confusion matrix per video would have (C + 1) ** 2 numbers; these sums are enough.
+    true_BK, predicted_BK, correct_BK = (
+        weights_BV @ np.stack([(rows_VT == c).sum(axis=1) for c in classes_K], axis=1)
+        for rows_VT in (truth_VT, prediction_VT, np.where(truth_VT == prediction_VT, truth_VT, -1))
+    )
+    num_B = true_BK.sum(axis=1)
+    f1_BK = _percent(2 * correct_BK, true_BK + predicted_BK)
+    return {
+        "accuracy": _percent(correct_BK.sum(axis=1), num_B),
+        "weighted_f1": _percent((np.nan_to_num(f1_BK) * true_BK).sum(axis=1) / 100, num_B),
+        "non_ave_f1": f1_BK[:, -1],
+        "ave_f1": _percent(
+            2 * correct_BK[:, :-1].sum(axis=1),
+            true_BK[:, :-1].sum(axis=1) + predicted_BK[:, :-1].sum(axis=1),
+        ),
+    }
+
+
+def _percent(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.float64]:
+    undefined = np.full(np.shape(part), np.nan)
+    return 100 * np.divide(part, whole, out=undefined, where=whole > 0)
 
 
 def per_class_f1(confusion_KK: NDArray[np.integer]) -> NDArray[np.float64]:
