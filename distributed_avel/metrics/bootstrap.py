@@ -44,7 +44,7 @@ def video_weights(num_videos: int, num_resamples: int = NUM_RESAMPLES) -> NDArra
     rng = np.random.default_rng(derive(0, "bootstrap"))
     uniform_V = np.full(num_videos, 1 / num_videos)
     drawn_BV = rng.multinomial(num_videos, uniform_V, size=num_resamples)
-    return np.concatenate([np.ones((1, num_videos)), drawn_BV])
+    return np.concatenate([np.ones((1, num_videos)), drawn_BV.astype(np.float64)])
 
 
 def interval(values_B: NDArray[np.floating]) -> Interval | None:

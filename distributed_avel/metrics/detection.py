@@ -83,7 +83,7 @@ def detection_metrics(
     if weights_BV is None:
         weights_BV = np.ones((1, len(truth_VTC)))
     metrics = {"event_f1": _event_f1(truth_VTC, predicted_VTC, weights_BV)}
-    truth = events_of(truth_VTC, truth_VTC)
+    truth = events_of(truth_VTC, truth_VTC.astype(np.float64))
     predicted = events_of(predicted_VTC, prob_VTC)
     map_of = {tiou: _map(truth, predicted, tiou, weights_BV) for tiou in MEAN_TIOUS}
     metrics |= {f"map_{round(100 * tiou)}": map_of[tiou] for tiou in SHOWN_TIOUS}

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distributed_avel.metrics.bootstrap import Interval
+from distributed_avel.report.page_data import Report
+from distributed_avel.report.tables import heading, is_naive
+
 
 def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     """Warn if Step 2 removed (nearly) all events from the windows, or (nearly) none.
@@ -85,3 +89,69 @@ def prediction_warnings(background: Mapping[str, float]) -> list[str]:
         for arm, share in background.items()
         if share > 0.95
     ]
+
+
+_GROUND_TRUTH = "GT-repeat"
+_MAX_FAILED = 0.1
+
+
+def result_warnings(report: Report) -> list[str]:
+    """Warn about arms below a baseline or chance, and about a refined arm below its base model."""
+    name = heading(report.headline)
+    values = {
+        arm: value
+        for arm, figures in report.results.items()
+        if isinstance(value := figures.get(report.headline), float)
+    }
+    trained = {arm: value for arm, value in values.items() if not is_naive(arm)}
+    warnings = []
+    if report.chance is not None and (low := _below(trained, report.chance)):
+        warnings.append(
+            f"{name} of {low} is not above chance ({report.chance:.1f}, the most frequent class in "
+            "every segment): check the labels, and train Step 1 longer"
+        )
+    baseline = values.get(_GROUND_TRUTH)
+    if baseline is not None and (low := _below(trained, baseline)):
+        warnings.append(
+            f"{name} of {low} is not above {_GROUND_TRUTH} ({baseline:.1f}): repeating the "
+            "ground-truth video-level label over all segments does as well, without finding when "
+            "events happen"
+        )
+    arms = [arm for arm in report.compared if arm in trained]
+    if len(arms) > 1 and trained[arms[-1]] < trained[arms[0]]:
+        base, refined = arms[0], arms[-1]
+        warnings.append(
+            f"refinement lost: {name} falls from {trained[base]:.1f} ({base}) to "
+            f"{trained[refined]:.1f} ({refined})"
+            + _interval_text(report.differences.get(report.headline))
+            + "; compare other values of refine.threshold on validation"
+        )
+    return warnings
+
+
+def failure_warnings(num_failed: int, num_videos: int) -> list[str]:
+    """Warn if more than a tenth of the videos could not be used.
+
+    Args:
+        num_failed: Videos without features.
+        num_videos: All videos of the data set.
+    """
+    if num_failed <= _MAX_FAILED * num_videos:
+        return []
+    return [
+        f"{num_failed} of {num_videos} videos ({num_failed / num_videos:.0%}) could not be used: "
+        "the results are those of a part of the data set; the reasons are at the end of the page"
+    ]
+
+
+def _below(values: Mapping[str, float], limit: float) -> str:
+    """Name the arms that are not above a limit, with their values."""
+    return ", ".join(f"{arm} ({value:.1f})" for arm, value in values.items() if value <= limit)
+
+
+def _interval_text(found: Interval | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f", a difference of {found.value:.1f} (95 % interval {found.low:.1f} to {found.high:.1f})"
+    )

@@ -9,11 +9,12 @@ their timelines are in files beside the page, and a second page embeds all.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from distributed_avel.metrics.bootstrap import Interval
 from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.report import figures, tables
 from distributed_avel.report.page_data import LearningCurve, Report
@@ -27,6 +28,8 @@ from distributed_avel.report.video_list import (
     VideoListData,
     listed_page_files,
 )
+
+T = TypeVar("T")
 
 
 def render_page(report: Report) -> str:
@@ -94,6 +97,8 @@ def _context(report: Report) -> dict[str, Any]:
     context: dict[str, Any] = {
         "view": view,
         "results": tables.results_table(report.results, conditions=report.conditions),
+        "intervals": tables.intervals_table(report.intervals),
+        "class_scores": tables.class_table(_first_and_last(report.class_scores)),
         "arm_notes": tables.arm_notes(report.results, view.repeated_over),
         "tiles": _tiles(report, (*view.tiles, *VIDEO_METRICS)),
         "panels": view.panels(),
@@ -125,7 +130,7 @@ def _context(report: Report) -> dict[str, Any]:
 
 def _sections(report: Report, context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "results", "Results"
-    if context["panels"]:
+    if context["panels"] or report.class_scores:
         yield "classes", "Classes"
     if context["threshold_figures"] or context["windows_figure"]:
         yield "refinement", "Label refinement"
@@ -151,10 +156,22 @@ def _tiles(report: Report, metrics: Sequence[str]) -> list[dict[str, str]]:
             "after": tables.format_cell(after[metric]),
             "base": base,
             "refined": refined,
+            "change": _change(report.differences.get(metric)),
         }
         for metric in metrics
         if metric in before and metric in after
     ]
+
+
+def _change(difference: Interval | None) -> str:
+    """Format the interval of a difference, such as `+1.2 to +4.0`, with minus signs."""
+    if difference is None:
+        return ""
+    return f"{difference.low:+.1f} to {difference.high:+.1f}".replace("-", "−")
+
+
+def _first_and_last(scores: Mapping[str, T]) -> dict[str, T]:
+    return {arm: scores[arm] for arm in dict.fromkeys([*scores][:1] + [*scores][-1:])}
 
 
 def _by_metric(curves: tuple[LearningCurve, ...]) -> dict[str, list[LearningCurve]]:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.metrics.bootstrap import Interval
 from distributed_avel.metrics.parsing import MODALITIES, Counts
 from distributed_avel.timeline import Timeline
 
@@ -44,6 +45,25 @@ Figure = float | Spread
 
 Figures = Mapping[str, Figure | None]
 """Cells of a row by metric; None if the metric is undefined (0/0)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScores:
+    """Segment-level scores of one class, in percent; None if undefined (0/0).
+
+    Args:
+        name: Name of the class; in parsing, with the modality.
+        support: Number of ground-truth segments.
+        precision: Share of the predicted segments that are correct.
+        recall: Share of the ground-truth segments that are found.
+        f1: Harmonic mean of both.
+    """
+
+    name: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +212,10 @@ class Report(ABC):
         timeline: Number and length of the segments of a video.
         results: Metrics on the test split in percent, by arm, then by metric, in the order of the
             table. None is undefined (0/0).
+        intervals: Metrics of each arm with their bootstrap intervals; None is undefined.
+        differences: By metric, that of the last of `compared` minus that of the first.
+        chance: Value of the metric `headline` without any model, in percent, if there is one.
+        class_scores: Scores of each class, by arm, in the order of `compared`.
         conditions: What all results depend on, such as g and the rule for tau.
         settings: The settings that the results depend on; may be nested.
         provenance: Commit, versions, hardware and fingerprints.
@@ -218,12 +242,19 @@ class Report(ABC):
     task: ClassVar[str]
     """Name of the task in the papers."""
 
+    headline: ClassVar[str]
+    """Metric by which arms are compared in warnings."""
+
     title: str
     dataset: str
     synthetic: bool
     classes: tuple[str, ...]
     timeline: Timeline
     results: Mapping[str, Figures]
+    intervals: Mapping[str, Mapping[str, Interval | None]] = field(default_factory=dict)
+    differences: Mapping[str, Interval | None] = field(default_factory=dict)
+    chance: float | None = None
+    class_scores: Mapping[str, tuple[ClassScores, ...]] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -279,6 +310,7 @@ class LocalizationReport(Report):
     """
 
     task = "audio-visual event localization"
+    headline = "accuracy"
 
     confusion: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     timelines: Sequence[VideoTimeline] = ()
@@ -335,6 +367,7 @@ class ParsingReport(Report):
     """
 
     task = "audio-visual video parsing"
+    headline = "segment_type"
 
     counts: Mapping[str, tuple[Counts, Counts]] = field(default_factory=dict)
     timelines: Sequence[ParsedVideo] = ()

@@ -3,23 +3,33 @@
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    K = C + 1, background last
     N = rows of the table (V * T)    M = modalities: audio ("heard"), visual ("seen")
+    B = resamples of the videos
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_fscore_support
 
 from distributed_avel.datasets import Video, VideoSet
-from distributed_avel.metrics.parsing import MODALITIES, segment_counts
-from distributed_avel.metrics.segment import confusion_matrix, one_label_per_segment
+from distributed_avel.metrics.bootstrap import interval, video_weights
+from distributed_avel.metrics.detection import detection_metrics
+from distributed_avel.metrics.parsing import MODALITIES, TYPES, segment_counts, video_f_scores
+from distributed_avel.metrics.segment import (
+    confusion_matrix,
+    one_label_per_segment,
+    weighted_segment_metrics,
+)
 from distributed_avel.randomness import derive
 from distributed_avel.report.page_data import (
+    BACKGROUND,
+    ClassScores,
     LocalizationReport,
     ParsedVideo,
     ParsingReport,
@@ -90,8 +100,46 @@ class Predictions(ABC):
                 "then from the others"
             ),
             **self._task_fields(arms),
+            **self._measures(arms),
             **others,
         )
+
+    def _measures(self, arms: Sequence[str]) -> dict[str, Any]:
+        """Return the fields with metrics of the videos with times."""
+        annotated_V = self._annotated()
+        if not annotated_V.any():
+            return {}
+        weights_BV = video_weights(int(annotated_V.sum()))
+        measured = {
+            arm: self._weighted_metrics(arm, annotated_V, weights_BV)
+            for arm in self._table["arm"].unique().to_pylist()
+        }
+        base, refined = measured[arms[0]], measured[arms[-1]]
+        return {
+            "intervals": {
+                arm: {name: interval(values_B) for name, values_B in metrics.items()}
+                for arm, metrics in measured.items()
+            },
+            "differences": {name: interval(refined[name] - base[name]) for name in base}
+            if len(arms) > 1
+            else {},
+            "class_scores": {arm: self._class_scores(arm, annotated_V) for arm in arms},
+            "chance": self._chance(annotated_V),
+        }
+
+    @abstractmethod
+    def _weighted_metrics(
+        self, arm: str, annotated_V: NDArray[np.bool_], weights_BV: NDArray[np.floating]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return metrics of an arm in percent, shape (B,), for resamples of annotated videos."""
+
+    @abstractmethod
+    def _class_scores(self, arm: str, annotated_V: NDArray[np.bool_]) -> tuple[ClassScores, ...]:
+        """Return the scores of each class."""
+
+    def _chance(self, annotated_V: NDArray[np.bool_]) -> float | None:
+        """Return the value of `Report.headline` without any model, in percent."""
+        return None
 
     def _select(self) -> list[tuple[int, Video]]:
         """Return the test videos in the order in which they are drawn, with their index."""
@@ -149,21 +197,56 @@ class LocalizationPredictions(Predictions):
         return (truth_VT != truth_VT[:, :1]).any(axis=1)
 
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
-        num_classes = self._videos.num_classes
-        videos = {video.video_id: video for video in self._videos.split("test")}
         annotated_V = self._annotated()
-        with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
-        if not with_times:
+        if not annotated_V.any():
             return {"confusion": {}}
-        labels_VTK = self._videos.segment_labels(with_times)
-        confusion = {}
-        for arm in arms:
-            # `of_arm` returns the first event of a segment with several events; the metrics count
-            # any of them as correct. Use their rule, so that the matrix agrees with the metrics.
-            prediction_VT = self.of_arm(arm)[1][annotated_V]
-            truth_VT = one_label_per_segment(labels_VTK, prediction_VT)
-            confusion[arm] = confusion_matrix(truth_VT, prediction_VT, num_classes)
-        return {"confusion": confusion}
+        num_classes = self._videos.num_classes
+        return {
+            "confusion": {
+                arm: confusion_matrix(*self._compared(arm, annotated_V), num_classes)
+                for arm in arms
+            }
+        }
+
+    def _labels(self, annotated_V: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the ground-truth classes of each segment of the annotated videos, (V, T, K)."""
+        videos = {video.video_id: video for video in self._videos.split("test")}
+        with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
+        return self._videos.segment_labels(with_times)
+
+    def _compared(
+        self, arm: str, annotated_V: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the ground truth of the metrics, and the prediction, both (V, T)."""
+        # `of_arm` returns the first event of a segment with several events; the metrics count any
+        # of them as correct. Use their rule, so that the figures agree with the metrics.
+        prediction_VT = self.of_arm(arm)[1][annotated_V]
+        return one_label_per_segment(self._labels(annotated_V), prediction_VT), prediction_VT
+
+    def _weighted_metrics(
+        self, arm: str, annotated_V: NDArray[np.bool_], weights_BV: NDArray[np.floating]
+    ) -> dict[str, NDArray[np.float64]]:
+        num_classes = self._videos.num_classes
+        truth_VT, prediction_VT = self._compared(arm, annotated_V)
+        predicted_VTC = prediction_VT[..., None] == np.arange(num_classes)
+        return {
+            **weighted_segment_metrics(truth_VT, prediction_VT, num_classes, weights_BV),
+            **detection_metrics(
+                self._labels(annotated_V)[..., :-1],
+                predicted_VTC,
+                self.scores(arm)[annotated_V][..., :-1],
+                weights_BV,
+            ),
+        }
+
+    def _class_scores(self, arm: str, annotated_V: NDArray[np.bool_]) -> tuple[ClassScores, ...]:
+        truth_VT, prediction_VT = self._compared(arm, annotated_V)
+        names = (*self._videos.classes, BACKGROUND)
+        return class_scores(truth_VT.ravel(), prediction_VT.ravel(), names)
+
+    def _chance(self, annotated_V: NDArray[np.bool_]) -> float | None:
+        """Return the accuracy of the most frequent class in every segment."""
+        return 100 * float(self._labels(annotated_V).mean(axis=(0, 1)).max())
 
     def _annotated(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
@@ -238,6 +321,33 @@ class ParsingPredictions(Predictions):
             )
         return {"counts": counts, "exchanged": self._exchanged}
 
+    def _weighted_metrics(
+        self, arm: str, annotated_V: NDArray[np.bool_], weights_BV: NDArray[np.floating]
+    ) -> dict[str, NDArray[np.float64]]:
+        arrays = [events[annotated_V] for events in self.of_arm(arm)]
+        scores = video_f_scores(*(array[:, m] for array in arrays for m in range(len(MODALITIES))))
+        metrics = {}
+        for level, scores_V in scores.items():
+            means = [100 * weights_BV @ s / weights_BV.sum(axis=1) for s in scores_V]
+            values = (*means[:3], np.mean(means[:3], axis=0), means[3])
+            metrics |= {
+                f"{level}_{kind}": values_B for kind, values_B in zip(TYPES, values, strict=True)
+            }
+        return metrics
+
+    def _class_scores(self, arm: str, annotated_V: NDArray[np.bool_]) -> tuple[ClassScores, ...]:
+        truth_VMTC, events_VMTC = (events[annotated_V] for events in self.of_arm(arm))
+        num_classes = self._videos.num_classes
+        return tuple(
+            scores
+            for m, modality in enumerate(MODALITIES)
+            for scores in class_scores(
+                truth_VMTC[:, m].reshape(-1, num_classes),
+                events_VMTC[:, m].reshape(-1, num_classes),
+                [f"{name} {modality}" for name in self._videos.classes],
+            )
+        )
+
     def _annotated(self) -> NDArray[np.bool_]:
         truth = self._rows(self._table["arm"][0].as_py())[f"truth_{MODALITIES[0]}"]
         return truth.is_valid().to_numpy()[:: self._num_segments]
@@ -257,3 +367,33 @@ class ParsingPredictions(Predictions):
             )
             for row, video in selected
         ]
+
+
+def class_scores(
+    truth: NDArray[Any], prediction: NDArray[Any], names: Sequence[str]
+) -> tuple[ClassScores, ...]:
+    """Return support, precision, recall and F1 of each class.
+
+    Args:
+        truth: Class of each segment (N,), or its classes (N, C).
+        prediction: Predicted class or classes, of the same shape.
+        names: Names of the classes.
+    """
+    found = precision_recall_fscore_support(
+        truth, prediction, labels=range(len(names)), zero_division=cast("Any", np.nan)
+    )
+    precision_C, recall_C, f1_C, support_C = (np.asarray(array) for array in found)
+    return tuple(
+        ClassScores(
+            name=name,
+            support=int(support_C[c]),
+            precision=_percent(precision_C[c]),
+            recall=_percent(recall_C[c]),
+            f1=_percent(f1_C[c]),
+        )
+        for c, name in enumerate(names)
+    )
+
+
+def _percent(share: float) -> float | None:
+    return None if np.isnan(share) else 100 * float(share)

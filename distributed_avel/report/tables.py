@@ -14,8 +14,9 @@ from rich.table import Table as RichTable
 
 from distributed_avel.arms import ARMS, arm_description, arm_label
 from distributed_avel.metrics import parsing, segment
+from distributed_avel.metrics.bootstrap import LEVEL, Interval
 from distributed_avel.models import UNVERIFIED, is_verified, model_names
-from distributed_avel.report.page_data import Figures, Spread
+from distributed_avel.report.page_data import ClassScores, Figures, Spread
 
 Cell = str | int | float | Spread | None
 """None is a metric that the row does not have or that is undefined (0/0)."""
@@ -30,6 +31,11 @@ _HEADINGS = {
     "ave_f1": "AVE F1",
     "ave_recall": "AVE R",
     "ave_precision": "AVE P",
+    "event_f1": "Event F1",
+    "map_30": "mAP@0.3",
+    "map_50": "mAP@0.5",
+    "map_70": "mAP@0.7",
+    "map_mean": "mAP@0.1:0.9",
     "video_map": "Video mAP",
     "video_f1": "Video F1",
 } | {
@@ -113,6 +119,59 @@ def results_table(
         rows=tuple((arm, *(arms[arm].get(m) for m in metrics)) for arm in naive_first(arms)),
         conditions=conditions or {},
     )
+
+
+def intervals_table(intervals: Mapping[str, Mapping[str, Interval | None]]) -> Table:
+    """Build the table of metrics with their intervals: arms in rows, baselines first."""
+    metrics = list(dict.fromkeys(metric for row in intervals.values() for metric in row))
+    return Table(
+        title=f"{LEVEL:.0%} bootstrap intervals",
+        columns=("", *(heading(metric) for metric in metrics)),
+        rows=tuple(
+            (arm, *(format_interval(intervals[arm].get(metric)) for metric in metrics))
+            for arm in naive_first(intervals)
+        ),
+    )
+
+
+def interval_numbers(intervals: Mapping[str, Mapping[str, Interval | None]]) -> Table:
+    """Build the table of all ends of intervals, a row for each arm and metric."""
+    return Table(
+        title=f"{LEVEL:.0%} bootstrap intervals",
+        columns=("arm", "metric", "value", "low", "high"),
+        rows=tuple(
+            (arm, metric, found.value, found.low, found.high)
+            for arm in naive_first(intervals)
+            for metric, found in intervals[arm].items()
+            if found is not None
+        ),
+    )
+
+
+def class_table(class_scores: Mapping[str, Sequence[ClassScores]]) -> Table:
+    """Build the table of the scores of each class, with three columns for each arm."""
+    by_class = zip(*class_scores.values(), strict=True)
+    return Table(
+        title="Scores of each class",
+        columns=(
+            "",
+            "Segments",
+            *(f"{arm} {name}" for arm in class_scores for name in ("P", "R", "F1")),
+        ),
+        rows=tuple(
+            (
+                row[0].name,
+                row[0].support,
+                *(cell for scores in row for cell in (scores.precision, scores.recall, scores.f1)),
+            )
+            for row in by_class
+        ),
+    )
+
+
+def format_interval(found: Interval | None) -> str:
+    """Format a metric with its interval, such as `72.9 (70.1 to 75.2)`."""
+    return "–" if found is None else f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
 def heading(metric: str) -> str:

@@ -5,7 +5,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,12 @@ from distributed_avel.method import pseudo_labels
 from distributed_avel.method.pseudo_labels import threshold_rule
 from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.models import UNVERIFIED, is_verified
-from distributed_avel.report.alarms import prediction_warnings, window_warnings
+from distributed_avel.report.alarms import (
+    failure_warnings,
+    prediction_warnings,
+    result_warnings,
+    window_warnings,
+)
 from distributed_avel.report.conditions import times_conditions
 from distributed_avel.report.figures import standalone, threshold_figure, windows_figure
 from distributed_avel.report.page import page_files
@@ -35,7 +40,7 @@ from distributed_avel.report.page_data import (
 )
 from distributed_avel.report.pictures import pictures_of
 from distributed_avel.report.predictions import LocalizationPredictions, ParsingPredictions
-from distributed_avel.report.tables import results_table, to_csv
+from distributed_avel.report.tables import class_table, interval_numbers, results_table, to_csv
 from distributed_avel.report.task_views import view_of
 from distributed_avel.report.templates import flatten
 from distributed_avel.stages.base import BaseTraining
@@ -72,7 +77,7 @@ class ReportPage(Stage[NoManifest]):
     """
 
     name = "report"
-    revision = 4
+    revision = 5
     command = "avel evaluate"
     manifest_type = NoManifest
 
@@ -287,6 +292,13 @@ def write_report(sources: ReportSources, out: Location) -> list[str]:
         ),
         num_failures=sources.failures.num_rows,
     )
+    alarms = [
+        *failure_warnings(sources.failures.num_rows, len(sources.videos.videos)),
+        *result_warnings(report),
+    ]
+    for alarm in alarms:
+        say(f"WARNING: {alarm}")
+    report = replace(report, warnings=(*report.warnings, *alarms))
     files = {**page_files(report, REPORT), **dict(_table_and_figures(report))}
     for name, text in files.items():
         (out / name).write_bytes(text.encode())
@@ -305,6 +317,9 @@ def page_names(folder: Location) -> Iterator[str]:
 def _table_and_figures(report: Report) -> Iterator[tuple[str, str]]:
     """Yield name and content of the files of the table and the figures."""
     yield "results.csv", to_csv(results_table(report.results, conditions=report.conditions))
+    if report.intervals:
+        yield "intervals.csv", to_csv(interval_numbers(report.intervals))
+        yield "classes.csv", to_csv(class_table(report.class_scores))
     view = view_of(report)
     for name, figure in view.files():
         yield name, standalone(figure)

@@ -2,7 +2,15 @@
 
 import pytest
 
-from distributed_avel.report.alarms import prediction_warnings, share_warnings, window_warnings
+from distributed_avel.metrics.bootstrap import Interval
+from distributed_avel.report.alarms import (
+    failure_warnings,
+    prediction_warnings,
+    result_warnings,
+    share_warnings,
+    window_warnings,
+)
+from tests.report.samples import make_parsing_report, make_report
 
 
 def counts(background: int, kept: int, restored: int = 0) -> dict:
@@ -60,3 +68,41 @@ def test_a_missed_share_of_removed_labels_is_reported_with_both_shares(achieved)
     assert warning.startswith("heard: tau should remove 25.0% of the labels")
     assert f"removes {achieved:.1%}" in warning
     assert "\n" not in warning
+
+
+def warnings_of(accuracies, **changes):
+    results = {arm: {"accuracy": accuracy} for arm, accuracy in accuracies.items()}
+    return result_warnings(make_report(results=results, num_timelines=0, **changes))
+
+
+def test_arms_that_are_not_above_gt_repeat_or_chance_are_named():
+    accuracies = {"GT-repeat": 80.0, "AVE-repeat": 70.0, "AVE": 20.0, "AVE+A+LR": 81.0}
+    chance, repeat = warnings_of(accuracies, chance=20.0)
+    assert chance.startswith("Accuracy of AVE (20.0) is not above chance (20.0, the most frequent")
+    assert repeat.startswith("Accuracy of AVE (20.0) is not above GT-repeat (80.0): repeating")
+    assert warnings_of(accuracies | {"AVE": 80.1}, chance=20.0) == []
+
+
+def test_a_refined_arm_below_its_base_model_is_named_with_the_interval_of_the_difference():
+    accuracies = {"AVE": 85.0, "AVE+A+LR": 81.0}
+    (warning,) = warnings_of(accuracies, differences={"accuracy": Interval(-4.0, -6.5, -1.25)})
+    assert warning.startswith(
+        "refinement lost: Accuracy falls from 85.0 (AVE) to 81.0 (AVE+A+LR), a difference of -4.0 "
+        "(95 % interval -6.5 to -1.2); compare"
+    )
+
+
+def test_parsing_is_judged_by_type_at_av():
+    results = {arm: {"segment_type": 50.0} for arm in ("GT-repeat", "HAN", "HAN+LR", "HAN+MA")}
+    (warning,) = result_warnings(make_parsing_report(results=results, num_timelines=0))
+    assert warning.startswith("Segment Type@AV of HAN (50.0), HAN+LR (50.0), HAN+MA (50.0) is not")
+
+
+def test_results_without_segment_metrics_give_no_warning():
+    results = {"AVE": {"video_map": 50.0}, "AVE+A+LR": {"video_map": 40.0}}
+    assert result_warnings(make_report(results=results, num_timelines=0)) == []
+
+
+@pytest.mark.parametrize(("num_failed", "count"), [(0, 0), (10, 0), (11, 1)])
+def test_more_than_a_tenth_of_unusable_videos_is_a_warning(num_failed, count):
+    assert len(failure_warnings(num_failed, 100)) == count

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from distributed_avel.metrics.bootstrap import Interval
 from distributed_avel.report.page import render_page
-from distributed_avel.report.page_data import Failure, Spread
+from distributed_avel.report.page_data import ClassScores, Failure, Spread
 from distributed_avel.report.tables import format_cell
 from tests.report.samples import CLASSES, jpeg, make_report
 
@@ -240,3 +241,18 @@ def test_the_time_axis_of_longer_videos_is_readable():
     assert ticks[-1] == ("100", "60 s")
     assert len(ticks) <= 11
     assert (np.diff([float(place) for place, _ in ticks]) > 5).all()
+
+
+def test_intervals_and_scores_of_classes_stand_in_tables():
+    found = Interval(72.04, 70.06, 74.44)
+    scores = ClassScores(name=HOSTILE, support=40, precision=None, recall=90.0, f1=0.0)
+    report = make_report(
+        intervals={"AVE": {"accuracy": found, "map_50": None}, "GT-repeat": {"accuracy": found}},
+        differences={"accuracy": Interval(-1.0, -2.5, 0.5)},
+        class_scores={"AVE": (scores,), "AVE+A+LR": (scores,)},
+    )
+    page = Page(render_page(report))
+    assert "95% bootstrap intervals" in page.text
+    assert "Accuracy mAP@0.5 GT-repeat 72.0 (70.1 to 74.4) – AVE 72.0 (70.1 to 74.4) –" in page.text
+    assert "95 %: −2.5 to +0.5" in page.text
+    assert f"{HOSTILE} 40 – 90.0 0.0 – 90.0 0.0" in page.text
