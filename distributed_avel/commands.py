@@ -271,6 +271,9 @@ def export(argv: Sequence[str]) -> int:
         --arm ARM          arm of the run, such as A+LR (default: that of RUN/model)
         --seeds RUN...     runs that differ in the seed; the model card has the mean and the
                            standard deviation of the metrics over RUN and these
+        --format NAME...   also write the functions encode, score and probabilities of the model as
+                           onnx or torch-export, after a comparison with the model
+        --plugins NAME...  modules that register the model
     """
     if {"-h", "--help"} & {*argv}:
         print(cleandoc(export.__doc__ or ""))  # noqa: T201
@@ -296,6 +299,8 @@ def _export_parser() -> ArgumentParser:
     parser.add_argument("--to")
     parser.add_argument("--arm")
     parser.add_argument("--seeds", nargs="+", default=[])
+    parser.add_argument("--format", nargs="+", default=[])
+    parser.add_argument("--plugins", nargs="+", default=[])
     return parser
 
 

@@ -1,13 +1,26 @@
 """Export the model of an arm to a model folder (`avel export`)."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from distributed_avel.errors import ArtifactError, ConfigError
+from distributed_avel.predict.exchange import (
+    FORMATS,
+    OPSET,
+    SUFFIXES,
+    Exported,
+    Format,
+    exported,
+)
+from distributed_avel.predict.model import create_model
 from distributed_avel.predict.model_card import Metrics
 from distributed_avel.predict.model_folder import (
     MODEL_CONFIG,
+    MODEL_WEIGHTS,
     ModelSettings,
     check_weights,
     read_metrics,
@@ -15,7 +28,12 @@ from distributed_avel.predict.model_folder import (
     write_model_folder,
 )
 from distributed_avel.predict.run_models import RunModels, read_run_models
+from distributed_avel.registry import import_plugins
 from distributed_avel.storage import Location
+from distributed_avel.tasks import task_of
+
+FORMATS_FILE = "formats.json"
+"""Describes the files of other formats in a model folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +45,38 @@ class ExportOptions:
         to: Folder of the model.
         arm: Arm such as A+LR; that of the run's folder `model` by default.
         seeds: Run directories that differ from `run` in the seed.
+        format: Names in `exchange.FORMATS`.
+        plugins: Modules that register the model.
     """
 
     run: str
     to: str
     arm: str | None = None
     seeds: Sequence[str] = ()
+    format: Sequence[str] = ()
+    plugins: Sequence[str] = ()
 
 
 def export(options: ExportOptions) -> None:
     """Write a model folder.
 
     Raises:
-        ArtifactError: The run has no such model, or its files are damaged.
-        ConfigError: The folder has other files, or runs of other seeds differ in other settings.
+        ArtifactError: The run has no such model, its files are damaged, or the model cannot be
+            exported to a format.
+        ConfigError: The folder has other files, runs of other seeds differ in other settings, or
+            there is no such format.
     """
+    unknown = [name for name in options.format if name not in FORMATS]
+    if unknown:
+        raise ConfigError(f"--format: no format {unknown[0]!r}; there are: {', '.join(FORMATS)}")
+    import_plugins(options.plugins)
     run, folder = Location.at(options.run), Location.at(options.to)
     _refuse_other_content(folder)
     model = _read(run, options.arm)
     seeds = [model.metrics, *(_same(model, Location.at(seed)) for seed in options.seeds)]
+    formats: dict[Format, list[Exported]] = {
+        name: _functions(model, name) for name in FORMATS if name in options.format
+    }
     settings = write_model_folder(
         folder,
         model.settings.model_dump(exclude={"sha256"}),
@@ -55,6 +86,50 @@ def export(options: ExportOptions) -> None:
         seeds=seeds,
     )
     _say(f"{settings.arm} on {settings.dataset}: {folder}")
+    if formats:
+        _write_formats(folder, settings, formats)
+
+
+def _functions(model: "_Model", name: Format) -> list[Exported]:
+    """Export the functions of a model to a format."""
+    settings = model.settings
+    network = create_model(settings, model.weights, MODEL_WEIGHTS)
+    task = task_of(settings.model, settings.train)
+    shapes = settings.audio_shape, settings.visual_shape
+    return list(exported(network, task, name, *shapes))
+
+
+def _write_formats(
+    folder: Location, settings: ModelSettings, formats: dict[Format, list[Exported]]
+) -> None:
+    """Write the files of formats, and a description of their inputs and outputs."""
+    files = []
+    for format, functions in formats.items():
+        for function in functions:
+            name = f"{function.name}{SUFFIXES[format]}"
+            (folder / name).write_bytes(function.content)
+            files.append(
+                {
+                    "file": name,
+                    "format": format,
+                    "inputs": {key: _shape(settings, key, function) for key in function.inputs},
+                    "output": function.output,
+                    "any_number_of_segments": function.any_length,
+                    "max_difference": function.difference,
+                    "sha256": hashlib.sha256(function.content).hexdigest(),
+                }
+            )
+            segments = "any number of" if function.any_length else settings.num_segments
+            _say(f"{name}: {segments} segments, max. difference {function.difference:.1g}")
+    versions = {"onnx_opset": OPSET, "torch": torch.__version__}
+    (folder / FORMATS_FILE).write_json({**versions, "files": files})
+
+
+def _shape(settings: ModelSettings, key: str, function: Exported) -> list[str | int]:
+    """Return the shape of an input; axes of any size are names."""
+    sizes = {"audio": settings.audio_shape[1:], "visual": settings.visual_shape[1:]}
+    segments = "segments" if function.any_length else settings.num_segments
+    return ["videos", segments, *sizes.get(key, ["width"])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,14 +94,13 @@ class TrainedModel:
         self._device = torch.device("cuda") if use_gpu else CPU
         try:
             self.task = task_of(settings.model, settings.train)
-            self.model = _create_model(settings)
+            self.model = create_model(settings, weights, folder / MODEL_WEIGHTS)
             self._extractor = None if settings.extract is None else self._recipe()()
         except ConfigError as error:
             raise ConfigError(
                 f"{folder / MODEL_CONFIG}: {error}; if a plug-in registers it, name its module "
                 "with --plugins, or import it before load_model"
             ) from None
-        _load_weights(self.model, weights, folder / MODEL_WEIGHTS)
         self.model.to(self._device)
         if self._extractor is not None:
             _refuse_other_features(self._extractor, settings, folder / MODEL_CONFIG)
@@ -249,24 +248,31 @@ def _with_weights(
     return config.model_copy(update=changed)
 
 
-def _create_model(settings: ModelSettings) -> BaseModel:
+def create_model(settings: ModelSettings, weights: bytes, place: Location | str) -> BaseModel:
+    """Create the base model of a model folder, in eval mode.
+
+    Args:
+        place: Where the weights come from, for messages.
+
+    Raises:
+        ArtifactError: The weights are those of another model.
+        ConfigError: The model is not registered.
+    """
     recipe = ModelRecipe(
         config=settings.model,
         num_classes=len(settings.classes),
         audio_shape=settings.audio_shape,
         visual_shape=settings.visual_shape,
     )
-    return recipe().eval()
-
-
-def _load_weights(model: BaseModel, content: bytes, place: Location) -> None:
+    model = recipe().eval()
     try:
-        load_weights(model, content, str(place))
+        load_weights(model, weights, str(place))
     except ArtifactError as error:
         raise ArtifactError(
             f"{' '.join(str(error).split())}; {MODEL_CONFIG} was changed or belongs to another "
             "model: copy the whole folder again"
         ) from None
+    return model
 
 
 def _refuse_other_features(extractor: Extractor, settings: ModelSettings, place: Location) -> None:
