@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from distributed_avel.config import Config as Section
 from distributed_avel.config import ExtractConfig, read_options
 from distributed_avel.errors import ConfigError
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.registry import Registry
 from distributed_avel.timeline import Timeline
 
@@ -74,6 +75,11 @@ class Extractor(ABC):
 
     sample_rate_hz: ClassVar[int]
     """Sample rate of the input audio, in Hz."""
+
+    independent_segments: ClassVar[bool] = False
+    """Whether each segment is described by its own frames and samples only, taken from
+    `read_audio` and `sample_frames`. Long files can then be decoded in pieces. Otherwise, a file
+    of a prediction is decoded as a whole, and must be short."""
 
     unread: ClassVar[frozenset[str]] = frozenset()
     """Settings of `extract` that the extractor does not read; the others enter the cache key."""
@@ -130,11 +136,12 @@ class Extractor(ABC):
         """
 
     @abstractmethod
-    def prepare(self, media: bytes) -> Any:
+    def prepare(self, media: bytes | MediaPiece) -> Any:
         """Decode a media file into the input of `embed`: small arrays that can be pickled.
 
         Args:
-            media: Content of the file.
+            media: Content of the file. With `independent_segments`, also a piece of a long file,
+                with the timeline of the piece.
 
         Raises:
             MediaError: The file cannot be used; the message gives the reason.

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -28,6 +28,7 @@ from pyarrow import fs as pafs
 
 from distributed_avel.errors import MediaError, StorageError
 from distributed_avel.features.base import Extractor
+from distributed_avel.media.files import MediaFile, opened_file
 from distributed_avel.media.warm_up import warm_up
 from distributed_avel.storage import Location
 
@@ -59,15 +60,23 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class LongFileDecoder(Decoder, Protocol):
-    """A decoder whose time limit grows with the length of the file."""
+class PieceDecoder(Protocol):
+    """A decoder of long files, which are not read into memory."""
 
-    def timeout_factor(self, media: bytes) -> float:
-        """Return what the time limit of a file is multiplied by."""
+    def timeout_factor(self, media: MediaFile) -> float:
+        """Return what the time limit of the first piece is multiplied by."""
+        ...
+
+    def pieces(self, media: MediaFile) -> Iterator[Any]:
+        """Decode the pieces of a file, in order; the same file always has the same pieces.
+
+        Raises:
+            MediaError: The file cannot be used. This may be known only after some pieces.
+        """
         ...
 
 
-MakeDecoder = Callable[[], Decoder]
+MakeDecoder = Callable[[], Decoder | PieceDecoder]
 MakeExtractor = Callable[[], Extractor]
 
 
@@ -116,6 +125,22 @@ class DecodingProcesses:
         """
         return self._threads.submit(self._prepare, media)
 
+    def stream(self, media: Location, receive: Callable[[Any], None]) -> "Future[Failed | None]":
+        """Submit a file to processes that run a `PieceDecoder`.
+
+        Args:
+            media: The file.
+            receive: Called with each piece, in order, in a thread of the pool. The process waits
+                with the next piece until it returns. `StopStream` ends the file.
+
+        Returns:
+            A future of None after the last piece, or of `Failed`, also after some pieces.
+
+        Raises:
+            RuntimeError: From the future, if a process cannot be set up.
+        """
+        return self._threads.submit(self._prepare, media, receive)
+
     def close(self) -> None:
         """Finish the files in progress, cancel the others, and end the processes."""
         self._threads.shutdown(cancel_futures=True)
@@ -129,11 +154,14 @@ class DecodingProcesses:
         finally:
             self._idle.put(process)
 
-    def _prepare(self, media: Location) -> Any:
+    def _prepare(self, media: Location, receive: Callable[[Any], None] | None = None) -> Any:
         process = self._idle.get()
         started = time.monotonic()
         try:
-            return process.prepare(media)
+            return process.prepare(media, receive)
+        except StopStream:
+            process.stop()  # it is in the middle of the file
+            return None
         except MediaError as error:
             return Failed(str(error), time.monotonic() - started)
         except StorageError as error:
@@ -142,8 +170,8 @@ class DecodingProcesses:
             self._idle.put(process)
 
 
-class _CrashError(Exception):
-    """A process ended while it processed a file."""
+class StopStream(Exception):  # noqa: N818 (no error)
+    """Raised by the receiver of the pieces of a file that needs no more of them."""
 
 
 class _Process:
@@ -155,18 +183,20 @@ class _Process:
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._is_ready = False
 
-    def prepare(self, media: Location) -> Any:
-        """Prepare a file.
+    def prepare(self, media: Location, receive: Callable[[Any], None] | None = None) -> Any:
+        """Prepare a file; pass its pieces to `receive`, if it is decoded in pieces.
 
         Raises:
             MediaError: The file cannot be used, exceeds the time limit, or crashes the process.
             StorageError: The file cannot be read.
             RuntimeError: The process cannot be set up.
+            StopStream: From `receive`.
         """
         exit_reason = ""
+        received: list[None] = []  # one entry per piece that `receive` has, over all attempts
         for _ in range(_ATTEMPTS):
             try:
-                reply, value = self._request(media)
+                reply, value = self._request(media, received, receive)
             except (EOFError, ConnectionError):
                 exit_reason = self.stop()
             else:
@@ -205,17 +235,31 @@ class _Process:
             return "does not end"
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
-    def _request(self, media: Location) -> "tuple[_Reply, Any]":
+    def _request(
+        self,
+        media: Location,
+        received: list[None],
+        receive: Callable[[Any], None] | None,
+    ) -> "tuple[_Reply, Any]":
         connection = self._ready_connection()
         connection.send(media)
         limit_s = self._timeout_s
         end = time.monotonic() + limit_s
         on_timeout, remedy = _Reply.UNREADABLE, " of reading; check the storage"
+        num_pieces = 0
         while connection.poll(max(end - time.monotonic(), 0.0)):
             reply, value = connection.recv()
             if reply is _Reply.READ:
                 on_timeout, remedy = _Reply.REFUSED, "; fetch it again"
                 limit_s = value * self._timeout_s  # decoding has its own time limit
+                end = time.monotonic() + limit_s
+                continue
+            if reply is _Reply.PIECE:
+                num_pieces += 1
+                if receive is not None and num_pieces > len(received):
+                    received.append(None)
+                    receive(value)
+                limit_s = self._timeout_s  # each piece has its own time limit
                 end = time.monotonic() + limit_s
                 continue
             if reply is _Reply.BROKEN:
@@ -241,13 +285,14 @@ class _Process:
 
 
 class _Reply(Enum):
-    """Messages of a process: `READY` once; for each file `READ` and then one other reply.
+    """Messages of a process: `READY` once; for each file `READ`, any `PIECE`s, one other reply.
 
     The value of `READ` is the factor of the time limit of decoding. It may be sent again.
     """
 
     READY = auto()
     READ = auto()
+    PIECE = auto()
     PREPARED = auto()
     REFUSED = auto()
     UNREADABLE = auto()
@@ -286,17 +331,39 @@ def _next(connection: Connection) -> Location | None:
         return None
 
 
-def _prepare(decoder: Decoder, media: Location, connection: Connection) -> tuple[_Reply, Any]:
+def _prepare(
+    decoder: Decoder | PieceDecoder, media: Location, connection: Connection
+) -> tuple[_Reply, Any]:
     try:
+        if isinstance(decoder, PieceDecoder):
+            with _opened(media) as file:
+                connection.send((_Reply.READ, 1.0))
+                connection.send((_Reply.READ, decoder.timeout_factor(file)))
+                for piece in decoder.pieces(file):
+                    connection.send((_Reply.PIECE, piece))
+            return _Reply.PREPARED, None
         content = _read(media)
         connection.send((_Reply.READ, 1.0))
-        if isinstance(decoder, LongFileDecoder):
-            connection.send((_Reply.READ, decoder.timeout_factor(content)))
         return _Reply.PREPARED, decoder.prepare(content)
     except MediaError as error:
         return _Reply.REFUSED, str(error)
     except StorageError as error:
         return _Reply.UNREADABLE, str(error)
+
+
+@contextmanager
+def _opened(media: Location) -> Iterator[MediaFile]:
+    """Open the file without reading it into memory.
+
+    Raises:
+        MediaError: The path is not a file.
+        StorageError: The file does not exist or cannot be read.
+    """
+    with ExitStack() as on_exit:
+        with _read_errors():
+            _size(media)
+            file = on_exit.enter_context(opened_file(media))
+        yield file
 
 
 def _read(media: Location) -> bytes:
@@ -306,19 +373,36 @@ def _read(media: Location) -> bytes:
         MediaError: The file is too large, or the path is not a file.
         StorageError: The file does not exist or cannot be read.
     """
-    try:
-        info = media.fs.get_file_info(media.path)
-        if info.type == pafs.FileType.NotFound:
-            raise StorageError(NO_FILE)
-        if info.type != pafs.FileType.File:
-            raise MediaError("a folder, a pipe or a device; replace it by a file")
-        if (info.size or 0) > MAX_FILE_BYTES:
+    with _read_errors():
+        size = _size(media)
+        if size > MAX_FILE_BYTES:
             raise MediaError(
-                f"too large: {info.size / 2**30:.1f} GiB, the limit is "
+                f"too large: {size / 2**30:.1f} GiB, the limit is "
                 f"{MAX_FILE_BYTES / 2**30:g} GiB; cut out the annotated seconds"
             )
         with media.fs.open_input_stream(media.path) as stream:
             return stream.read()
+
+
+def _size(media: Location) -> int:
+    """Return the number of bytes of a file.
+
+    Raises:
+        MediaError: The path is not a file.
+        StorageError: The file does not exist.
+    """
+    info = media.fs.get_file_info(media.path)
+    if info.type == pafs.FileType.NotFound:
+        raise StorageError(NO_FILE)
+    if info.type != pafs.FileType.File:
+        raise MediaError("a folder, a pipe or a device; replace it by a file")
+    return info.size or 0
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise StorageError(NO_FILE) from None
     except OSError as error:

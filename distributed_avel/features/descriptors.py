@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.features.base import Extractor, Features, FeatureShapes, register_extractor
 from distributed_avel.media.audio import LogMel, read_audio, segments_of_audio
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.media.video import sample_frames
 
 _GRID = 7
@@ -43,6 +44,7 @@ class Descriptors(Extractor):
 
     picture_size = (_SIDE, _SIDE)
     sample_rate_hz = _LOG_MEL.sample_rate_hz
+    independent_segments = True
     unread = frozenset(
         {"preprocessing", "precision", "frames_per_batch", "cpus_per_actor", "gpus_per_actor"}
     )
@@ -56,7 +58,7 @@ class Descriptors(Extractor):
             visual=(num_segments, _GRID * _GRID, _VISUAL_DIM),
         )
 
-    def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    def prepare(self, media: bytes | MediaPiece) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Decode a media file and compute its descriptors: audio (T, 128), visual (T, 49, 16)."""
         wave_N = read_audio(media, self.timeline, self.sample_rate_hz)
         sampled = sample_frames(

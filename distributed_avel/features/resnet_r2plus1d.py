@@ -21,6 +21,7 @@ from PIL import Image
 from distributed_avel.config import ExtractConfig
 from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
 from distributed_avel.features.vgg19 import mean_over_samples
+from distributed_avel.media.pieces import MediaPiece
 
 _SHORTER_SIDE = 256
 _CROP = 224
@@ -53,7 +54,7 @@ class ResNetAndR2Plus1d(FeatureStream):
         """Shape of the features, (T, 1, 2560)."""
         return self.timeline.num_segments, 1, _DIM
 
-    def prepare(self, media: bytes) -> FramesAndClips:
+    def prepare(self, media: bytes | MediaPiece) -> FramesAndClips:
         """Decode the distinct frames at both sizes: 15 MB for ten seconds."""
         sampled = self.sample(media)
         return FramesAndClips(

@@ -20,6 +20,7 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import WeightsError
 from distributed_avel.features.base import Extractor, Features, FeatureShapes
 from distributed_avel.features.weights import RANDOM, RANDOM_SEED, WeightsFile, find_weights
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.media.video import SampledFrames, sample_frames
 from distributed_avel.timeline import Timeline
 
@@ -62,10 +63,10 @@ class FeatureStream(ABC):
         """Shape of the features of one video: (T, D) for audio, (T, R, D) for visual features."""
 
     @abstractmethod
-    def prepare(self, media: bytes) -> Any:
+    def prepare(self, media: bytes | MediaPiece) -> Any:
         """`Extractor.prepare` for this stream. It must not import torch."""
 
-    def sample(self, media: bytes) -> SampledFrames:
+    def sample(self, media: bytes | MediaPiece) -> SampledFrames:
         """Sample frames of `picture_size` according to the settings."""
         return sample_frames(
             media,
@@ -86,7 +87,12 @@ class FeatureStream(ABC):
 
 
 class TwoStreamExtractor(Extractor):
-    """An extractor that combines two streams; subclasses set `visual_stream` and `audio_stream`."""
+    """An extractor that combines two streams; subclasses set `visual_stream` and `audio_stream`.
+
+    Both streams describe each segment by its own frames and samples only.
+    """
+
+    independent_segments = True
 
     visual_stream: ClassVar[type[FeatureStream]]
     audio_stream: ClassVar[type[FeatureStream]]
@@ -151,7 +157,7 @@ class TwoStreamExtractor(Extractor):
         self._audio.load(weights)
         self._loaded = True
 
-    def prepare(self, media: bytes) -> tuple[Any, Any]:
+    def prepare(self, media: bytes | MediaPiece) -> tuple[Any, Any]:
         """Decode the input of the audio stream and of the visual stream."""
         return self._audio.prepare(media), self._visual.prepare(media)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.media.video import SampledFrames
 
 _SIDE = 224
@@ -47,7 +48,7 @@ class Vgg19(FeatureStream):
         """Shape of the features, (T, 49, 512)."""
         return self.timeline.num_segments, _REGIONS, _DIM
 
-    def prepare(self, media: bytes) -> SampledFrames:
+    def prepare(self, media: bytes | MediaPiece) -> SampledFrames:
         """Decode the distinct frames at 224 x 224: at most 24 MB for ten seconds."""
         return self.sample(media)
 

@@ -18,6 +18,7 @@ from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import ConfigError
 from distributed_avel.features.two_stream import FeatureStream, Weights, loaded
 from distributed_avel.media.audio import LogMel, read_audio, segments_of_audio
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.timeline import Timeline
 
 _LOG_MEL = LogMel()
@@ -50,7 +51,7 @@ class Vggish(FeatureStream):
         """Shape of the features, (T, 128)."""
         return self.timeline.num_segments, _DIM
 
-    def prepare(self, media: bytes) -> NDArray[np.float32]:
+    def prepare(self, media: bytes | MediaPiece) -> NDArray[np.float32]:
         """Compute the log-mel patches of each segment, shape (T, P, 96, 64)."""
         wave_N = read_audio(media, self.timeline, _LOG_MEL.sample_rate_hz)
         return log_mel_patches(segments_of_audio(wave_N, self.timeline, _LOG_MEL.sample_rate_hz))

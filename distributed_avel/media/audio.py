@@ -10,17 +10,19 @@ Shape suffixes used in this file:
     B = frequency bins
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import av
 import librosa
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from distributed_avel.errors import MediaError
 from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS, Media, open_media
+from distributed_avel.media.pieces import MediaPiece, PiecewiseMedia
 from distributed_avel.timeline import Timeline
 
 # Time stamps of real tracks jitter by a few samples; a larger difference is a gap.
@@ -29,8 +31,16 @@ _GAP_S = 0.05
 # Half a quantization step of 16-bit audio: a track below it is digital silence.
 _SILENCE = 2.0**-16
 
+_SOXR_QUALITY = "HQ"  # what librosa calls soxr_hq
 
-def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray[np.float32]:
+_OVERLAP_S = 30.0
+"""How far the time stamps of a file that is decoded in pieces may jump back, in seconds. So much of
+the waveform is held back, because a later block overwrites the overlap."""
+
+
+def read_audio(
+    media: bytes | MediaPiece, timeline: Timeline, sample_rate_hz: int
+) -> NDArray[np.float32]:
     """Decode the waveform of the timeline, mono.
 
     If up to half a segment is missing from the track, it is filled with silence. A track that is
@@ -38,8 +48,8 @@ def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray
     the network to ignore audio. A video that is silent in parts is accepted.
 
     Args:
-        media: Content of the file.
-        timeline: Segments.
+        media: Content of the file, or a piece of it.
+        timeline: Segments of the file or of the piece.
         sample_rate_hz: Sample rate of the result.
 
     Returns:
@@ -48,15 +58,14 @@ def read_audio(media: bytes, timeline: Timeline, sample_rate_hz: int) -> NDArray
     Raises:
         MediaError: The track is missing, damaged, too short, or silent; the message says which.
     """
+    if isinstance(media, MediaPiece):
+        return media.decode(
+            ("audio", sample_rate_hz), lambda whole: _read_pieces(whole, sample_rate_hz)
+        )
     with open_media(media) as opened:
         wave_N, rate_hz = _decode(opened, timeline)
-    if not np.isfinite(wave_N).all():
-        raise MediaError("damaged: the audio contains values that are not finite")
-    if np.abs(wave_N).max(initial=0.0) < _SILENCE:
-        raise MediaError(
-            f"silent: the audio stream is digital silence in the first {timeline.duration_s:g} s; "
-            "an event must be both visible and audible"
-        )
+    _refuse_infinite(wave_N)
+    _refuse_silence(_peak(wave_N), timeline)
     if rate_hz != sample_rate_hz:
         wave_N = resampled(wave_N, rate_hz, sample_rate_hz)
     wave_N = librosa.util.fix_length(wave_N, size=round(timeline.duration_s * sample_rate_hz))
@@ -147,54 +156,246 @@ def _mel_bands(log_mel: LogMel, n_fft: int) -> NDArray[np.float32]:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]:
-    """Decode `duration_s` of the audio track; return the waveform and its sample rate.
+def _read_pieces(
+    whole: PiecewiseMedia, sample_rate_hz: int
+) -> Generator[NDArray[np.float32], None, None]:
+    """Yield the waveform of each piece of a file; together, they are that of `read_audio`."""
+    timeline, pieces = whole.timeline, iter(whole.pieces)
+    segments = next(pieces)
+    wave_N, start = np.zeros(0, dtype=np.float32), 0  # from sample `start` of the file on
+    change_rate: soxr.ResampleStream | None = None
+    peak = 0.0
+    with open_media(whole.media) as opened:
+        for block_N, rate_hz in _decode_blocks(opened, timeline):
+            _refuse_infinite(block_N)
+            peak = max(peak, _peak(block_N))
+            if rate_hz != sample_rate_hz:
+                change_rate = change_rate or soxr.ResampleStream(
+                    rate_hz, sample_rate_hz, 1, "float32", _SOXR_QUALITY
+                )
+                block_N = change_rate.resample_chunk(block_N)
+            wave_N = np.concatenate([wave_N, block_N])
+            while segments.stop < timeline.num_segments:
+                end = timeline.audio_span(segments.stop, sample_rate_hz).stop
+                if start + len(wave_N) < end:  # one segment more than the piece
+                    break
+                yield _wave_of(segments, timeline, sample_rate_hz, wave_N, start)
+                segments = next(pieces)
+                first = timeline.audio_span(segments.start, sample_rate_hz).start
+                wave_N, start = wave_N[first - start :], first
+        _refuse_silence(peak, timeline)
+        if change_rate is not None:
+            rest_N = change_rate.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+            wave_N = np.concatenate([wave_N, rest_N])
+        end = round(timeline.duration_s * sample_rate_hz)
+        wave_N = librosa.util.fix_length(wave_N, size=end - start)
+        for last in (segments, *pieces):  # more than one if the file is short
+            yield _wave_of(last, timeline, sample_rate_hz, wave_N, start)
 
-    Blocks are concatenated unless the time stamp of a block differs by more than `_GAP_S` from the
-    end of the previous block: a later start leaves silence, an earlier one overwrites the overlap.
+
+def _wave_of(
+    segments: range,
+    timeline: Timeline,
+    sample_rate_hz: int,
+    wave_N: NDArray[np.float32],
+    start: int,
+) -> NDArray[np.float32]:
+    """Cut the waveform of a piece out of that of the file, which begins at sample `start`.
+
+    Segment t of the piece begins at the sample where it begins in the file, also if segments have
+    no integer number of samples, and the piece would be rounded in another way.
     """
+    piece = Timeline(num_segments=len(segments), segment_s=timeline.segment_s)
+    cut_N = np.zeros(round(piece.duration_s * sample_rate_hz), dtype=np.float32)
+    for t, segment in enumerate(segments):
+        span = piece.audio_span(t, sample_rate_hz)
+        first = timeline.audio_span(segment, sample_rate_hz).start - start
+        samples_N = wave_N[first : first + span.stop - span.start]
+        cut_N[span.start : span.start + len(samples_N)] = samples_N
+    return np.clip(cut_N, -1.0, 1.0)
+
+
+def _refuse_infinite(wave_N: NDArray[np.float32]) -> None:
+    if not np.isfinite(wave_N).all():
+        raise MediaError("damaged: the audio contains values that are not finite")
+
+
+def _peak(wave_N: NDArray[np.float32]) -> float:
+    return float(np.abs(wave_N).max(initial=0.0))
+
+
+def _refuse_silence(peak: float, timeline: Timeline) -> None:
+    if peak < _SILENCE:
+        raise MediaError(
+            f"silent: the audio stream is digital silence in the first {timeline.duration_s:g} s; "
+            "an event must be both visible and audible"
+        )
+
+
+def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]:
+    """Decode `duration_s` of the audio track; return the waveform and its sample rate."""
     wave_N, present_N = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=bool)
-    rate_hz, position = 0, 0
-    for start_s, samples_N, frame_rate_hz in _blocks(media):
+    rate_hz = 0
+    for position, samples_N, block_rate_hz in _placed_blocks(media):
         if not rate_hz:
-            rate_hz = frame_rate_hz
+            rate_hz = block_rate_hz
             wave_N = np.zeros(round(timeline.duration_s * rate_hz), dtype=np.float32)
             present_N = np.zeros(len(wave_N), dtype=bool)
-            position = round((start_s or 0.0) * rate_hz)
-        elif rate_hz != frame_rate_hz:
-            raise MediaError(
-                f"the sample rate changes from {rate_hz} to {frame_rate_hz} Hz; "
-                f"convert the file: {CONVERT}"
-            )
-        if start_s is not None and abs(start_s - position / rate_hz) > _GAP_S:
-            position = round(start_s * rate_hz)
         first, last = max(position, 0), min(position + len(samples_N), len(wave_N))
         if first < last:
             wave_N[first:last] = samples_N[first - position : last - position]
             present_N[first:last] = True
-        position += len(samples_N)
-        if position >= len(wave_N):
+        if position + len(samples_N) >= len(wave_N):
             break
-    _refuse_missing(present_N, rate_hz, timeline)
+    coverage = _Coverage(rate_hz)
+    coverage.add(present_N)
+    coverage.refuse_missing(timeline)
     return wave_N, rate_hz
 
 
-def _refuse_missing(present_N: NDArray[np.bool_], rate_hz: int, timeline: Timeline) -> None:
-    """Refuse a track that lacks more than half a segment of the timeline.
+def _decode_blocks(
+    media: Media, timeline: Timeline
+) -> Generator[tuple[NDArray[np.float32], int], None, None]:
+    """Yield the waveform of `_decode` in consecutive blocks, each with its sample rate.
 
     Raises:
-        MediaError: Too much is missing; the message names the longest gap, in seconds.
+        MediaError: The track is damaged, or lacks too much of the timeline. That is known only
+            after the last block.
     """
-    present_s = float(present_N.sum()) / rate_hz if rate_hz else 0.0
-    if timeline.duration_s - present_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
-        return
-    edges = np.flatnonzero(np.diff(present_N, prepend=True, append=True)) / max(rate_hz, 1)
-    gaps = edges.reshape(-1, 2)
-    longest = gaps[np.diff(gaps, axis=1).argmax()] if len(gaps) else (0.0, timeline.duration_s)
-    raise MediaError(
-        f"too short: {present_s:.2f} s of audio, but {timeline.duration_s:g} s are needed; there "
-        f"is none from {longest[0]:.2f} s to {longest[1]:.2f} s"
-    )
+    buffer = _Buffer(0, 0)
+    for position, samples_N, rate_hz in _placed_blocks(media):
+        if not buffer.rate_hz:
+            buffer = _Buffer(rate_hz, round(timeline.duration_s * rate_hz))
+        first, last = max(position, 0), min(position + len(samples_N), buffer.total)
+        if first < last:
+            yield from ((block_N, rate_hz) for block_N in buffer.flush(first))
+            buffer.put(first, samples_N[first - position : last - position])
+        if position + len(samples_N) >= buffer.total:
+            break
+    yield from ((block_N, buffer.rate_hz) for block_N in buffer.flush(None))
+    buffer.coverage.refuse_missing(timeline)
+
+
+class _Buffer:
+    """The last seconds of a waveform that is being decoded; the rest has been flushed.
+
+    Args:
+        rate_hz: Sample rate.
+        total: Samples of the whole waveform.
+    """
+
+    def __init__(self, rate_hz: int, total: int) -> None:
+        self.rate_hz, self.total = rate_hz, total
+        self.coverage = _Coverage(rate_hz)
+        self._size = round(_OVERLAP_S * rate_hz)
+        self._start = 0
+        self._wave_N = np.zeros(2 * self._size, dtype=np.float32)
+        self._present_N = np.zeros(2 * self._size, dtype=bool)
+
+    def put(self, first: int, samples_N: NDArray[np.float32]) -> None:
+        """Write samples at a position of the waveform.
+
+        Raises:
+            MediaError: The position has been flushed.
+        """
+        at = first - self._start
+        if at < 0:
+            raise MediaError(
+                f"time stamps of the audio jump back to {first / self.rate_hz:.2f} s, as in a file "
+                f"that was joined from several; convert it: {CONVERT}"
+            )
+        end = at + len(samples_N)
+        if end > len(self._wave_N):  # one block is longer than the buffer
+            more = end - len(self._wave_N)
+            self._wave_N = np.pad(self._wave_N, (0, more))
+            self._present_N = np.pad(self._present_N, (0, more))
+        self._wave_N[at:end] = samples_N
+        self._present_N[at:end] = True
+
+    def flush(self, position: int | None) -> Iterator[NDArray[np.float32]]:
+        """Yield all but the last seconds before a position; all of the waveform for None."""
+        is_end = position is None
+        end = self.total if position is None else position - self._size
+        while self._start < end if is_end else self._start + self._size <= end:
+            count = min(self._size, end - self._start)
+            yield self._wave_N[:count].copy()
+            self.coverage.add(self._present_N[:count])
+            for array_N in (self._wave_N, self._present_N):
+                array_N[:-count] = array_N[count:]
+                array_N[-count:] = 0
+            self._start += count
+
+
+class _Coverage:
+    """What part of a waveform the blocks of a track cover.
+
+    Args:
+        rate_hz: Sample rate; 0 if there is no block.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._num_samples = self._num_present = 0
+        self._open: int | None = None  # start of the gap that the samples so far end with
+        self._longest = (0, 0)
+
+    def add(self, present_N: NDArray[np.bool_]) -> None:
+        """Count the next samples; True is covered."""
+        inside = np.concatenate([[self._open is None], present_N])
+        for at in (np.flatnonzero(np.diff(inside)) + self._num_samples).tolist():
+            if self._open is None:
+                self._open = at
+            else:
+                self._close(at)
+        self._num_samples += len(present_N)
+        self._num_present += int(present_N.sum())
+
+    def refuse_missing(self, timeline: Timeline) -> None:
+        """Refuse a track that lacks more than half a segment of the timeline.
+
+        Raises:
+            MediaError: Too much is missing; the message names the longest gap, in seconds.
+        """
+        present_s = self._num_present / self._rate_hz if self._rate_hz else 0.0
+        if timeline.duration_s - present_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
+            return
+        if self._open is not None:
+            self._close(self._num_samples)
+        start_s, end_s = (at / max(self._rate_hz, 1) for at in self._longest)
+        if not self._num_samples:
+            end_s = timeline.duration_s
+        raise MediaError(
+            f"too short: {present_s:.2f} s of audio, but {timeline.duration_s:g} s are needed; "
+            f"there is none from {start_s:.2f} s to {end_s:.2f} s"
+        )
+
+    def _close(self, end: int) -> None:
+        assert self._open is not None
+        if end - self._open > self._longest[1] - self._longest[0]:
+            self._longest = (self._open, end)
+        self._open = None
+
+
+def _placed_blocks(media: Media) -> Iterator[tuple[int, NDArray[np.float32], int]]:
+    """Yield blocks of audio with the position of their first sample, and their sample rate (Hz).
+
+    Blocks are concatenated unless the time stamp of a block differs by more than `_GAP_S` from the
+    end of the previous block: a later start leaves silence, an earlier one overwrites the overlap.
+    """
+    rate_hz, position = 0, 0
+    for start_s, samples_N, block_rate_hz in _blocks(media):
+        if not rate_hz:
+            rate_hz = block_rate_hz
+            position = round((start_s or 0.0) * rate_hz)
+        elif rate_hz != block_rate_hz:
+            raise MediaError(
+                f"the sample rate changes from {rate_hz} to {block_rate_hz} Hz; "
+                f"convert the file: {CONVERT}"
+            )
+        if start_s is not None and abs(start_s - position / rate_hz) > _GAP_S:
+            position = round(start_s * rate_hz)
+        yield position, samples_N, rate_hz
+        position += len(samples_N)
 
 
 def _blocks(media: Media) -> Iterator[tuple[float | None, NDArray[np.float32], int]]:

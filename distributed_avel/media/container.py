@@ -18,6 +18,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from distributed_avel.errors import MediaError
+from distributed_avel.media.files import MediaFile
+
+MediaContent = bytes | IO[bytes] | MediaFile
+"""A media file: its content, a seekable binary file, or a file on disk."""
 
 CONVERT = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p -c:a aac OUT.mp4"
 """Command that converts any file FFmpeg can read to one that all readers here can decode."""
@@ -45,13 +49,13 @@ class Media:
 
 
 @contextmanager
-def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
+def open_media(media: MediaContent) -> Iterator[Media]:
     """Open a media file that has both a video and an audio stream.
 
     FFmpeg's errors inside the `with` block are raised as `MediaError`, too.
 
     Args:
-        media: Content of the file, or a seekable binary file.
+        media: The file.
 
     Raises:
         MediaError: The file is empty, not a media file, lacks a stream, or has a codec without a
@@ -84,16 +88,20 @@ def open_media(media: bytes | IO[bytes]) -> Iterator[Media]:
 
 
 @contextmanager
-def open_container(media: bytes | IO[bytes]) -> Iterator[InputContainer]:
+def open_container(media: MediaContent) -> Iterator[InputContainer]:
     """Open a file that FFmpeg recognizes, with any streams.
 
     Raises:
         MediaError: The file is empty or not a media file.
     """
+    if (isinstance(media, bytes) and not media) or (
+        isinstance(media, MediaFile) and not media.num_bytes
+    ):
+        raise MediaError("the file is empty (0 bytes); fetch it again")
     if isinstance(media, bytes):
-        if not media:
-            raise MediaError("the file is empty (0 bytes); fetch it again")
         media = io.BytesIO(media)
+    elif isinstance(media, MediaFile):
+        media = media.open()
     try:
         container = av.open(media, "r", metadata_errors="replace")
     except av.error.FFmpegError as error:

@@ -66,6 +66,11 @@ class FramesDifferError(Exception):
 class DecordReader(FrameReader):
     """Decodes in order with decord; only for files of which `why_not` returns None.
 
+    Args:
+        media: Content of the file.
+        size_hw: Height and width of the frames as displayed.
+        facts: Properties of the file.
+
     Raises:
         MediaError: decord cannot open the file.
         FramesDifferError: decord counts a different number of frames than the container has.
@@ -74,7 +79,8 @@ class DecordReader(FrameReader):
     name = "decord"
 
     def __init__(self, media: bytes, size_hw: tuple[int, int], facts: PictureFacts) -> None:
-        super().__init__(media, size_hw)
+        self._media = media
+        self._size_hw = size_hw
         self._facts = facts
         self._unread = self._open()  # the first iteration can use this reader
         if len(self._unread) != len(facts.times_s):

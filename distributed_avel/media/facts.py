@@ -1,19 +1,20 @@
 """Properties of a media file from its header and packets: tracks, times, unusual features."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO
 
 import numpy as np
 from av.audio.stream import AudioStream
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from distributed_avel.media.container import (
     Media,
+    MediaContent,
     audio_stream,
     open_container,
     open_media,
@@ -25,6 +26,7 @@ UPRIGHT = (1, 0, 0, 1)
 """Display matrix of frames that are displayed as stored."""
 
 _PAST_THE_END_S = 10.0
+_BEFORE_THE_END_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +96,11 @@ class PictureFacts:
     interlaced: bool
 
 
-def read_header(media: bytes | IO[bytes]) -> HeaderFacts:
+def read_header(media: MediaContent) -> HeaderFacts:
     """Read the header of a media file, in a few milliseconds.
 
     Args:
-        media: Content of the file, or a seekable binary file.
+        media: The file.
 
     Raises:
         MediaError: The file is empty or not a media file.
@@ -160,12 +162,11 @@ def picture_facts(media: Media, until_s: float) -> PictureFacts:
     )
 
 
-def packet_ends(media: bytes | IO[bytes], until_s: float) -> dict[str, float]:
+def packet_ends(media: MediaContent) -> dict[str, float]:
     """Read all packets; return the end of the video and of the audio track that are used.
 
     Args:
-        media: Content of the file, or a seekable binary file.
-        until_s: Packets that start later on the presentation timeline are not read.
+        media: The file.
 
     Returns:
         End of the last packet on the presentation timeline, in seconds, by "video" and "audio".
@@ -174,18 +175,49 @@ def packet_ends(media: bytes | IO[bytes], until_s: float) -> dict[str, float]:
         MediaError: The file cannot be read, or lacks a track.
     """
     with open_media(media) as opened:
-        ends_s = {"video": 0.0, "audio": 0.0}
-        for packet in opened.container.demux(opened.video, opened.audio):
-            stamp = packet.dts if packet.pts is None else packet.pts
-            if not packet.size or packet.is_discard or stamp is None or packet.time_base is None:
-                continue
-            start_s = float(stamp * packet.time_base) - opened.start_s
-            end_s = start_s + float((packet.duration or 0) * packet.time_base)
-            kind = packet.stream.type
-            ends_s[kind] = max(ends_s[kind], end_s)
-            if start_s > until_s:
-                break
-        return ends_s
+        return _ends_from_here(opened)
+
+
+def last_packet_ends(media: MediaContent, ends_s: Mapping[str, float]) -> dict[str, float]:
+    """Read the last packets; return the ends of the tracks as far as they are found.
+
+    Args:
+        media: The file.
+        ends_s: Expected ends of the tracks, by "video" and "audio".
+
+    Returns:
+        As `packet_ends`; too small, or 0, if the file has no index or ends early.
+
+    Raises:
+        MediaError: The file cannot be opened, or lacks a track.
+    """
+    found_s: dict[str, float] = {}
+    for kind, end_s in ends_s.items():
+        with open_media(media) as opened:
+            stream = opened.video if kind == "video" else opened.audio
+            target_s = max(0.0, end_s - _BEFORE_THE_END_S) + opened.start_s
+            if stream.time_base is None:
+                return {}
+            try:
+                opened.container.seek(round(target_s / stream.time_base), stream=stream)
+                found_s[kind] = _ends_from_here(opened, kind)[kind]
+            except FFmpegError:
+                return {}
+    return found_s
+
+
+def _ends_from_here(media: Media, kind: str | None = None) -> dict[str, float]:
+    """Read the packets from the current position on; return the ends of the tracks, or of one."""
+    streams = {"video": media.video, "audio": media.audio}
+    ends_s = {"video": 0.0, "audio": 0.0}
+    for packet in media.container.demux(*([streams[kind]] if kind else streams.values())):
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if not packet.size or packet.is_discard or stamp is None or packet.time_base is None:
+            continue
+        start_s = float(stamp * packet.time_base) - media.start_s
+        end_s = start_s + float((packet.duration or 0) * packet.time_base)
+        ends_s[packet.stream.type] = max(ends_s[packet.stream.type], end_s)
+    return ends_s
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from distributed_avel.media.container import open_media
+from distributed_avel.media.container import MediaContent, open_media
 from distributed_avel.media.facts import UPRIGHT, display_matrix
 
 
@@ -40,18 +40,9 @@ class Frame:
 
 
 class FrameReader(ABC):
-    """Reads the frames of one file, scaled to `size_hw`.
-
-    Args:
-        media: Content of the file.
-        size_hw: Height and width of the frames as displayed.
-    """
+    """Reads the frames of one file, scaled to a size."""
 
     name: ClassVar[str]
-
-    def __init__(self, media: bytes, size_hw: tuple[int, int]) -> None:
-        self._media = media
-        self._size_hw = size_hw
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
@@ -63,9 +54,18 @@ class FrameReader(ABC):
 
 
 class PyavReader(FrameReader):
-    """Decodes in order with PyAV, without frames that an edit list hides."""
+    """Decodes in order with PyAV, without frames that an edit list hides.
+
+    Args:
+        media: The file.
+        size_hw: Height and width of the frames as displayed.
+    """
 
     name = "pyav"
+
+    def __init__(self, media: MediaContent, size_hw: tuple[int, int]) -> None:
+        self._media = media
+        self._size_hw = size_hw
 
     def frames(self) -> Iterator[Frame]:
         """See `FrameReader.frames`."""

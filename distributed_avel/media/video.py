@@ -12,7 +12,7 @@ Shape suffixes used in this file:
     H, W = height and width of a frame    3 = red, green, blue    N = all frames of the file
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from distributed_avel.errors import MediaError
 from distributed_avel.media.container import CONVERT, MAX_MISSING_SEGMENTS, open_media
 from distributed_avel.media.decord_reader import DecordReader, FramesDifferError, why_not
 from distributed_avel.media.facts import PictureFacts, picture_facts
+from distributed_avel.media.pieces import MediaPiece, PiecewiseMedia
 from distributed_avel.media.readers import Frame, FrameReader, PyavReader
 from distributed_avel.timeline import Timeline
 
@@ -56,7 +57,7 @@ class SampledFrames:
 
 
 def sample_frames(
-    media: bytes,
+    media: bytes | MediaPiece,
     timeline: Timeline,
     per_segment: int,
     size_hw: tuple[int, int] | int | None = None,
@@ -67,8 +68,8 @@ def sample_frames(
     """Decode `per_segment` frames of each segment of the timeline.
 
     Args:
-        media: Content of the file.
-        timeline: Segments.
+        media: Content of the file, or a piece of it, which PyAV decodes.
+        timeline: Segments of the file or of the piece.
         per_segment: S, samples per segment.
         size_hw: Height and width to which frames are scaled, without a crop. A single number is the
             length of the shorter side, with the aspect ratio kept; None keeps the size.
@@ -78,33 +79,91 @@ def sample_frames(
     Raises:
         MediaError: The frames do not cover the timeline; the message gives the reason.
     """
+    if isinstance(media, MediaPiece):
+        return media.decode(
+            ("frames", per_segment, size_hw, sampling),
+            lambda whole: _sample_pieces(whole, per_segment, size_hw, sampling),
+        )
     with open_media(media) as opened:
         facts = picture_facts(opened, timeline.duration_s)
     frames = open_reader(media, facts, _size(facts, size_hw), reader)
-    if sampling == "published":
-        num_frames = sum(1 for _ in _covering(frames.frames(), timeline, facts.container))
-        index_TS = [
-            timeline.frame_indices(segment, num_frames, per_segment)
-            for segment in range(timeline.num_segments)
-        ]
-        sampled_N, index = np.unique(np.array(index_TS), return_inverse=True)
-        sampled = {*sampled_N.tolist()}
-        covering = enumerate(_covering(frames.frames(), timeline, facts.container))
-        kept = [(frame.start_s, frame.picture()) for n, frame in covering if n in sampled]
-    else:
+    pieces = [range(timeline.num_segments)]
+    displayed = _displayed(frames, timeline, per_segment, sampling, facts.container)
+    return next(_grouped(displayed, pieces, per_segment, frames.name))
+
+
+def _sample_pieces(
+    whole: PiecewiseMedia,
+    per_segment: int,
+    size_hw: tuple[int, int] | int | None,
+    sampling: Sampling,
+) -> Generator[SampledFrames, None, None]:
+    """Yield the sampled frames of each piece of a file; each decoder and frame is held once."""
+    with open_media(whole.media) as opened:
+        facts = picture_facts(opened, until_s=0.0)
+    frames = PyavReader(whole.media, _size(facts, size_hw))
+    displayed = _displayed(frames, whole.timeline, per_segment, sampling, facts.container)
+    yield from _grouped(displayed, whole.pieces, per_segment, frames.name)
+
+
+def _displayed(
+    frames: FrameReader,
+    timeline: Timeline,
+    per_segment: int,
+    sampling: Sampling,
+    container: str,
+) -> Iterator[tuple[Frame, int]]:
+    """Yield the sampled frames in order, each with its number of samples.
+
+    Raises:
+        MediaError: The frames do not cover the timeline. It is raised at the end, too.
+    """
+    if sampling == "time":
         steps_s = sample_times(timeline, per_segment).ravel()
-        index, kept = [], []
-        for frame, count in on_display(
-            _covering(frames.frames(), timeline, facts.container), steps_s
-        ):
-            index += [len(kept)] * count
-            kept.append((frame.start_s, frame.picture()))
-    return SampledFrames(
-        np.stack([picture_HW3 for _, picture_HW3 in kept]),
-        np.reshape(index, (timeline.num_segments, per_segment)).astype(np.intp),
-        np.array([start_s for start_s, _ in kept]),
-        frames.name,
-    )
+        yield from on_display(_covering(frames.frames(), timeline, container), steps_s)
+        return
+    num_frames = sum(1 for _ in _covering(frames.frames(), timeline, container))
+    index_TS = [
+        timeline.frame_indices(segment, num_frames, per_segment)
+        for segment in range(timeline.num_segments)
+    ]
+    count_of = dict(zip(*np.unique(np.array(index_TS), return_counts=True), strict=True))
+    for number, frame in enumerate(_covering(frames.frames(), timeline, container)):
+        if count := count_of.get(number):
+            yield frame, int(count)
+
+
+def _grouped(
+    displayed: Iterator[tuple[Frame, int]],
+    pieces: Sequence[range],
+    per_segment: int,
+    reader: str,
+) -> Generator[SampledFrames, None, None]:
+    """Group sampled frames by piece; the last piece is yielded after all frames were checked."""
+    waiting = iter(pieces)
+    segments = next(waiting)
+    index: list[int] = []
+    kept: list[tuple[float, NDArray[np.uint8]]] = []
+
+    def group() -> SampledFrames:
+        return SampledFrames(
+            np.stack([picture_HW3 for _, picture_HW3 in kept]),
+            np.reshape(index, (len(segments), per_segment)).astype(np.intp),
+            np.array([start_s for start_s, _ in kept]),
+            reader,
+        )
+
+    for frame, count in displayed:
+        picture_HW3 = frame.picture()
+        while count:
+            if len(index) == len(segments) * per_segment:
+                yield group()
+                segments, index, kept = next(waiting), [], []
+            used = min(count, len(segments) * per_segment - len(index))
+            index += [len(kept)] * used
+            kept.append((frame.start_s, picture_HW3))
+            count -= used
+    yield group()
 
 
 def sample_times(timeline: Timeline, per_segment: int) -> NDArray[np.float64]:

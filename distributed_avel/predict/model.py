@@ -3,8 +3,11 @@
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,11 @@ from distributed_avel.errors import (
     StorageError,
     WeightsError,
 )
-from distributed_avel.features.any_length import AnyLengthRecipe
+from distributed_avel.features.any_length import AnyLengthRecipe, Piece
 from distributed_avel.features.base import Extractor, ExtractorRecipe
-from distributed_avel.features.decoder_pool import DecodingProcesses, Failed
+from distributed_avel.features.decoder_pool import DecodingProcesses, Failed, StopStream
 from distributed_avel.models import BaseModel
-from distributed_avel.predict.inference import CPU, segment_probabilities
+from distributed_avel.predict.inference import CPU, WindowScorer, segment_probabilities
 from distributed_avel.predict.model_folder import (
     MODEL_CONFIG,
     MODEL_WEIGHTS,
@@ -39,6 +42,10 @@ from distributed_avel.train.checkpoint import load_weights
 from distributed_avel.train.model_recipe import ModelRecipe
 
 _MODALITIES = {"event": "audio-visual", "heard": "audio", "seen": "visual"}
+
+_MAX_UNORDERED = 1000
+"""Files that may be predicted before one that comes first and takes longer; only their predictions
+are in memory."""
 
 _OTHER_PLACE = (
     "other places can be named by weights and weights_dir of load_model, or by --weights and "
@@ -113,7 +120,7 @@ class TrainedModel:
         return self.settings.classes
 
     def predict(self, video: str | Path | Location) -> Prediction:
-        """Find the events in one media file, of half a segment to 20 minutes.
+        """Find the events in one media file, of half a segment or more.
 
         Args:
             video: Path or URI.
@@ -134,7 +141,7 @@ class TrainedModel:
         """Find the events in many media files, in their order.
 
         Files are decoded in processes, which a damaged file cannot harm, while others are scored.
-        The processes are kept for the next call.
+        A long file is decoded and scored in pieces. The processes are kept for the next call.
 
         Args:
             num_processes: Decoding processes.
@@ -154,16 +161,31 @@ class TrainedModel:
         decoding = self._started(num_processes)
         self._extractor.load()
         names = iter(videos)
-        waiting = [self._submit(decoding, video) for video in islice(names, 2 * num_processes)]
+        stream = _Stream(decoding, num_waiting=2 * num_processes)
+        scored: dict[int, _Scored] = {}
+        results: dict[int, tuple[str, Prediction | MediaError | StorageError]] = {}
+        num_submitted = num_yielded = 0
         try:
-            while waiting:
-                name, decoded = waiting.pop(0)
-                result = self._finish(name, self._extractor, decoded.result())
-                waiting += [self._submit(decoding, video) for video in islice(names, 1)]
-                yield name, result
+            while True:
+                num_free = _MAX_UNORDERED - (num_submitted - num_yielded)
+                num_more = min(num_free, 2 * num_processes - len(scored))
+                for video in islice(names, max(0, num_more)):
+                    scored[num_submitted] = _Scored(str(video))
+                    stream.submit(num_submitted, video)
+                    num_submitted += 1
+                if not scored:
+                    return
+                number, item = stream.next()
+                if isinstance(item, Piece):
+                    self._add(scored[number], self._extractor, item)
+                    continue
+                video = scored.pop(number)
+                results[number] = video.name, self._result(video, item.result())
+                while num_yielded in results:
+                    yield results.pop(num_yielded)
+                    num_yielded += 1
         finally:
-            for _, decoded in waiting:  # an abandoned call leaves no work for the next one
-                decoded.cancel()
+            stream.close()  # an abandoned call leaves no work for the next one
 
     def probabilities(
         self, audio_MD: NDArray[np.float32], visual_MRD: NDArray[np.float16]
@@ -196,40 +218,99 @@ class TrainedModel:
             weakref.finalize(self, self._decoding.close)
         return self._decoding
 
-    def _submit(
-        self, decoding: DecodingProcesses, video: str | Path | Location
-    ) -> "tuple[str, Future[Any]]":
-        location = video if isinstance(video, Location) else Location.at(video)
-        return str(video), decoding.prepare(location)
+    def _add(self, video: "_Scored", extractor: Extractor, piece: Piece) -> None:
+        """Score a piece of a video."""
+        if video.scorer is None:
+            video.note = piece.extent.note
+            video.scorer = WindowScorer(
+                self.task, self.model, self.settings.num_segments, self._device
+            )
+        timeline = self._timeline(piece.num_segments)
+        (features,) = extractor.with_timeline(timeline).embed([piece.prepared])
+        video.scorer.add(features.audio_TD, features.visual_TRD)
 
-    def _finish(
-        self, name: str, extractor: Extractor, decoded: Any
+    def _result(
+        self, video: "_Scored", failed: Failed | None
     ) -> Prediction | MediaError | StorageError:
-        if isinstance(decoded, Failed):
-            kind = StorageError if decoded.is_unreadable else MediaError
-            return kind(f"{name}: {decoded.reason}")
-        extent, prepared = decoded
-        timeline = self._timeline(extent.num_segments)
-        (features,) = extractor.with_timeline(timeline).embed([prepared])
-        prob_MK = self.probabilities(features.audio_TD, features.visual_TRD)
+        if failed is not None:
+            kind = StorageError if failed.is_unreadable else MediaError
+            return kind(f"{video.name}: {failed.reason}")
+        assert video.scorer is not None
+        prob_MK = video.scorer.finish()
         if not np.isfinite(prob_MK).all():
             return MediaError(
-                f"{name}: the model predicts values that are no numbers for this file; convert it, "
-                "or train the model again"
+                f"{video.name}: the model predicts values that are no numbers for this file; "
+                "convert it, or train the model again"
             )
         return Prediction(
-            video=name,
+            video=video.name,
             segment_s=self.settings.segment_s,
             columns=self._columns(),
             probabilities=prob_MK,
             predicted=self.task.predicted(prob_MK[None])[0],
-            note=extent.note,
+            note=video.note,
         )
 
     def _columns(self) -> tuple[Column, ...]:
         return tuple(
             Column(label, _MODALITIES[part]) for part in self.task.parts for label in self.classes
         )
+
+
+@dataclass(slots=True)
+class _Scored:
+    """A video that is being decoded and scored."""
+
+    name: str
+    note: str = ""
+    scorer: WindowScorer | None = None
+
+
+class _Stream:
+    """Pieces of several files, as the decoding processes finish them.
+
+    Args:
+        decoding: The processes.
+        num_waiting: Pieces that may wait to be scored; the processes wait while there are more.
+    """
+
+    def __init__(self, decoding: DecodingProcesses, num_waiting: int) -> None:
+        self._decoding = decoding
+        self._items: SimpleQueue[tuple[int, Piece | Future[Failed | None]]] = SimpleQueue()
+        self._slots = Semaphore(num_waiting)
+        self._futures: dict[int, Future[Failed | None]] = {}
+        self._is_closed = False
+
+    def submit(self, number: int, video: str | Path | Location) -> None:
+        """Decode a file; `next` returns its pieces with its number, and then its future."""
+        location = video if isinstance(video, Location) else Location.at(video)
+
+        def receive(piece: Piece) -> None:
+            self._slots.acquire()
+            if self._is_closed:
+                self._slots.release()  # of the next thread that waits
+                raise StopStream
+            self._items.put((number, piece))
+
+        future = self._decoding.stream(location, receive)
+        self._futures[number] = future
+        future.add_done_callback(lambda future: self._items.put((number, future)))
+
+    def next(self) -> "tuple[int, Piece | Future[Failed | None]]":
+        """Return the next piece of any file, or the future of a file that has ended."""
+        number, item = self._items.get()
+        if isinstance(item, Piece):
+            self._slots.release()
+        else:
+            del self._futures[number]
+        return number, item
+
+    def close(self) -> None:
+        """Stop decoding, and cancel the files that wait."""
+        self._is_closed = True
+        for future in [*self._futures.values()]:
+            future.cancel()
+        self._slots.release()
 
 
 def _with_weights(

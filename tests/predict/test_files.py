@@ -11,14 +11,22 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from media.clips import clip
+from media.clips import clip, grey_frames
 from media.coded import coded, ffmpeg
 
 from distributed_avel import load_model
 from distributed_avel.commands import main
+from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import DatasetError, MediaError, StorageError
+from distributed_avel.features import any_length
+from distributed_avel.features.any_length import AnyLength
+from distributed_avel.features.base import ExtractorRecipe
+from distributed_avel.features.descriptors import Descriptors
+from distributed_avel.media.files import opened_file
+from distributed_avel.media.write import write_mp4
 from distributed_avel.predict.files import EVENTS_SCHEMA, find_files, write_predictions
 from distributed_avel.storage import Location
+from distributed_avel.timeline import Timeline
 from tests.predict.folders import CLASSES, T, write_folder
 from tests.predict.test_prediction import prediction
 
@@ -104,12 +112,63 @@ def test_a_long_video_is_predicted_to_its_end(model, tmp_path):
 
 
 @needs_ffmpeg
-def test_a_video_that_is_too_long_is_refused_with_a_command(model, tmp_path):
-    ten = coded(tmp_path / "ten.mp4", *X264, seconds=10, fps=2)
-    ffmpeg("-stream_loop", 121, "-i", ten, "-c", "copy", tmp_path / "long.mp4")
+def test_the_prediction_of_a_long_video_is_that_of_its_features(model, tmp_path):
+    """It is decoded and scored in pieces; its features are computed from the whole file here."""
+    path = coded(tmp_path / "long.mp4", *X264, seconds=47, fps=8)
+    timeline = Timeline(num_segments=47, segment_s=1.0)
+    extractor = ExtractorRecipe(timeline, ExtractConfig())()
+    (features,) = extractor.embed([extractor.prepare(path.read_bytes())])
 
-    with pytest.raises(MediaError, match=r"more than 1200 s long, .*ffmpeg -i IN -f segment"):
-        model.predict(tmp_path / "long.mp4")
+    found = model.predict(path)
+
+    expected_MK = model.probabilities(features.audio_TD, features.visual_TRD)
+    np.testing.assert_array_equal(found.probabilities, expected_MK)
+
+
+class NeedsWholeFile(Descriptors):
+    """An extractor whose segments depend on each other, as far as anyone knows."""
+
+    independent_segments = False
+
+
+def test_an_extractor_that_needs_the_whole_file_refuses_a_long_one_with_a_command(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(any_length, "MAX_WHOLE_S", 24.0)
+    decoder = AnyLength(NeedsWholeFile(Timeline(num_segments=T, segment_s=1.0), ExtractConfig()))
+    path = made(tmp_path, "short.mp4", clip(23.0, fps=4.0))
+    with opened_file(Location.at(path)) as file:
+        (piece,) = decoder.pieces(file)
+    assert piece.num_segments == 23
+
+    path = made(tmp_path, "long.mp4", clip(25.0, fps=4.0))
+    with (
+        opened_file(Location.at(path)) as file,
+        pytest.raises(MediaError, match=r"more than 24 s long, .*ffmpeg -i IN -f segment"),
+    ):
+        next(decoder.pieces(file))
+
+
+def test_a_long_file_that_turns_out_silent_is_refused_after_some_pieces(model, tmp_path):
+    silence = np.zeros((1, 35 * 16_000), np.float32)
+    path = made(tmp_path, "mute.mp4", write_mp4(grey_frames(35 * 4), 4, silence, 16_000))
+
+    with pytest.raises(MediaError, match=r"mute\.mp4: silent: .* in the first 35 s"):
+        model.predict(path)
+    assert model.predict(made(tmp_path, "a.mp4", clip(2.0))).num_segments == 2
+
+
+def test_many_processes_may_wait_to_have_their_pieces_scored(model_folder, tmp_path):
+    """A long file comes first; the others are finished before it, and are yielded after it."""
+    lengths_s = [65, 31, 2, 33, 1]
+    paths = [made(tmp_path, f"{s}.mp4", clip(float(s), fps=2.0)) for s in lengths_s]
+    model = load_model(model_folder)
+
+    found = list(model.predict_all(paths, num_processes=2))
+
+    assert [result.num_segments for _, result in found] == lengths_s
+    for path, (_, result) in zip(paths, found, strict=True):
+        np.testing.assert_array_equal(result.probabilities, model.predict(path).probabilities)
 
 
 @needs_ffmpeg
@@ -369,13 +428,14 @@ def test_predictions_are_in_the_order_of_the_files_with_any_number_of_processes(
 
 
 def test_an_abandoned_call_does_not_affect_the_next(model_folder, tmp_path):
-    paths = [made(tmp_path, f"{n}.mp4", clip(1.0)) for n in range(3)]
+    lengths_s = [1.0, 120.0, 120.0]  # two files are in the middle when the call ends
+    paths = [made(tmp_path, f"{n}.mp4", clip(s, fps=2.0)) for n, s in enumerate(lengths_s)]
     model = load_model(model_folder)
 
     for _ in model.predict_all(paths):
         break
 
-    assert model.predict(paths[2]).video == str(paths[2])
+    assert model.predict(paths[0]).num_segments == 1
 
 
 def test_parsing_predicts_audio_and_visual_events(parsing_folder, tmp_path, capsys):
@@ -414,11 +474,16 @@ def test_decoding_processes_import_neither_torch_nor_pandas():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_the_time_limit_grows_with_the_length_of_the_file(model, tmp_path):
-    decoder = next(iter(model._decoding._processes))._make_decoder()
+def test_the_time_limit_of_the_first_piece_allows_for_reading_the_packets(tmp_path):
+    timeline = Timeline(num_segments=T, segment_s=1.0)
+    in_pieces = AnyLength(Descriptors(timeline, ExtractConfig()))
+    whole = AnyLength(NeedsWholeFile(timeline, ExtractConfig()))
 
-    assert decoder.timeout_factor(clip(3.0)) == 1
-    assert decoder.timeout_factor(clip(25.0)) == pytest.approx(25 / T, rel=0.02)
+    for seconds, factor, factor_of_whole in [(3.0, 1.0, 1.0), (100.0, 2.5, 10.0)]:
+        path = made(tmp_path, "a.mp4", clip(seconds, fps=4.0))
+        with opened_file(Location.at(path)) as file:
+            assert in_pieces.timeout_factor(file) == pytest.approx(factor, rel=0.02)
+            assert whole.timeout_factor(file) == pytest.approx(factor_of_whole, rel=0.02)
 
 
 def test_unusable_sources_are_refused_before_the_model_is_loaded(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distributed_avel.models import model_names
-from distributed_avel.predict.inference import window_starts
+from distributed_avel.predict.inference import WindowScorer, window_starts
 from tests.predict.folders import T, feature_model, random_features
 
 
@@ -58,6 +58,37 @@ def test_probabilities_are_the_mean_over_windows(models, name, num_video_segment
     np.testing.assert_allclose(found_MK, expected_MK, rtol=1e-4, atol=1e-5)
     if name == "ave":
         np.testing.assert_allclose(found_MK.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_video_segments", [1, T, T + 1, 14, 2 * T, 53])
+@pytest.mark.parametrize("lengths", [[1], [3, 7], [T], [T, 1, 2 * T + 3]])
+def test_probabilities_do_not_depend_on_the_pieces_in_which_features_arrive(
+    models, num_video_segments, lengths
+):
+    model = models["ave"]
+    audio_MD, visual_MRD = random_features(num_video_segments)
+    scorer = WindowScorer(model.task, model.model, T)
+
+    start, number = 0, 0
+    while start < num_video_segments:
+        end = start + lengths[number % len(lengths)]
+        scorer.add(audio_MD[start:end], visual_MRD[start:end])
+        start, number = end, number + 1
+
+    expected_MK = model.probabilities(audio_MD, visual_MRD)
+    np.testing.assert_array_equal(scorer.finish(), expected_MK)
+
+
+def test_a_long_video_leaves_no_features_or_codes_behind(models):
+    model = models["ave"]
+    scorer = WindowScorer(model.task, model.model, T)
+
+    for _ in range(50):
+        scorer.add(*random_features(T))
+
+    assert len(scorer._audio_MD) <= T
+    assert scorer._codes_1MD.shape[1] <= 2 * T
+    assert scorer.finish().shape[0] == 50 * T
 
 
 @pytest.mark.parametrize("name", model_names())
