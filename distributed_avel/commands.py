@@ -4,6 +4,7 @@ A command imports its implementation after the configuration is validated, so th
 errors of the configuration do not load torch, Ray or MLflow.
 """
 
+import os
 import sys
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -204,14 +205,19 @@ def predict(argv: Sequence[str]) -> int:
 
         avel predict runs/demo/model VIDEO.mp4
         avel predict runs/demo/model FOLDER s3://BUCKET/PREFIX --out DIR --format csv vtt
+        avel predict runs/demo/model "FOLDER/**/*.mp4" list.csv --out DIR --actors 4
 
-    MODEL is the folder `model` of a finished run. Sources are media files and folders. A video may
-    have any length from half a segment to 20 minutes. Exit status: 0; 1 if some files failed, the
-    others are predicted; 2 if an option or the model is wrong, or no source can be used.
+    MODEL is the folder `model` of a finished run. Sources are media files, folders, patterns, and
+    CSV or Parquet lists with a column uri, path, video or file. A video may have any length from
+    half a segment. Exit status: 0; 1 if some files failed, the others are predicted; 2 if an option
+    or the model is wrong, or no source can be used.
 
         --out DIR                  write the events to this folder
-        --format NAME...           csv (default), json, parquet, vtt, srt, audacity
-        --processes N              decoding processes (default: one per CPU)
+        --format NAME...           csv (default), json, parquet, vtt, srt, audacity, elan,
+                                   label-studio, fiftyone
+        --processes N              decoding processes (default: one per CPU; 2 per actor)
+        --actors N                 predict with N actors on Ray; finished files are kept in DIR
+                                   (default in a job of a cluster: as many as fit)
         --gpu                      run the base model on the GPU
         --weights NETWORK=FILE...  weights of the extractor's networks, if they are elsewhere than
                                    in training; their hashes are checked
@@ -224,6 +230,15 @@ def predict(argv: Sequence[str]) -> int:
     options = _predict_options(argv)
     if isinstance(options, str):
         return _wrong_option(options)
+
+    if options.actors is not None or "RAY_ADDRESS" in os.environ:
+
+        def run_on_cluster() -> int:
+            from distributed_avel.bulk_prediction import predict_on_cluster
+
+            return predict_on_cluster(options)
+
+        return run_safely(run_on_cluster)
 
     def run() -> int:
         from distributed_avel.predict.files import predict_files
@@ -251,6 +266,7 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("--out")
     parser.add_argument("--format", nargs="+")
     parser.add_argument("--processes")
+    parser.add_argument("--actors")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--weights", nargs="+", default=[])
     parser.add_argument("--weights-dir")

@@ -4,75 +4,101 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import fs as pafs
 
 from distributed_avel.errors import AvelError, ConfigError, DatasetError
 from distributed_avel.predict.events_page import write_events_page
-from distributed_avel.predict.model import load_model
+from distributed_avel.predict.formats import (
+    fiftyone_labels,
+    label_studio_config,
+    label_studio_tasks,
+    to_eaf,
+)
+from distributed_avel.predict.model import TrainedModel, load_model
 from distributed_avel.predict.prediction import (
     EVENT_COLUMNS,
+    Column,
     Prediction,
+    label_name,
     to_audacity,
     to_json_text,
     to_srt,
     to_vtt,
 )
+from distributed_avel.predict.sources import SourceFile, find_files
 from distributed_avel.redaction import redact
 from distributed_avel.registry import import_plugins
 from distributed_avel.storage import Location
 
-MEDIA_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
-    | {".ogv", ".ts", ".webm", ".wmv"}
-)
-"""Files that are taken from a folder; a file that is named is always taken."""
-
 SUBTITLES = {"vtt": to_vtt, "srt": to_srt, "audacity": to_audacity}
-_SUFFIX = {"vtt": ".vtt", "srt": ".srt", "audacity": ".txt"}
-FORMATS = ("csv", "json", "parquet", *SUBTITLES)
+_SUFFIX = {"vtt": ".vtt", "srt": ".srt", "audacity": ".txt", "elan": ".eaf"}
+FORMATS = ("csv", "json", "parquet", *SUBTITLES, "elan", "label-studio", "fiftyone")
 
 _FAILURES = "failures.txt"
 
 _PROGRESS_EVERY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class MediaFile:
-    """A media file to predict.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Checked options of `avel predict`, and the media files that its sources have.
 
     Args:
-        address: Path or URI, as a user named it or a folder that it is in.
-        name: Its path below the source that a user named, or its name; without the suffix, the
-            name of its subtitles.
+        model: Path or URI of the model folder.
+        files: The files, at least one.
+        failures: Reasons of the sources that cannot be used.
+        out: Folder to write to; None to write nothing.
+        formats: Some of `FORMATS`.
+        processes: Decoding processes; None for the default.
+        use_gpu: Whether the base model runs on the GPU.
+        weights: File of the weights of a network, by the network's name.
+        weights_dir: Folder for downloaded weights.
+        plugins: Modules to import.
     """
 
-    address: str
-    name: str
+    model: str
+    files: Sequence[SourceFile]
+    failures: Sequence[str]
+    out: Location | None
+    formats: Sequence[str]
+    processes: int | None
+    use_gpu: bool
+    weights: Mapping[str, str]
+    weights_dir: str | None
+    plugins: tuple[str, ...]
+
+    def load_model(self) -> TrainedModel:
+        """Import the plug-ins and load the model.
+
+        Raises:
+            AvelError: The model cannot be loaded.
+        """
+        import_plugins(self.plugins)
+        return load_model(
+            self.model,
+            use_gpu=self.use_gpu,
+            weights=self.weights,
+            weights_dir=self.weights_dir,
+        )
 
 
-def predict_files(options: Namespace) -> int:
-    """Print the events of media files, and write them if a folder is named.
-
-    A file or source that cannot be used is reported, and the others are predicted.
+def read_request(options: Namespace) -> Request:
+    """Check the options, find the files, and report the sources that cannot be used.
 
     Args:
         options: `model`, `sources`, `out`, `format`, `processes`, `gpu`, `weights`, `weights_dir`
             and `plugins` as in `avel predict --help`.
 
-    Returns:
-        Exit status: 1 if some files failed, else 0.
-
     Raises:
-        AvelError: An option is wrong, the model cannot be loaded, or no source can be used.
+        AvelError: An option is wrong, or no source can be used.
     """
     formats = _checked_formats(options)
-    processes = _checked_processes(options)
+    processes = positive("--processes", "processes", options.processes)
     weights = _weights_by_network(options.weights)
     out = None if options.out is None else Location.at(options.out)
     files, failures = find_files(options.sources)
@@ -80,87 +106,87 @@ def predict_files(options: Namespace) -> int:
         raise DatasetError("\n".join(failures))
     for failure in failures:
         _complain(failure)
-    num_sources_failed = len(failures)
-    import_plugins(tuple(options.plugins))
-    model = load_model(
-        options.model,
+    return Request(
+        model=options.model,
+        files=files,
+        failures=failures,
+        out=out,
+        formats=formats,
+        processes=processes,
         use_gpu=options.gpu,
         weights=weights,
         weights_dir=options.weights_dir,
+        plugins=tuple(options.plugins),
     )
-    addresses = [file.address for file in files]
-    predictions: list[Prediction | None] = []
-    show_progress = _Progress(len(files))
-    for _, result in model.predict_all(addresses, processes or min(len(files), _num_cpus())):
-        if isinstance(result, AvelError):
-            failures.append(redact(str(result)))
-            predictions.append(None)
-            _complain(str(result))
-        else:
-            predictions.append(result)
-            print(redact(_text(result)), flush=True)  # noqa: T201
-        show_progress(len(predictions))
-    named = [
-        (file.name, prediction)
-        for file, prediction in zip(files, predictions, strict=True)
-        if prediction is not None
-    ]
-    if out is not None:
-        write_predictions(named, failures, out, formats)
-        write_events_page([prediction for _, prediction in named], failures, out, model.settings)
-    _say(_summary([prediction for _, prediction in named], len(failures), num_sources_failed, out))
-    return int(bool(failures))
 
 
-def find_files(sources: Sequence[str]) -> tuple[list[MediaFile], list[str]]:
-    """Find the media files of the sources: files, and folders or prefixes with all below them.
+def predict_files(options: Namespace) -> int:
+    """Print the events of media files, and write them if a folder is named, in this process.
+
+    A file or source that cannot be used is reported, and the others are predicted.
+
+    Args:
+        options: See `read_request`.
 
     Returns:
-        The files, each once, and the reason of each source that cannot be used.
+        Exit status: 1 if some files failed, else 0.
+
+    Raises:
+        AvelError: An option is wrong, the model cannot be loaded, or no source can be used.
     """
-    files: dict[Location, MediaFile] = {}
-    failures: list[str] = []
-    for source in sources:
-        try:
-            for file in _files_of(source):
-                files.setdefault(Location.at(file.address), file)
-        except (AvelError, OSError) as error:
-            failures.append(str(error))
-        except UnicodeEncodeError:
-            failures.append(f"{source!a}: the name is not UTF-8; rename it")
-    return list(files.values()), failures
+    request = read_request(options)
+    model = request.load_model()
+    addresses = [file.address for file in request.files]
+    results: list[Prediction | AvelError] = []
+    show_progress = _Progress(len(addresses))
+    num_processes = request.processes or min(len(addresses), num_cpus())
+    for _, result in model.predict_all(addresses, num_processes):
+        results.append(result)
+        show_result(result)
+        show_progress(len(results))
+    return write_results(request, results, model)
 
 
-def _files_of(source: str) -> Iterator[MediaFile]:
-    location = Location.at(source)
-    info = location.fs.get_file_info(location.path)
-    if info.type == pafs.FileType.NotFound:
-        raise DatasetError(f"{source}: no such file or folder; check the path")
-    if info.type != pafs.FileType.Directory:
-        yield MediaFile(source, location.name)
-        return
-    selector = pafs.FileSelector(location.path, recursive=True)
-    prefix = location.path.rstrip("/") + "/"
-    paths, num_unnameable = [], 0
-    for found in location.fs.get_file_info(selector):
-        try:
-            paths += [found.path] if found.is_file else []
-        except UnicodeDecodeError:
-            num_unnameable += 1
-    names = sorted(
-        path.removeprefix(prefix) for path in paths if Path(path).suffix.lower() in MEDIA_SUFFIXES
-    )
-    if not names and not num_unnameable:
-        raise DatasetError(f"{source}: no media file in this folder; name a file instead")
-    for name in names:
-        is_uri = "://" in source
-        address = str(location / name) if is_uri else str(Path(source).expanduser() / name)
-        yield MediaFile(address, name)
-    if num_unnameable:
-        raise DatasetError(
-            f"{source}: the names of {num_unnameable} files or folders in it are not UTF-8; "
-            "rename them"
+def show_result(result: Prediction | AvelError) -> None:
+    """Print the events of a file, or the reason why there are none."""
+    if isinstance(result, AvelError):
+        _complain(str(result))
+    else:
+        print(redact(_text(result)), flush=True)  # noqa: T201
+
+
+def write_results(
+    request: Request, results: Sequence[Prediction | AvelError], model: TrainedModel
+) -> int:
+    """Write the predictions if a folder is named, and print a summary.
+
+    Args:
+        results: One per file of the request.
+
+    Returns:
+        Exit status: 1 if some files failed, else 0.
+    """
+    failures = list(request.failures)
+    predictions: list[tuple[str, Prediction]] = []
+    for file, result in zip(request.files, results, strict=True):
+        if isinstance(result, AvelError):
+            failures.append(redact(str(result)))
+        else:
+            predictions.append((file.name, result))
+    if request.out is not None:
+        write_predictions(
+            predictions,
+            failures,
+            request.out,
+            request.formats,
+            model.columns,
+            f"{model.settings.arm} {model.settings.sha256[:12]}",
         )
+    made = [prediction for _, prediction in predictions]
+    if request.out is not None:
+        write_events_page(made, failures, request.out, model.settings)
+    _say(_summary(made, len(failures), len(request.failures), request.out))
+    return int(bool(failures))
 
 
 def write_predictions(
@@ -168,26 +194,28 @@ def write_predictions(
     failures: Sequence[str],
     out: Location,
     formats: Sequence[str],
+    columns: Sequence[Column] = (),
+    model: str = "",
 ) -> None:
     """Write events and probabilities.
 
     Args:
-        predictions: With the name of each file, as in `MediaFile`.
+        predictions: With the name of each file, as in `SourceFile`.
         failures: Reasons of the files that failed.
         formats: Some of `FORMATS`. "csv" and "parquet" write `events`, and "parquet" also
-            `segments`, with the probability of each segment; "json" writes `predictions.json`; the
+            `segments`, with the probability of each segment; "json" writes `predictions.json`;
+            "label-studio" writes its tasks and the labelling interface, "fiftyone" its labels; the
             others write a file per video, with the name of the video.
+        columns: Classes of the model.
+        model: Name of the model, for Label Studio.
     """
-    for name, prediction in zip(
-        _unique_stems([name for name, _ in predictions]),
-        [prediction for _, prediction in predictions],
-        strict=True,
-    ):
-        for kind in formats:
-            if kind in SUBTITLES:
-                text = SUBTITLES[kind](prediction.events)
-                (out / f"{name}{_SUFFIX[kind]}").write_bytes(text.encode())
     all_predictions = [prediction for _, prediction in predictions]
+    stems = [*_unique_stems([name for name, _ in predictions])]
+    for stem, prediction in zip(stems, all_predictions, strict=True):
+        for kind in formats:
+            if kind in _SUFFIX:
+                text = SUBTITLES[kind](prediction.events) if kind != "elan" else to_eaf(prediction)
+                (out / f"{stem}{_SUFFIX[kind]}").write_bytes(text.encode())
     no_event = pd.DataFrame(columns=list(EVENT_COLUMNS)).astype(EVENT_COLUMNS)
     frames = [prediction.to_dataframe() for prediction in all_predictions]
     events = pd.concat([frame for frame in frames if len(frame)] or [no_event])
@@ -202,6 +230,14 @@ def write_predictions(
             (out / "segments.parquet").write_table(table)
     if "json" in formats:
         (out / "predictions.json").write_bytes(to_json_text(all_predictions).encode())
+    names = [label_name(column.label, column.modality) for column in columns]
+    if "label-studio" in formats:
+        tasks = label_studio_tasks(all_predictions, model)
+        (out / "label_studio_tasks.json").write_bytes(tasks.encode())
+        (out / "label_studio_config.xml").write_bytes(label_studio_config(names).encode())
+    if "fiftyone" in formats:
+        labels = fiftyone_labels(list(zip(stems, all_predictions, strict=True)), names)
+        (out / "fiftyone_labels.json").write_bytes(labels.encode())
     (out / _FAILURES).write_bytes("".join(f"{line}\n" for line in failures).encode())
 
 
@@ -237,10 +273,14 @@ def _checked_formats(options: Namespace) -> list[str]:
     return formats
 
 
-def _checked_processes(options: Namespace) -> int | None:
-    text = options.processes
+def positive(option: str, what: str, text: str | None) -> int | None:
+    """Return the value of an option that is a number of things.
+
+    Raises:
+        ConfigError: It is no positive number.
+    """
     if text is not None and not (text.isdecimal() and int(text) > 0):
-        raise ConfigError(f"--processes: {text!r} is not a number of processes, such as 4")
+        raise ConfigError(f"{option}: {text!r} is not a number of {what}, such as 4")
     return None if text is None else int(text)
 
 
@@ -254,7 +294,8 @@ def _weights_by_network(words: Sequence[str]) -> dict[str, str]:
     return weights
 
 
-def _num_cpus() -> int:
+def num_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

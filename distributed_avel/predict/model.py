@@ -119,6 +119,45 @@ class TrainedModel:
         """Names of the event classes."""
         return self.settings.classes
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the columns of predictions stand for, without background."""
+        return tuple(
+            Column(label, _MODALITIES[part]) for part in self.task.parts for label in self.classes
+        )
+
+    @property
+    def extractor(self) -> Extractor:
+        """The extractor, with the timeline of the training videos.
+
+        Raises:
+            ConfigError: The model was trained on features that its data set brought.
+        """
+        if self._extractor is None:
+            raise ConfigError(
+                f"{self.settings.arm}: trained on features that {self.settings.dataset} brings, so "
+                "there is no extractor for media files; train on features of an extractor, or pass "
+                "features to probabilities()"
+            )
+        return self._extractor
+
+    def prediction(self, video: str, prob_MK: NDArray[np.float32], note: str = "") -> Prediction:
+        """Turn the probabilities of one video into a prediction.
+
+        Args:
+            video: Name of the file.
+            prob_MK: See `probabilities`.
+            note: See `Prediction`.
+        """
+        return Prediction(
+            video=video,
+            segment_s=self.settings.segment_s,
+            columns=self.columns,
+            probabilities=prob_MK,
+            predicted=self.task.predicted(prob_MK[None])[0],
+            note=note,
+        )
+
     def predict(self, video: str | Path | Location) -> Prediction:
         """Find the events in one media file, of half a segment or more.
 
@@ -152,14 +191,9 @@ class TrainedModel:
         Raises:
             ConfigError: The model was trained on features that its data set brought.
         """
-        if self._extractor is None:
-            raise ConfigError(
-                f"{self.settings.arm}: trained on features that {self.settings.dataset} brings, so "
-                "there is no extractor for media files; train on features of an extractor, or pass "
-                "features to probabilities()"
-            )
+        extractor = self.extractor
         decoding = self._started(num_processes)
-        self._extractor.load()
+        extractor.load()
         names = iter(videos)
         stream = _Stream(decoding, num_waiting=2 * num_processes)
         scored: dict[int, _Scored] = {}
@@ -177,7 +211,7 @@ class TrainedModel:
                     return
                 number, item = stream.next()
                 if isinstance(item, Piece):
-                    self._add(scored[number], self._extractor, item)
+                    self._add(scored[number], extractor, item)
                     continue
                 video = scored.pop(number)
                 results[number] = video.name, self._result(video, item.result())
@@ -242,19 +276,7 @@ class TrainedModel:
                 f"{video.name}: the model predicts values that are no numbers for this file; "
                 "convert it, or train the model again"
             )
-        return Prediction(
-            video=video.name,
-            segment_s=self.settings.segment_s,
-            columns=self._columns(),
-            probabilities=prob_MK,
-            predicted=self.task.predicted(prob_MK[None])[0],
-            note=video.note,
-        )
-
-    def _columns(self) -> tuple[Column, ...]:
-        return tuple(
-            Column(label, _MODALITIES[part]) for part in self.task.parts for label in self.classes
-        )
+        return self.prediction(video.name, prob_MK, video.note)
 
 
 @dataclass(slots=True)

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_avel.errors import ConfigError
+
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 EVENT_COLUMNS = {
     "video": "object",
@@ -132,9 +135,52 @@ class Prediction:
             "probabilities": self.probabilities[:, : len(self.columns)].tolist(),
         }
 
+    def plot(self, axes: "Axes | None" = None) -> "Axes":
+        """Plot the probability of each predicted class over time, with its events as bars.
+
+        Args:
+            axes: Axes of matplotlib to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ModuleNotFoundError:
+            raise ConfigError(
+                "plot: matplotlib is not installed; install it: pip install matplotlib"
+            ) from None
+        if axes is None:
+            _, axes = plt.subplots(figsize=(10, 3), layout="constrained")
+        times_s = np.arange(self.num_segments + 1) * self.segment_s
+        for number, column in enumerate(self.columns):
+            if not self.predicted[:, number].any():
+                continue
+            name = label_name(column.label, column.modality)
+            (line,) = axes.step(
+                times_s, np.append(self.probabilities[:, number], self.probabilities[-1, number]),
+                where="post", label=name,
+            )  # fmt: skip
+            runs = [(start * self.segment_s, (end - start) * self.segment_s)
+                    for start, end in _runs(self.predicted[:, number])]  # fmt: skip
+            axes.broken_barh(runs, (0, 1), color=line.get_color(), alpha=0.15)
+        axes.set(xlim=(0, times_s[-1]), ylim=(0, 1), xlabel="time (s)", ylabel="probability")
+        axes.set_title(self.video)
+        if axes.lines:
+            axes.legend(loc="upper right")
+        return axes
+
     def save_vtt(self, path: str | Path) -> None:
         """Write the events as WebVTT subtitles."""
         Path(path).write_text(to_vtt(self.events), encoding="utf-8")
+
+
+def label_name(label: str, modality: str) -> str:
+    """Name of a class where there are no modalities, such as `dog` or `dog (audio)`."""
+    return label if modality == "audio-visual" else f"{label} ({modality})"
 
 
 def to_vtt(events: Sequence[Event]) -> str:

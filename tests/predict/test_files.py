@@ -24,7 +24,8 @@ from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.features.descriptors import Descriptors
 from distributed_avel.media.files import opened_file
 from distributed_avel.media.write import write_mp4
-from distributed_avel.predict.files import EVENTS_SCHEMA, find_files, write_predictions
+from distributed_avel.predict.files import EVENTS_SCHEMA, write_predictions
+from distributed_avel.predict.sources import find_files
 from distributed_avel.storage import Location
 from distributed_avel.timeline import Timeline
 from tests.predict.folders import CLASSES, T, write_folder

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,8 @@ from distributed_avel.predict.prediction import (
     to_srt,
     to_vtt,
 )
+
+matplotlib.use("Agg")
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 
@@ -216,3 +219,17 @@ def test_a_prediction_saves_its_own_subtitles(tmp_path):
 
     cues = read_by_ffmpeg((tmp_path / "a.vtt").read_text(encoding="utf-8"), "webvtt")
     assert [(start_s, end_s) for start_s, end_s, _ in cues] == [(0, 1), (2, 3)]
+
+
+def test_a_plot_has_a_line_and_bars_for_each_predicted_class():
+    made = prediction(np.array([[True, False], [False, False], [True, False]]), segment_s=0.5)
+
+    axes = made.plot()
+
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 1.0, 1.5])
+    np.testing.assert_array_equal(line.get_ydata()[:3], made.probabilities[:, 0])
+    (bars,) = axes.collections
+    spans = [path.get_extents() for path in bars.get_paths()]
+    assert [(span.x0, span.x1) for span in spans] == [(0, 0.5), (1.0, 1.5)]
+    assert prediction(np.zeros((2, 1), bool)).plot(axes) is axes

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distributed_avel.features.base import Extractor, Features, FeatureShapes, register_extractor
 from distributed_avel.media.audio import read_audio, segments_of_audio
+from distributed_avel.media.pieces import MediaPiece
 from distributed_avel.media.video import sample_frames
 
 
@@ -26,6 +27,7 @@ class Colour(Extractor):
     default_frames_per_segment = 2
     picture_size = (16, 16)
     sample_rate_hz = 8000
+    independent_segments = True  # so that long videos can be predicted in pieces
     unread = frozenset(
         {"preprocessing", "precision", "frames_per_batch", "cpus_per_actor", "gpus_per_actor"}
     )
@@ -36,7 +38,7 @@ class Colour(Extractor):
         num_segments, width = self.timeline.num_segments, 6 if self.options.contrast else 3
         return FeatureShapes(audio=(num_segments, 1), visual=(num_segments, 1, width))
 
-    def prepare(self, media: bytes) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    def prepare(self, media: bytes | MediaPiece) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Decode a media file in a process that may be killed; return what `embed` takes."""
         sampled = sample_frames(media, self.timeline, self.frames_per_segment, self.picture_size)
         frames = [sampled.segment(segment) for segment in range(self.timeline.num_segments)]
