@@ -55,7 +55,7 @@ def test_the_wheel_contains_only_the_package_and_its_licence(wheel):
 
 def test_every_import_is_a_declared_dependency():
     project = PROJECT["project"]
-    extras = (project["optional-dependencies"][name] for name in ("hub", "onnx"))
+    extras = (project["optional-dependencies"][name] for name in ("hub", "onnx", "plot"))
     declared = names([*project["dependencies"], *(line for extra in extras for line in extra)])
     distributions = packages_distributions()
     undeclared = {
@@ -107,6 +107,7 @@ def test_the_import_contracts_cover_every_module():
 
     on_ray = (
         "__main__",
+        "bulk_prediction",
         "checks",
         "commands",
         "doctor",

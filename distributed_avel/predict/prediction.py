@@ -151,7 +151,7 @@ class Prediction:
             import matplotlib.pyplot as plt
         except ModuleNotFoundError:
             raise ConfigError(
-                "plot: matplotlib is not installed; install it: pip install matplotlib"
+                "plot: matplotlib is not installed; install it, or the extra `plot` of this package"
             ) from None
         if axes is None:
             _, axes = plt.subplots(figsize=(10, 3), layout="constrained")

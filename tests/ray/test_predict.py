@@ -29,7 +29,8 @@ def test_actors_write_what_one_process_writes_and_keep_finished_files(tmp_path, 
 
     assert together == again == alone
     names = sorted(path.name for path in (tmp_path / "alone").iterdir())
-    assert names == ["a.vtt", "c.vtt", "events.csv", "failures.txt", "predictions.json"]
+    assert names == ["a.vtt", "c.vtt", "events.csv", "events.html", "failures.txt",
+                     "predictions.json"]  # fmt: skip
     for name in names:
         of_actors = (tmp_path / "together" / name).read_bytes()
         assert of_actors == (tmp_path / "alone" / name).read_bytes()
