@@ -23,6 +23,7 @@ from distributed_avel.randomness import derive
 from distributed_avel.schema import tensor_array
 from distributed_avel.stages.stage import Execution
 from distributed_avel.stages.training import CURVES_FILE, TARGETS_FILE
+from distributed_avel.tasks import SegmentCounts
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -305,7 +306,7 @@ def test_arm_pl_trains_on_segment_predictions_of_the_base_model(run):
             counts["of_event_free"] += not video.labels
             counts["events_in_event_free"] += is_event and not video.labels
     manifest = run.arm("PL").manifest
-    assert manifest.segments == counts
+    assert manifest.segments == SegmentCounts(**counts)
     assert manifest.threshold is None
     assert counts["outside_label"] > 0
     found = first_losses(run, "PL")

@@ -5,6 +5,7 @@ import pytest
 
 from distributed_avel.cluster.tracking import untracked
 from distributed_avel.config import validate
+from distributed_avel.method.pseudo_labels import RemovedShare
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.stages import thresholds
 from distributed_avel.stages.report import REPORT
@@ -61,8 +62,8 @@ def test_step_2_records_the_removed_share_of_each_modality(tmp_path, dataset, mo
         start = number * num_columns
         columns = range(start, start + num_columns - run.task.background)
         tau = manifest.threshold[part] if len(parts) > 1 else manifest.threshold
-        assert shares[part]["achieved"] == pytest.approx(share_by_a_loop(run, scored, columns, tau))
-        assert shares[part]["requested"] == curves[part].absent_share
+        assert shares[part].achieved == pytest.approx(share_by_a_loop(run, scored, columns, tau))
+        assert shares[part].requested == curves[part].absent_share
 
 
 def test_a_tau_that_misses_the_requested_share_is_reported_in_one_line(
@@ -75,9 +76,9 @@ def test_a_tau_that_misses_the_requested_share_is_reported_in_one_line(
     run.retrain(False).ensure()
 
     share = run.refine(False).manifest.removed_share["event"]
-    assert share["achieved"] == 0.0
+    assert share.achieved == 0.0
     (line,) = [row for row in capsys.readouterr().err.splitlines() if "WARNING: event" in row]
-    assert f"tau should remove {share['requested']:.1%} of the labels" in line
+    assert f"tau should remove {share.requested:.1%} of the labels" in line
     assert "removes 0.0%" in line
     assert "set refine.threshold" in line
     warning = line.partition("WARNING: ")[2]
@@ -88,7 +89,7 @@ def test_a_tau_that_misses_the_requested_share_is_reported_in_one_line(
 
 
 def test_metric_names_contain_the_modality_if_there_are_several():
-    share = {"requested": 0.25, "achieved": 0.2}
+    share = RemovedShare(requested=0.25, achieved=0.2)
 
     assert share_metrics({"event": share}) == {
         "removed_share_requested": 0.25,

@@ -236,6 +236,19 @@ def threshold_for_share(
     return float(thresholds_G[_middle_of_longest_run(nearest)])
 
 
+@dataclass(frozen=True, slots=True)
+class RemovedShare:
+    """Share of the labels of training windows that a tau removes, in 0..1.
+
+    Args:
+        requested: Share that it should remove.
+        achieved: Share that it removes.
+    """
+
+    requested: float
+    achieved: float
+
+
 def removed_shares(
     prob_VWK: NDArray[np.floating],
     labels_VK: NDArray[np.bool_],

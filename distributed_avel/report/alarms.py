@@ -1,35 +1,33 @@
 """Warnings shown above the results: signs that a training collapsed or changed nothing."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from distributed_avel.method.pseudo_labels import RemovedShare
 from distributed_avel.metrics.bootstrap import Interval
 from distributed_avel.report.page_data import Report
 from distributed_avel.report.tables import heading, is_naive
+from distributed_avel.tasks import SegmentCounts, WindowCounts
 
 
-def window_warnings(windows: Mapping[str, Any]) -> list[str]:
+def window_warnings(windows: WindowCounts) -> list[str]:
     """Warn if Step 2 removed (nearly) all events from the windows, or (nearly) none.
-
-    Args:
-        windows: The counts of `stages.retrain.pseudo_labels_of`.
 
     Returns:
         At most one warning.
     """
-    share = windows["background"] / max(1, windows["of_events"])
+    share = windows.background / max(1, windows.of_events)
     if share > 0.95:
         return [
             f"{share:.0%} of the windows of videos with an event have no event left, so Step 3 "
             "learns to predict background; lower refine.threshold or train Step 1 longer"
         ]
-    if windows["restored"] > 0.5 * sum(windows["of_class"]):
+    if windows.restored > 0.5 * sum(windows.of_class):
         return [
-            f"{windows['restored']} of {sum(windows['of_class'])} labels belong to events that "
+            f"{windows.restored} of {sum(windows.of_class)} labels belong to events that "
             "the base model finds in neither modality alone, so both modalities keep them and "
             "Step 3 learns the video-level labels; lower refine.threshold or train Step 1 longer"
         ]
-    if sum(windows["kept_of_class"]) > 0.999 * sum(windows["of_class"]):
+    if sum(windows.kept_of_class) > 0.999 * sum(windows.of_class):
         return [
             "refinement removed (nearly) no event from any window, so Step 3 learns the "
             "video-level labels; raise refine.threshold"
@@ -37,42 +35,37 @@ def window_warnings(windows: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def share_warnings(shares: Mapping[str, Mapping[str, float]]) -> list[str]:
+def share_warnings(shares: Mapping[str, RemovedShare]) -> list[str]:
     """Warn about each tau that misses the share of labels that it should remove.
 
     Args:
-        shares: "removed_share" of the manifest of Step 2: the requested and the achieved share,
-            in 0..1, by group of columns (`Task.parts`).
+        shares: Shares from the manifest of Step 2, by group of columns (`Task.parts`).
     """
     # Many windows with the same probability make the removed share jump between grid points.
     return [
-        f"{part}: tau should remove {share['requested']:.1%} of the labels from the training "
-        f"windows but removes {share['achieved']:.1%}; no tau in the grid comes closer, because "
+        f"{part}: tau should remove {share.requested:.1%} of the labels from the training "
+        f"windows but removes {share.achieved:.1%}; no tau in the grid comes closer, because "
         "many windows have nearly the same probability; set refine.threshold to a number or to "
         "screened, or train Step 1 for fewer epochs"
         for part, share in shares.items()
-        if abs(share["requested"] - share["achieved"]) > _MAX_SHARE_ERROR
+        if abs(share.requested - share.achieved) > _MAX_SHARE_ERROR
     ]
 
 
 _MAX_SHARE_ERROR = 0.05
 
 
-def segments_text(segments: Mapping[str, int]) -> str:
-    """Describe the base model's predictions on the training segments, the targets of arm PL.
-
-    Args:
-        segments: The counts of `Task.count_segments`.
-    """
+def segments_text(segments: SegmentCounts) -> str:
+    """Describe the base model's predictions on the training segments, the targets of arm PL."""
     text = (
-        f"the base model predicts background in {segments['background']} of "
-        f"{segments['segments']} training segments and an event outside the video-level label in "
-        f"{segments['outside_label']}"
+        f"the base model predicts background in {segments.background} of "
+        f"{segments.segments} training segments and an event outside the video-level label in "
+        f"{segments.outside_label}"
     )
-    if segments["of_event_free"]:
+    if segments.of_event_free:
         text += (
             f"; in videos without an event it predicts one in "
-            f"{segments['events_in_event_free']} of {segments['of_event_free']} segments"
+            f"{segments.events_in_event_free} of {segments.of_event_free} segments"
         )
     return text
 

@@ -5,7 +5,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ from distributed_avel.stages.evaluate import Evaluate
 from distributed_avel.stages.retrain import LabelFacts, Retrain
 from distributed_avel.stages.stage import Context, NoManifest, Stage
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Parsing, Task
+from distributed_avel.tasks import Parsing, Task, WindowCounts
 from distributed_avel.train.initial_weights import WeightsSource
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
@@ -130,7 +130,7 @@ class ReportPage(Stage[NoManifest]):
     def results(self) -> dict[str, Any]:
         """Return the content of `results.json`."""
         config, task = self.config, self.context.task
-        facts = self.refined.manifest if self.refined else LabelFacts()
+        facts = self._label_facts
         test, validation = self.features.usable("test"), self.features.usable("val")
         tau = threshold_rule(config.refine.threshold, config.refine.labels)
         if self.refined and self.refined.is_calibrated and config.refine.threshold != "spliced":
@@ -148,7 +148,7 @@ class ReportPage(Stage[NoManifest]):
             "synthetic": self.data.videos.synthetic,
             "seed": config.seed,
             "threshold": facts.threshold,
-            "windows": facts.windows,
+            "windows": asdict(facts.windows) if facts.windows else None,
             "window": config.refine.window,
             "stride": config.refine.stride,
             "loss": task.loss_name,
@@ -166,17 +166,22 @@ class ReportPage(Stage[NoManifest]):
         bases += [stage.base for stage in refined if stage is not None]
         return bases[0].source if bases else None
 
+    @property
+    def _label_facts(self) -> LabelFacts:
+        return self.refined.manifest if self.refined else LabelFacts()
+
     def _sources(self) -> "ReportSources":
         config, results, model = self.config, self.results(), self.config.model.name
         base = arm_label(model, "base")
         refined = arm_label(model, self.arm) if self.arm else ""
-        arms = self.evaluation.arms
+        arms, windows = self.evaluation.arms, self._label_facts.windows
         return ReportSources(
             task=self.context.task,
             videos=self.data.videos,
             root=self.media_root,
             predictions=self.evaluation.predictions(),
             results=results,
+            windows=windows,
             shown=sorted(arms, key=lambda name: (name == refined) - (name == base)),
             refined=refined,
             exchanged=self.refined is not None and self.refined.windows == "exchanged",
@@ -186,11 +191,11 @@ class ReportPage(Stage[NoManifest]):
             spliced=self.refined is not None and self.refined.is_calibrated,
             settings=self._settings(),
             provenance=self.evaluation.artifact.provenance(),
-            warnings=self._warnings(results["windows"]),
+            warnings=self._warnings(windows),
             num_timelines=config.report.num_timelines,
         )
 
-    def _warnings(self, windows: Mapping[str, Any] | None) -> list[str]:
+    def _warnings(self, windows: WindowCounts | None) -> list[str]:
         note = self.features.manifest.weights_note
         return [
             *([note] if note else []),
@@ -231,6 +236,7 @@ class ReportSources:
         root: Folder of the media files; None if there are none.
         predictions: Predictions of every segment of the test split, by arm.
         results: Content of `results.json`.
+        windows: Counts of the pseudo-labels of `refined`.
         shown: Arms to compare, the base model first and the refined arm last.
         refined: Arm of `threshold_curves`.
         exchanged: Whether Step 2 of that arm labelled whole modalities instead of windows.
@@ -249,6 +255,7 @@ class ReportSources:
     root: Location | None
     predictions: pa.Table
     results: Mapping[str, Any]
+    windows: WindowCounts | None
     shown: Sequence[str]
     refined: str
     exchanged: bool
@@ -286,7 +293,7 @@ def write_report(sources: ReportSources, out: Location) -> list[str]:
         threshold_curves=_threshold_curves(sources),
         spliced=sources.spliced,
         learning_curves=tuple(_learning_curves(sources)),
-        windows=_windows(sources.results),
+        windows=_window_summary(sources.windows),
         failures=tuple(
             Failure(video_id=f["video_id"], stage=f["stage"], error=f["error"]) for f in failures
         ),
@@ -346,16 +353,15 @@ def _threshold_curves(sources: ReportSources) -> dict[str, ThresholdPlot]:
     }
 
 
-def _windows(results: Mapping[str, Any]) -> WindowSummary | None:
-    windows = results["windows"]
-    if not windows:
+def _window_summary(windows: WindowCounts | None) -> WindowSummary | None:
+    if windows is None:
         return None
     return WindowSummary(
-        num_videos=windows["videos"],
-        num_windows=windows["of_events"],
-        num_background=windows["background"],
-        of_video_C=tuple(windows["of_class"]),
-        kept_C=tuple(windows["kept_of_class"]),
+        num_videos=windows.videos,
+        num_windows=windows.of_events,
+        num_background=windows.background,
+        of_video_C=tuple(windows.of_class),
+        kept_C=tuple(windows.kept_of_class),
     )
 
 

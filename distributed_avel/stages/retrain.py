@@ -5,7 +5,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import Step3Targets, TrainingStage
 from distributed_avel.storage import Location
-from distributed_avel.tasks import Task, lacks_times
+from distributed_avel.tasks import SegmentCounts, Task, WindowCounts, lacks_times
 from distributed_avel.tasks.parsing import modality_targets
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
@@ -53,14 +53,13 @@ class LabelFacts:
 
     Args:
         threshold: tau, if there is one.
-        windows: Counts of `Task.count_windows`, and "restored": labels that are in neither modality
-            alone and were restored in both. None for soft labels.
-        segments: Counts of `Task.count_segments`; only for labels of segments.
+        windows: Counts of the labels of windows. None for soft labels.
+        segments: Counts of the labels of segments; only for labels of segments.
     """
 
     threshold: float | dict[str, float] | None = None
-    windows: dict[str, Any] | None = None
-    segments: dict[str, int] | None = None
+    windows: WindowCounts | None = None
+    segments: SegmentCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ class Retrain(TrainingStage[RetrainManifest]):
         for warning in self.share_warnings():
             say(f"WARNING: {warning}")
         if facts.windows:
-            run.metrics({"background_windows": facts.windows["background"]})
+            run.metrics({"background_windows": facts.windows.background})
         num_epochs = self.config.train.retrain_epochs
         mask_WT = windows_of("segments" if self.windows == "segments" else "refined", self.config)
         num_videos = self.train(out, run, num_epochs=num_epochs, mask_WT=mask_WT, targets=targets)
@@ -263,7 +262,7 @@ def pseudo_labels_of(
     if scored == "exchanged":
         labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
     counts = task.count_windows(targets_VK, labels_VWK)
-    counts["restored"] = int(labels_VWK.sum() - num_before)
+    counts = replace(counts, restored=int(labels_VWK.sum() - num_before))
     plain = dict(threshold) if isinstance(threshold, Mapping) else threshold
     return labels_VWK, LabelFacts(threshold=plain, windows=counts)
 
@@ -276,9 +275,9 @@ def _print_facts(facts: LabelFacts) -> None:
         return
     windows = facts.windows
     say(
-        f"retrain: tau {threshold_text(facts.threshold)} keeps {sum(windows['kept_of_class'])} "
-        f"of {sum(windows['of_class'])} labels, and leaves {windows['background']} of "
-        f"{windows['of_events']} windows without an event"
+        f"retrain: tau {threshold_text(facts.threshold)} keeps {sum(windows.kept_of_class)} "
+        f"of {sum(windows.of_class)} labels, and leaves {windows.background} of "
+        f"{windows.of_events} windows without an event"
     )
     for warning in window_warnings(windows):
         say(f"WARNING: {warning}")

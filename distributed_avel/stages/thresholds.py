@@ -5,7 +5,7 @@ Shape suffixes used in this file:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import DatasetError
 from distributed_avel.method.pseudo_labels import (
+    RemovedShare,
     Threshold,
     ThresholdCurve,
     removed_shares,
@@ -40,13 +41,12 @@ class ChosenThreshold:
     Args:
         threshold: tau, or one tau for each of `Task.parts`; None if it could not be chosen.
         no_threshold: Reason why it could not be chosen.
-        removed_share: By part, the share of the labels of training windows to remove, "requested",
-            and the share that tau removes, "achieved", in 0..1.
+        removed_share: Shares of the labels of training windows, by part.
     """
 
     threshold: float | dict[str, float] | None = None
     no_threshold: str | None = None
-    removed_share: dict[str, dict[str, float]] = field(default_factory=dict)
+    removed_share: dict[str, RemovedShare] = field(default_factory=dict)
 
     def value(self) -> Threshold:
         """Return tau.
@@ -121,7 +121,7 @@ def choose_threshold(
         )
         tau_G = np.array([best[part]])
         removed_G = removed_shares(part_VWK, part_VK, tau_G, background=task.background)
-        shares[part] = {"requested": requested, "achieved": float(removed_G[0])}
+        shares[part] = RemovedShare(requested, achieved=float(removed_G[0]))
     write_threshold_curves(curves, out)
     threshold = best if len(best) > 1 else next(iter(best.values()))
     return ChosenThreshold(threshold=threshold, removed_share=shares)
@@ -134,12 +134,12 @@ def threshold_metrics(threshold: Threshold) -> dict[str, float]:
     return {"threshold": threshold}
 
 
-def share_metrics(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def share_metrics(shares: Mapping[str, RemovedShare]) -> dict[str, float]:
     """Return `ChosenThreshold.removed_share` as metrics for MLflow."""
     return {
         f"removed_share_{kind}" + (f"_{part}" if len(shares) > 1 else ""): value
         for part, share in shares.items()
-        for kind, value in share.items()
+        for kind, value in asdict(share).items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.models.base import model_class
-from distributed_avel.tasks.base import Modality, Task
+from distributed_avel.tasks.base import Modality, SegmentCounts, Task, WindowCounts
 from distributed_avel.tasks.evaluation import (
     EvaluationLabels,
     best_epoch_metric,
@@ -17,7 +17,9 @@ __all__ = [
     "Localization",
     "Modality",
     "Parsing",
+    "SegmentCounts",
     "Task",
+    "WindowCounts",
     "best_epoch_metric",
     "criterion_of",
     "lacks_times",

@@ -16,6 +16,7 @@ Shape suffixes used in this file:
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -30,6 +31,46 @@ from distributed_avel.models.base import BaseModel
 Model = TypeVar("Model", bound=BaseModel)
 
 Modality = Literal["audio", "visual"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCounts:
+    """Counts of labels that the base model predicts for segments of the training videos.
+
+    Args:
+        segments: Segments.
+        background: Segments without a predicted event.
+        outside_label: Segments with a class that the video-level label lacks.
+        of_event_free: Segments of event-free videos.
+        events_in_event_free: Segments of event-free videos with a predicted event.
+    """
+
+    segments: int
+    background: int
+    outside_label: int
+    of_event_free: int
+    events_in_event_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """Counts of pseudo-labels of the windows of videos with an event.
+
+    Args:
+        videos: Videos with an event.
+        of_events: Their windows.
+        background: Their windows without a label.
+        of_class: Labels of each class before refinement.
+        kept_of_class: Labels of each class after refinement.
+        restored: Labels that were below tau in both modalities and were restored in both.
+    """
+
+    videos: int
+    of_events: int
+    background: int
+    of_class: list[int]
+    kept_of_class: list[int]
+    restored: int = 0
 
 
 class Task(ABC, Generic[Model]):
@@ -238,53 +279,43 @@ class Task(ABC, Generic[Model]):
 
     def count_segments(
         self, targets_VK: NDArray[np.bool_], labels_VTK: NDArray[np.bool_]
-    ) -> dict[str, int]:
+    ) -> SegmentCounts:
         """Count the labels that the base model predicts for segments of the training videos.
 
         Args:
             targets_VK: Video-level labels.
             labels_VTK: Predicted labels of the segments.
-
-        Returns:
-            "segments", "background", "outside_label" (segments with a class that the video-level
-            label lacks), "of_event_free" (segments of event-free videos) and
-            "events_in_event_free" (those with a predicted event).
         """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VTE = targets_VK[:, :num_events], labels_VTK[..., :num_events]
         present_VT = np.any(labels_VTE, axis=-1)
         outside_VT = (labels_VTE & ~targets_VE[:, None]).any(axis=-1)
         event_free_V = ~targets_VE.any(axis=1)
-        return {
-            "segments": present_VT.size,
-            "background": int((~present_VT).sum()),
-            "outside_label": int(outside_VT.sum()),
-            "of_event_free": int(present_VT[event_free_V].size),
-            "events_in_event_free": int(present_VT[event_free_V].sum()),
-        }
+        return SegmentCounts(
+            segments=present_VT.size,
+            background=int((~present_VT).sum()),
+            outside_label=int(outside_VT.sum()),
+            of_event_free=int(present_VT[event_free_V].size),
+            events_in_event_free=int(present_VT[event_free_V].sum()),
+        )
 
     def count_windows(
         self, targets_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]
-    ) -> dict[str, Any]:
+    ) -> WindowCounts:
         """Count the pseudo-labels of the windows of videos with an event.
 
         Args:
             targets_VK: Video-level labels.
             labels_VWK: Pseudo-labels of the windows.
-
-        Returns:
-            "videos" and "of_events" (the videos with an event and their windows), "background"
-            (windows without a label), and per class "of_class" (labels before refinement) and
-            "kept_of_class" (after).
         """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VWE = targets_VK[:, :num_events], labels_VWK[..., :num_events]
         event_V = targets_VE.any(axis=1)
         num_windows = labels_VWK.shape[1]
-        return {
-            "videos": int(event_V.sum()),
-            "of_events": int(event_V.sum()) * num_windows,
-            "background": int((~labels_VWE[event_V].any(axis=-1)).sum()),
-            "of_class": self.by_class(targets_VE.sum(axis=0) * num_windows),
-            "kept_of_class": self.by_class(labels_VWE.sum(axis=(0, 1))),
-        }
+        return WindowCounts(
+            videos=int(event_V.sum()),
+            of_events=int(event_V.sum()) * num_windows,
+            background=int((~labels_VWE[event_V].any(axis=-1)).sum()),
+            of_class=self.by_class(targets_VE.sum(axis=0) * num_windows),
+            kept_of_class=self.by_class(labels_VWE.sum(axis=(0, 1))),
+        )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from distributed_avel.method.pseudo_labels import RemovedShare
 from distributed_avel.metrics.bootstrap import Interval
 from distributed_avel.report.alarms import (
     failure_warnings,
@@ -10,18 +11,20 @@ from distributed_avel.report.alarms import (
     share_warnings,
     window_warnings,
 )
+from distributed_avel.tasks import WindowCounts
 from tests.report.samples import make_parsing_report, make_report
 
 
-def counts(background: int, kept: int, restored: int = 0) -> dict:
+def counts(background: int, kept: int, restored: int = 0) -> WindowCounts:
     """Counts for 100 windows of videos with events, two classes and 100 labels."""
-    return {
-        "of_events": 100,
-        "background": background,
-        "of_class": [60, 40],
-        "kept_of_class": [min(kept, 60), max(0, kept - 60)],
-        "restored": restored,
-    }
+    return WindowCounts(
+        videos=25,
+        of_events=100,
+        background=background,
+        of_class=[60, 40],
+        kept_of_class=[min(kept, 60), max(0, kept - 60)],
+        restored=restored,
+    )
 
 
 def test_an_arm_that_predicts_almost_no_event_is_named_with_its_share():
@@ -54,16 +57,15 @@ def test_refinement_that_removes_some_labels_gives_no_warning(windows):
 
 
 def test_no_windows_with_events_give_no_warning():
-    empty = dict.fromkeys(("of_events", "background", "restored"), 0)
-    empty |= {"of_class": [0], "kept_of_class": [0]}
+    empty = WindowCounts(videos=0, of_events=0, background=0, of_class=[0], kept_of_class=[0])
     assert window_warnings(empty) == []
 
 
 @pytest.mark.parametrize("achieved", [0.19, 0.31])
 def test_a_missed_share_of_removed_labels_is_reported_with_both_shares(achieved):
-    near = {"requested": 0.1, "achieved": 0.14}
+    near = RemovedShare(requested=0.1, achieved=0.14)
 
-    (warning,) = share_warnings({"heard": {"requested": 0.25, "achieved": achieved}, "seen": near})
+    (warning,) = share_warnings({"heard": RemovedShare(0.25, achieved), "seen": near})
 
     assert warning.startswith("heard: tau should remove 25.0% of the labels")
     assert f"removes {achieved:.1%}" in warning

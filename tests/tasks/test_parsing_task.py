@@ -28,7 +28,7 @@ from distributed_avel.stages.training import (
     kept_validation,
     learning_rate,
 )
-from distributed_avel.tasks import Localization, Parsing, task_of
+from distributed_avel.tasks import Localization, Parsing, WindowCounts, task_of
 from distributed_avel.tasks.parsing import modality_targets
 from distributed_avel.timeline import Timeline
 from distributed_avel.train.batches import Batch, worker_batches
@@ -232,13 +232,9 @@ def test_columns_are_audio_events_then_visual_events():
     assert set(TASK.judge(truth_VTK, truth_VTK.astype(np.float32)).values()) == {100.0}
     assert TASK.background_share(truth_VTK.astype(np.float32)) == 0.5
     counts = TASK.count_windows(targets_VK, truth_VTK.any(axis=1, keepdims=True))
-    assert counts == {
-        "videos": 1,
-        "of_events": 1,
-        "background": 0,
-        "of_class": [2, 2],
-        "kept_of_class": [1, 1],
-    }
+    assert counts == WindowCounts(
+        videos=1, of_events=1, background=0, of_class=[2, 2], kept_of_class=[1, 1]
+    )
 
 
 def test_tau_is_expanded_to_the_columns_of_each_modality():
@@ -354,7 +350,8 @@ def test_arm_ma_removes_a_label_from_a_modality_below_tau(finished):
             else:
                 expected, restored = (True, True), restored + 2
             assert (labels_K[class_], labels_K[num_classes + class_]) == expected
-    assert (facts.windows or {})["restored"] == restored
+    assert facts.windows is not None
+    assert facts.windows.restored == restored
     assert 0 < labels_V1K.sum() < sum(2 * len(v.labels) for v in training)
 
 
