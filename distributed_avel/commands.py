@@ -320,6 +320,43 @@ def _export_parser() -> ArgumentParser:
     return parser
 
 
+def import_annotations(argv: Sequence[str]) -> int:
+    """Put times from annotation tools into the table of your videos.
+
+        avel import-annotations project.json --to DIR
+        avel import-annotations labels/*.txt --to DIR
+
+    DIR is the folder of a data set `folder`, with videos.csv. Files: an export of Label Studio
+    (.json), ELAN (.eaf), label tracks of Audacity (.txt, named as the video), or a table (.csv)
+    with the columns uri, label, start and end, in seconds or [hh:]mm:ss. Times of annotated videos
+    are replaced, all others are kept; the previous table becomes videos.csv.bak.
+
+        --to DIR    folder with videos.csv
+    """
+    if {"-h", "--help"} & {*argv}:
+        print(cleandoc(import_annotations.__doc__ or ""))  # noqa: T201
+        return 0
+    options = _parsed(_import_parser(), argv, "import-annotations")
+    if isinstance(options, str):
+        return _wrong_option(options)
+    if not options.files or options.to is None:
+        return _wrong_option("name files and a folder: avel import-annotations FILE... --to DIR")
+
+    def run() -> None:
+        from distributed_avel import annotate
+
+        annotate.import_annotations(annotate.ImportOptions(options.files, options.to))
+
+    return run_safely(run, "the same command starts again")
+
+
+def _import_parser() -> ArgumentParser:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--to")
+    return parser
+
+
 def _parsed(parser: ArgumentParser, argv: Sequence[str], name: str) -> Namespace | str:
     """Return the options of a command that has no settings, or what is wrong with them."""
     try:
@@ -417,6 +454,7 @@ def completion(argv: Sequence[str]) -> int:
     own = {
         "predict": _predict_parser,
         "export": _export_parser,
+        "import-annotations": _import_parser,
         "inspect": _inspect_parser,
         "check": _check_parser,
     }
@@ -459,6 +497,7 @@ _SETTINGS: Mapping[str, type[Config] | None] = MappingProxyType(
         "inspect": InspectConfig,
         "predict": None,
         "export": None,
+        "import-annotations": None,
         "completion": None,
     }
 )
@@ -472,6 +511,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "export": export,
         "inspect": inspect,
         "check": check,
+        "import-annotations": import_annotations,
         "extract": extract,
         "train-base": train_base,
         "refine": refine,
@@ -504,7 +544,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview() -> str:
     """Return the output of `avel --help`: one line per command."""
-    lines = [f"  {name:<12}{_summary(command)}" for name, command in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{_summary(command)}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: avel COMMAND [OPTIONS]",
