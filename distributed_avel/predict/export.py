@@ -16,6 +16,7 @@ from distributed_avel.predict.exchange import (
     Format,
     exported,
 )
+from distributed_avel.predict.hub import FORMATS_FILE
 from distributed_avel.predict.model import create_model
 from distributed_avel.predict.model_card import Metrics
 from distributed_avel.predict.model_folder import (
@@ -31,9 +32,6 @@ from distributed_avel.predict.run_models import RunModels, read_run_models
 from distributed_avel.registry import import_plugins
 from distributed_avel.storage import Location
 from distributed_avel.tasks import task_of
-
-FORMATS_FILE = "formats.json"
-"""Describes the files of other formats in a model folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from distributed_avel.features.any_length import AnyLengthRecipe, Piece
 from distributed_avel.features.base import Extractor, ExtractorRecipe
 from distributed_avel.features.decoder_pool import DecodingProcesses, Failed, StopStream
 from distributed_avel.models import BaseModel
+from distributed_avel.predict.hub import copy_files, download, upload
 from distributed_avel.predict.inference import CPU, WindowScorer, segment_probabilities
 from distributed_avel.predict.model_folder import (
     MODEL_CONFIG,
@@ -97,7 +98,7 @@ class TrainedModel:
     ) -> None:
         if use_gpu and not torch.cuda.is_available():
             raise ConfigError("there is no GPU that PyTorch can use; leave out --gpu (use_gpu)")
-        self.settings = settings
+        self.settings, self._folder = settings, folder
         self._device = torch.device("cuda") if use_gpu else CPU
         try:
             self.task = task_of(settings.model, settings.train)
@@ -113,6 +114,87 @@ class TrainedModel:
             _refuse_other_features(self._extractor, settings, folder / MODEL_CONFIG)
         self._decoding: DecodingProcesses | None = None
         self._num_processes = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+        **options: Any,
+    ) -> "TrainedModel":
+        """Load a model of the Hugging Face hub, or a local model folder.
+
+        Args:
+            name: Repository, such as ORGANIZATION/NAME, or path of a folder, which is preferred.
+            revision: Branch, tag or commit.
+            cache_dir: Folder for downloads; that of huggingface_hub by default.
+            token: Access token; that of `hf auth login` or HF_TOKEN by default.
+            local_files_only: Use a downloaded model without asking the hub.
+            endpoint: Address of another hub.
+            options: Further arguments of `load_model`.
+
+        Raises:
+            AvelError: The repository cannot be read, see `hub.download`, or what `load_model`
+                raises.
+        """
+        if Path(name).is_dir():
+            return load_model(name, **options)
+        folder = download(
+            str(name),
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            endpoint=endpoint,
+        )
+        return load_model(folder, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Copy the model folder.
+
+        Args:
+            folder: Path or URI.
+        """
+        copy_files(self._folder, Location.at(folder))
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Upload the model folder to the Hugging Face hub, and return the address of the commit.
+
+        Args:
+            name: Repository, such as ORGANIZATION/NAME; created if it does not exist.
+            private: Whether a new repository is private; the default of the hub if None.
+            revision: Branch; the main branch by default.
+            token: Access token; that of `hf auth login` or HF_TOKEN by default.
+            endpoint: Address of another hub.
+            commit_message: Message of the commit.
+
+        Raises:
+            ConfigError: huggingface_hub is not installed.
+            StorageError: The hub refuses or does not answer.
+        """
+        return upload(
+            self._folder,
+            name,
+            private=private,
+            revision=revision,
+            token=token,
+            endpoint=endpoint,
+            message=commit_message,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
