@@ -20,7 +20,7 @@ from distributed_avel import RunResult, load_config, run_pipeline
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
-WIDTH_PX, HEIGHT_PX = 1000, 1485
+WIDTH_PX, HEIGHT_PX = 1000, 1790
 
 MAX_BYTES = 150_000
 """The picture is part of the repository."""
@@ -41,7 +41,11 @@ _OPTIONS = (
 )
 
 _ONLY_TABLE_AND_TIMELINES = """
-<style>#classes, #refinement, #training, #failures, #settings { display: none }</style>
+<style>
+#classes, #refinement, #training, #failures, #settings, figure:has(.intervals), dl.arms {
+  display: none;
+}
+</style>
 """
 
 

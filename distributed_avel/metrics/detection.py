@@ -15,6 +15,7 @@ the segment-level decisions.
 
 Shape suffixes used in this file:
     V = videos    T = segments    C = event classes    N = events    B = resamples
+    H = correct events
 """
 
 from collections import defaultdict
@@ -85,7 +86,7 @@ def detection_metrics(
     metrics = {"event_f1": _event_f1(truth_VTC, predicted_VTC, weights_BV)}
     truth = events_of(truth_VTC, truth_VTC.astype(np.float64))
     predicted = events_of(predicted_VTC, prob_VTC)
-    map_of = {tiou: _map(truth, predicted, tiou, weights_BV) for tiou in MEAN_TIOUS}
+    map_of = _maps(truth, predicted, weights_BV)
     metrics |= {f"map_{round(100 * tiou)}": map_of[tiou] for tiou in SHOWN_TIOUS}
     return metrics | {"map_mean": np.mean([*map_of.values()], axis=0)}
 
@@ -126,31 +127,49 @@ def average_precision(
         weights_BN: Weight of each of them in each resample.
         num_true_B: Weighted number of ground-truth events; NaN is returned where it is 0.
     """
-    hits_BN = np.cumsum(weights_BN * correct_N, axis=1)
-    total_BN = np.cumsum(weights_BN, axis=1)
-    precision_BN = np.divide(hits_BN, total_BN, out=np.zeros_like(hits_BN), where=total_BN > 0)
-    # The highest precision at this recall or a larger one.
-    envelope_BN = np.maximum.accumulate(precision_BN[:, ::-1], axis=1)[:, ::-1]
-    area_B = (envelope_BN * weights_BN * correct_N).sum(axis=1)
+    return _average_precision(correct_N, weights_BN, np.cumsum(weights_BN, axis=1), num_true_B)
+
+
+def _average_precision(
+    correct_N: NDArray[np.bool_],
+    weights_BN: NDArray[np.floating],
+    total_BN: NDArray[np.floating],
+    num_true_B: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Compute `average_precision` from the cumulative weights `total_BN`."""
+    # Recall grows, and precision has its local maxima, at correct events only (index H).
+    weights_BH, total_BH = weights_BN[:, correct_N], total_BN[:, correct_N]
+    hits_BH = np.cumsum(weights_BH, axis=1)
+    precision_BH = np.divide(hits_BH, total_BH, out=np.zeros_like(hits_BH), where=total_BH > 0)
+    envelope_BH = np.maximum.accumulate(precision_BH[:, ::-1], axis=1)[:, ::-1]
+    area_B = np.einsum("bh,bh->b", envelope_BH, weights_BH)
     undefined_B = np.full(len(weights_BN), np.nan)
     return np.divide(area_B, num_true_B, out=undefined_B, where=num_true_B > 0)
 
 
-def _map(
-    truth: Events, predicted: Events, tiou: float, weights_BV: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    correct_N = match(truth, predicted, tiou)
+def _maps(
+    truth: Events, predicted: Events, weights_BV: NDArray[np.floating]
+) -> dict[float, NDArray[np.float64]]:
+    """Compute mAP at each of `MEAN_TIOUS` in percent, shape (B,)."""
+    correct = {tiou: match(truth, predicted, tiou) for tiou in MEAN_TIOUS}
     order_N = np.argsort(-predicted.confidence_N, kind="stable")
-    precisions = []
+    precisions: dict[float, list[NDArray[np.float64]]] = {tiou: [] for tiou in MEAN_TIOUS}
     for class_ in np.unique(truth.class_N):
         mine = order_N[predicted.class_N[order_N] == class_]
         num_true_B = weights_BV[:, truth.video_N[truth.class_N == class_]].sum(axis=1)
         weights_BN = weights_BV[:, predicted.video_N[mine]]
-        precisions.append(average_precision(correct_N[mine], weights_BN, num_true_B))
-    if not precisions:
-        return np.full(len(weights_BV), np.nan)
-    ap_CB = np.stack(precisions)
-    num_B = (~np.isnan(ap_CB)).sum(axis=0)  # a resample may lack the videos of a class
+        total_BN = np.cumsum(weights_BN, axis=1)
+        for tiou, correct_N in correct.items():
+            ap_B = _average_precision(correct_N[mine], weights_BN, total_BN, num_true_B)
+            precisions[tiou].append(ap_B)
+    return {tiou: _mean_over_classes(ap_CB, len(weights_BV)) for tiou, ap_CB in precisions.items()}
+
+
+def _mean_over_classes(ap_CB: list[NDArray[np.float64]], num_rows: int) -> NDArray[np.float64]:
+    """Average the classes in percent; a resample may lack the videos of a class (NaN)."""
+    if not ap_CB:
+        return np.full(num_rows, np.nan)
+    num_B = (~np.isnan(ap_CB)).sum(axis=0)
     return 100 * np.nansum(ap_CB, axis=0) / np.where(num_B > 0, num_B, np.nan)
 
 

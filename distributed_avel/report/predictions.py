@@ -9,6 +9,7 @@ Shape suffixes used in this file:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -124,7 +125,7 @@ class Predictions(ABC):
             if len(arms) > 1
             else {},
             "class_scores": {arm: self._class_scores(arm, annotated_V) for arm in arms},
-            "chance": self._chance(annotated_V),
+            "chance": self._chance(),
         }
 
     @abstractmethod
@@ -137,7 +138,7 @@ class Predictions(ABC):
     def _class_scores(self, arm: str, annotated_V: NDArray[np.bool_]) -> tuple[ClassScores, ...]:
         """Return the scores of each class."""
 
-    def _chance(self, annotated_V: NDArray[np.bool_]) -> float | None:
+    def _chance(self) -> float | None:
         """Return the value of `Report.headline` without any model, in percent."""
         return None
 
@@ -208,11 +209,12 @@ class LocalizationPredictions(Predictions):
             }
         }
 
-    def _labels(self, annotated_V: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the ground-truth classes of each segment of the annotated videos, (V, T, K)."""
+    @cached_property
+    def _labels(self) -> NDArray[np.bool_]:
+        """The ground-truth classes of each segment of the annotated videos, (V, T, K)."""
         videos = {video.video_id: video for video in self._videos.split("test")}
-        with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
-        return self._videos.segment_labels(with_times)
+        rows = np.flatnonzero(self._annotated())
+        return self._videos.segment_labels([videos[self.video_ids[row]] for row in rows])
 
     def _compared(
         self, arm: str, annotated_V: NDArray[np.bool_]
@@ -221,7 +223,7 @@ class LocalizationPredictions(Predictions):
         # `of_arm` returns the first event of a segment with several events; the metrics count any
         # of them as correct. Use their rule, so that the figures agree with the metrics.
         prediction_VT = self.of_arm(arm)[1][annotated_V]
-        return one_label_per_segment(self._labels(annotated_V), prediction_VT), prediction_VT
+        return one_label_per_segment(self._labels, prediction_VT), prediction_VT
 
     def _weighted_metrics(
         self, arm: str, annotated_V: NDArray[np.bool_], weights_BV: NDArray[np.floating]
@@ -232,7 +234,7 @@ class LocalizationPredictions(Predictions):
         return {
             **weighted_segment_metrics(truth_VT, prediction_VT, num_classes, weights_BV),
             **detection_metrics(
-                self._labels(annotated_V)[..., :-1],
+                self._labels[..., :-1],
                 predicted_VTC,
                 self.scores(arm)[annotated_V][..., :-1],
                 weights_BV,
@@ -244,9 +246,9 @@ class LocalizationPredictions(Predictions):
         names = (*self._videos.classes, BACKGROUND)
         return class_scores(truth_VT.ravel(), prediction_VT.ravel(), names)
 
-    def _chance(self, annotated_V: NDArray[np.bool_]) -> float | None:
+    def _chance(self) -> float | None:
         """Return the accuracy of the most frequent class in every segment."""
-        return 100 * float(self._labels(annotated_V).mean(axis=(0, 1)).max())
+        return 100 * float(self._labels.mean(axis=(0, 1)).max())
 
     def _annotated(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())

@@ -248,11 +248,12 @@ def test_a_page_without_its_data_files_names_the_remedy(browser, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "scheme"), [(make_report, "light"), (make_parsing_report, "dark")]
+    ("make", "scheme", "width_px"),
+    [(make_report, "light", 390), (make_parsing_report, "dark", 1200)],
 )
-def test_axe_finds_nothing_serious(visit, make, scheme):
+def test_axe_finds_nothing_serious(visit, make, scheme, width_px):
     report = make(num_listed=3, num_timelines=1, warnings=("a warning",))
-    page = visit(render_page(report), color_scheme=scheme)
+    page = visit(render_page(report), color_scheme=scheme, width_px=width_px)
     page.locator(".timeline").nth(2).wait_for()
     page.locator("details summary").click()
     found = Axe().run(page).response["violations"]
