@@ -39,7 +39,6 @@ from distributed_avel.stages.thresholds import (
     THRESHOLDS_FILE,
     ChosenThreshold,
     read_threshold_curves,
-    share_metrics,
     threshold_metrics,
     write_threshold_curves,
 )
@@ -119,13 +118,13 @@ class Calibrate(Stage[ChosenThreshold]):
                 np.array([best[part]]),
                 background=task.background,
             )
-            shares[part] = {"achieved": float(removed_G[0])}
+            shares[part] = float(removed_G[0])
         write_threshold_curves(curves, out)
         threshold = best if len(best) > 1 else next(iter(best.values()))
         run.metrics(threshold_metrics(threshold))
-        run.metrics(share_metrics(shares))
+        run.metrics({f"removed_share_achieved_{part}": share for part, share in shares.items()})
         run.file(out / THRESHOLDS_FILE)
-        return ChosenThreshold(threshold=threshold, removed_share=shares)
+        return ChosenThreshold(threshold=threshold)
 
     def _spliced(
         self,
