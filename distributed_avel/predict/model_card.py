@@ -81,6 +81,9 @@ def _facts(settings: "ModelSettings") -> list[str]:
         f"- Training videos: {settings.num_segments} segments of {settings.segment_s:g} s",
         f"- {len(settings.classes)} classes: {', '.join(settings.classes)}",
     ]
+    if settings.model.weights is not None:
+        training = "trained further" if settings.train.base_epochs else "not trained"
+        lines.append(f"- Step 1: given weights (`model.weights` of `config.json`), {training}")
     if settings.tau is not None:
         lines.append(f"- Threshold of the pseudo-labels, tau: {_tau(settings.tau)}")
     if settings.decision_threshold is None:
