@@ -320,6 +320,52 @@ def _export_parser() -> ArgumentParser:
     return parser
 
 
+def annotate_export(argv: Sequence[str]) -> int:
+    r"""Write test videos without times as a Label Studio project, with predicted events.
+
+        avel annotate-export runs/folder --out DIR
+        avel annotate-export runs/folder --out DIR --n 50 --random \
+            --media "/data/local-files/?d=clips/"
+
+    RUN is a finished run. DIR/tasks.json has the videos of which the model of the run is least
+    certain (mean entropy of the segments), and its events as predictions; DIR/config.xml is the
+    labelling interface. `avel import-annotations` puts the result into videos.csv.
+
+        --out DIR      folder to write
+        --n N          number of videos (default: 20)
+        --random       draw the videos at random: metrics of uncertain videos alone are too low
+        --media TEXT   text before the id of a video in its address
+    """
+    if {"-h", "--help"} & {*argv}:
+        print(cleandoc(annotate_export.__doc__ or ""))  # noqa: T201
+        return 0
+    options = _parsed(_annotate_parser(), argv, "annotate-export")
+    if isinstance(options, str):
+        return _wrong_option(options)
+    if options.run is None or options.out is None:
+        return _wrong_option("name a run and a folder: avel annotate-export RUN --out DIR")
+    if not options.n.isdecimal() or not int(options.n):
+        return _wrong_option(f"--n: expected a positive number, got {options.n!r}")
+    options.n = int(options.n)
+
+    def run() -> None:
+        from distributed_avel import annotate
+
+        annotate.annotate_export(annotate.ExportOptions(**vars(options)))
+
+    return run_safely(run, "the same command starts again")
+
+
+def _annotate_parser() -> ArgumentParser:
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--out")
+    parser.add_argument("--n", default="20")
+    parser.add_argument("--random", action="store_true")
+    parser.add_argument("--media", default="")
+    return parser
+
+
 def import_annotations(argv: Sequence[str]) -> int:
     """Put times from annotation tools into the table of your videos.
 
@@ -454,6 +500,7 @@ def completion(argv: Sequence[str]) -> int:
     own = {
         "predict": _predict_parser,
         "export": _export_parser,
+        "annotate-export": _annotate_parser,
         "import-annotations": _import_parser,
         "inspect": _inspect_parser,
         "check": _check_parser,
@@ -497,6 +544,7 @@ _SETTINGS: Mapping[str, type[Config] | None] = MappingProxyType(
         "inspect": InspectConfig,
         "predict": None,
         "export": None,
+        "annotate-export": None,
         "import-annotations": None,
         "completion": None,
     }
@@ -511,6 +559,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "export": export,
         "inspect": inspect,
         "check": check,
+        "annotate-export": annotate_export,
         "import-annotations": import_annotations,
         "extract": extract,
         "train-base": train_base,

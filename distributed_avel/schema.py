@@ -98,6 +98,10 @@ def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:
     )
 
 
+PREDICTIONS_FILE = "predictions.parquet"
+"""Name of the predictions of a run, in its directory."""
+
+
 def predictions_schema(num_classes: int, *, annotated: bool = True) -> pa.Schema:
     """Return the schema of predictions: one row per arm and segment of a test video.
 

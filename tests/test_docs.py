@@ -98,7 +98,12 @@ def test_every_command_in_the_docs_is_accepted(page, name, arguments, monkeypatc
     if "--help" in arguments:
         assert exit_status([name, *arguments]) == 0
         return
-    if name in ("predict", "export", "import-annotations"):  # reads no configuration
+    if name in (
+        "predict",
+        "export",
+        "annotate-export",
+        "import-annotations",
+    ):  # reads no configuration
         monkeypatch.setattr(commands, "run_safely", lambda action, *_: 0)
         assert commands.main([name, *arguments]) == 0
         return

@@ -1,5 +1,7 @@
 """Validation and test videos without times: what a run computes, and what it says is missing."""
 
+import csv
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from distributed_avel.cluster.tracking import untracked
+from distributed_avel.commands import main
 from distributed_avel.config import validate
 from distributed_avel.datasets import Span, Video, VideoSet
 from distributed_avel.errors import DatasetError
@@ -230,6 +233,44 @@ def test_a_parsing_model_trains_and_is_evaluated_without_times(tmp_path):
 
     assert {tuple(of_arm) for of_arm in run.evaluate().metrics().values()} == {VIDEO_METRICS}
     assert "Video mAP" in (run.run_dir / "report.html").read_bytes().decode()
+
+
+def test_uncertain_videos_without_times_become_tasks_and_come_back_as_times(
+    mixed, tmp_path, capsys
+):
+    out, root = tmp_path / "project", tmp_path / "data"
+    command = ["annotate-export", str(mixed.run_dir), "--out", str(out), "--n", "3"]
+
+    assert main([*command, "--media", "/data/local-files/?d="]) == 0
+
+    assert "3 of 6 test videos without times" in capsys.readouterr().out
+    tasks = json.loads((out / "tasks.json").read_text())
+    weak = [v.video_id for v in mixed.usable("test")[4:]]
+    prob_VTK = scores(mixed.evaluate(), "AVE+LR_dummy")[4:].astype(float)
+    entropy_V = -(prob_VTK * np.log(prob_VTK)).sum(axis=-1).mean(axis=-1)
+    expected = [weak[row] for row in np.argsort(-entropy_V)[:3]]
+    assert [t["data"]["video"] for t in tasks] == [f"/data/local-files/?d={v}" for v in expected]
+
+    # An annotator who accepts the predictions, in a data set with these videos.
+    events = [task["predictions"][0]["result"] for task in tasks]
+    done = [{**t, "annotations": [{"result": r}]} for t, r in zip(tasks, events, strict=True)]
+    (tmp_path / "done.json").write_text(json.dumps(done))
+    root.mkdir()
+    rows = [f"{v.video_id},test,{mixed.videos.classes[v.labels[0]]}" for v in mixed.usable("test")]
+    (root / "videos.csv").write_text("\n".join(["uri,split,labels", *rows, ""]))
+    assert main(["import-annotations", str(tmp_path / "done.json"), "--to", str(root)]) == 0
+    table = list(csv.DictReader((root / "videos.csv").read_text().splitlines()))
+    with_times = {row["uri"] for row in table if row["spans"]}
+    assert with_times == {v for v, r in zip(expected, events, strict=True) if r}
+
+
+def test_a_run_with_times_has_nothing_to_annotate(tmp_path, capsys):
+    run = pipeline(tmp_path / "run", times=12, arms=["base"])
+    publish(run)
+
+    assert main(["annotate-export", str(run.run_dir), "--out", str(tmp_path / "out")]) == 2
+
+    assert "all test videos have times" in capsys.readouterr().err
 
 
 def video(labels: tuple[int, ...], spans: tuple[Span, ...] | None) -> Video:

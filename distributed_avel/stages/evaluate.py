@@ -24,7 +24,11 @@ from distributed_avel.features.store import FeatureStore
 from distributed_avel.metrics.naive import repeat
 from distributed_avel.predict.inference import segment_probabilities
 from distributed_avel.report.alarms import prediction_warnings
-from distributed_avel.schema import parsing_predictions_schema, predictions_schema
+from distributed_avel.schema import (
+    PREDICTIONS_FILE,
+    parsing_predictions_schema,
+    predictions_schema,
+)
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import TrainingStage, labels_identity
@@ -37,7 +41,7 @@ from distributed_avel.train.predict import segment_codes
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS = PREDICTIONS_FILE
 METRICS_FILE = "metrics.json"
 
 
