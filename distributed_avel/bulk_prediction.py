@@ -115,7 +115,7 @@ def predict_units(
     """
     assert request.out is not None
     model.extractor  # noqa: B018  refuses a model that cannot read files before actors start
-    key = short_hash([_REVISION, model.settings.model_dump(mode="json")])
+    key = short_hash([_REVISION, model.settings.model_dump(mode="json"), request.hop_s])
     out = request.out / _UNITS_FOLDER / key
     units = cut_into_units(_to_table(request.files), _UNIT_SIZE)
     make_worker = partial(

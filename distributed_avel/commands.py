@@ -216,6 +216,7 @@ def predict(argv: Sequence[str]) -> int:
         --format NAME...           csv (default), json, parquet, vtt, srt, audacity, elan,
                                    label-studio, fiftyone
         --processes N              decoding processes (default: one per CPU; 2 per actor)
+        --hop SECONDS              resolution of the events: a part of a segment, such as 0.25
         --actors N                 predict with N actors on Ray; finished files are kept in DIR
                                    (default in a job of a cluster: as many as fit)
         --gpu                      run the base model on the GPU
@@ -267,6 +268,7 @@ def _predict_parser() -> ArgumentParser:
     parser.add_argument("--format", nargs="+")
     parser.add_argument("--processes")
     parser.add_argument("--actors")
+    parser.add_argument("--hop")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--weights", nargs="+", default=[])
     parser.add_argument("--weights-dir")

@@ -40,10 +40,16 @@ class Extent:
     Args:
         num_segments: Number of segments.
         note: What part of the file is left out, and why; empty if none is.
+        end_s: End of the shorter track, in seconds.
     """
 
     num_segments: int
     note: str
+    end_s: float
+
+    def num_segments_from(self, start_s: float, segment_s: float) -> int:
+        """Return the number of segments of a timeline that starts later; it may be 0."""
+        return max(0, math.floor((self.end_s - start_s) / segment_s + MAX_MISSING_SEGMENTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,13 @@ class Piece:
         extent: Extent of the whole file.
         num_segments: Number of segments of the piece.
         prepared: Input of `Extractor.embed`.
+        phase: Which of the timelines of the file the segments belong to, see `AnyLength`.
     """
 
     extent: Extent
     num_segments: int
     prepared: Any
+    phase: int = 0
 
 
 class AnyLength:
@@ -66,10 +74,13 @@ class AnyLength:
 
     Args:
         extractor: An extractor with the timeline of the training videos.
+        num_phases: Number of timelines that a file is decoded on, one after the other; timeline p
+            starts at p / num_phases segments.
     """
 
-    def __init__(self, extractor: Extractor) -> None:
+    def __init__(self, extractor: Extractor, num_phases: int = 1) -> None:
         self._extractor = extractor
+        self._num_phases = num_phases
 
     def timeout_factor(self, media: MediaFile) -> float:
         """Return what the time limit of the first piece is multiplied by.
@@ -93,10 +104,19 @@ class AnyLength:
         """
         segment_s = self._extractor.timeline.segment_s
         extent = extent_of(media, segment_s)
+        yield from self._pieces_of_extent(media, extent)
+        for phase in range(1, self._num_phases):
+            start_s = phase * segment_s / self._num_phases
+            num_segments = extent.num_segments_from(start_s, segment_s)
+            timeline = Timeline(num_segments=num_segments, segment_s=segment_s)
+            if num_segments:
+                yield from self._pieces_of(media, extent, timeline, start_s, phase)
+
+    def _pieces_of_extent(self, media: MediaFile, extent: Extent) -> Iterator[Piece]:
+        """Decode the segments from the start of the file."""
+        segment_s = self._extractor.timeline.segment_s
         timeline = Timeline(num_segments=extent.num_segments, segment_s=segment_s)
-        size = max(self._extractor.timeline.num_segments, _MIN_PIECE_SEGMENTS)
-        cut = cut_into_pieces(extent.num_segments, size)
-        if len(cut) == 1 or not self._extractor.independent_segments:
+        if len(self._cut(timeline)) == 1 or not self._extractor.independent_segments:
             if timeline.duration_s > MAX_WHOLE_S:
                 raise MediaError(
                     f"more than {MAX_WHOLE_S:.0f} s long, which is the limit of the extractor "
@@ -107,13 +127,22 @@ class AnyLength:
             prepared = self._extractor.with_timeline(timeline).prepare(media.read_bytes())
             yield Piece(extent, extent.num_segments, prepared)
             return
-        whole = PiecewiseMedia(media, timeline, cut)
+        yield from self._pieces_of(media, extent, timeline, 0.0, 0)
+
+    def _pieces_of(
+        self, media: MediaFile, extent: Extent, timeline: Timeline, start_s: float, phase: int
+    ) -> Iterator[Piece]:
+        whole = PiecewiseMedia(media, timeline, self._cut(timeline), start_s)
         try:
             for piece in whole:
                 extractor = self._extractor.with_timeline(piece.timeline)
-                yield Piece(extent, piece.timeline.num_segments, extractor.prepare(piece))
+                yield Piece(extent, piece.timeline.num_segments, extractor.prepare(piece), phase)
         finally:
             whole.close()
+
+    def _cut(self, timeline: Timeline) -> list[range]:
+        size = max(self._extractor.timeline.num_segments, _MIN_PIECE_SEGMENTS)
+        return cut_into_pieces(timeline.num_segments, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +150,11 @@ class AnyLengthRecipe:
     """A picklable factory of `AnyLength`."""
 
     extractor: ExtractorRecipe
+    num_phases: int = 1
 
     def __call__(self) -> AnyLength:
         """Create one."""
-        return AnyLength(self.extractor())
+        return AnyLength(self.extractor(), self.num_phases)
 
 
 def extent_of(media: bytes | MediaFile, segment_s: float) -> Extent:
@@ -144,7 +174,7 @@ def extent_of(media: bytes | MediaFile, segment_s: float) -> Extent:
         raise MediaError(f"too short: {end_s:.2f} s of {shorter}, but a segment is {segment_s:g} s")
     lost_s = whole_s - num_segments * segment_s
     note = f"its {shorter} ends at {end_s:.2f} s of {whole_s:.2f} s" if lost_s > segment_s else ""
-    return Extent(num_segments, note)
+    return Extent(num_segments, note, end_s)
 
 
 def _promised_ends(

@@ -166,7 +166,7 @@ def _read_pieces(
     change_rate: soxr.ResampleStream | None = None
     peak = 0.0
     with open_media(whole.media) as opened:
-        for block_N, rate_hz in _decode_blocks(opened, timeline):
+        for block_N, rate_hz in _decode_blocks(opened, timeline, whole.start_s):
             _refuse_infinite(block_N)
             peak = max(peak, _peak(block_N))
             if rate_hz != sample_rate_hz:
@@ -254,9 +254,14 @@ def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]
 
 
 def _decode_blocks(
-    media: Media, timeline: Timeline
+    media: Media, timeline: Timeline, zero_s: float
 ) -> Generator[tuple[NDArray[np.float32], int], None, None]:
     """Yield the waveform of `_decode` in consecutive blocks, each with its sample rate.
+
+    Args:
+        media: The open file.
+        timeline: Segments.
+        zero_s: Start of the timeline on the presentation timeline, in seconds.
 
     Raises:
         MediaError: The track is damaged, or lacks too much of the timeline. That is known only
@@ -266,6 +271,7 @@ def _decode_blocks(
     for position, samples_N, rate_hz in _placed_blocks(media):
         if not buffer.rate_hz:
             buffer = _Buffer(rate_hz, round(timeline.duration_s * rate_hz))
+        position -= round(zero_s * rate_hz)
         first, last = max(position, 0), min(position + len(samples_N), buffer.total)
         if first < last:
             yield from ((block_N, rate_hz) for block_N in buffer.flush(first))

@@ -36,11 +36,13 @@ class PiecewiseMedia:
         media: The file.
         timeline: Segments of the whole video.
         pieces: Segments of each piece, in order; together all of the timeline.
+        start_s: Start of the timeline on the presentation timeline of the file, in seconds.
     """
 
     media: MediaFile
     timeline: Timeline
     pieces: Sequence[range]
+    start_s: float = 0.0
     _decoders: dict[Hashable, "_Position"] = field(default_factory=dict)
 
     def __iter__(self) -> "Iterator[MediaPiece]":

@@ -59,13 +59,15 @@ class PyavReader(FrameReader):
     Args:
         media: The file.
         size_hw: Height and width of the frames as displayed.
+        zero_s: Time of the presentation timeline that is 0 in the times of the frames.
     """
 
     name = "pyav"
 
-    def __init__(self, media: MediaContent, size_hw: tuple[int, int]) -> None:
+    def __init__(self, media: MediaContent, size_hw: tuple[int, int], zero_s: float = 0.0) -> None:
         self._media = media
         self._size_hw = size_hw
+        self._zero_s = zero_s
 
     def frames(self) -> Iterator[Frame]:
         """See `FrameReader.frames`."""
@@ -81,7 +83,7 @@ class PyavReader(FrameReader):
                 if stamp is None or base is None:
                     continue
                 yield Frame(
-                    float(stamp * base) - media.start_s,
+                    float(stamp * base) - media.start_s - self._zero_s,
                     float(frame.duration * base) if frame.duration else None,
                     partial(scale, frame),
                 )

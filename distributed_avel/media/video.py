@@ -101,7 +101,7 @@ def _sample_pieces(
     """Yield the sampled frames of each piece of a file; each decoder and frame is held once."""
     with open_media(whole.media) as opened:
         facts = picture_facts(opened, until_s=0.0)
-    frames = PyavReader(whole.media, _size(facts, size_hw))
+    frames = PyavReader(whole.media, _size(facts, size_hw), whole.start_s)
     displayed = _displayed(frames, whole.timeline, per_segment, sampling, facts.container)
     yield from _grouped(displayed, whole.pieces, per_segment, frames.name)
 

@@ -59,6 +59,7 @@ class Request:
         weights: File of the weights of a network, by the network's name.
         weights_dir: Folder for downloaded weights.
         plugins: Modules to import.
+        hop_s: See `load_model`.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Request:
     weights: Mapping[str, str]
     weights_dir: str | None
     plugins: tuple[str, ...]
+    hop_s: float | None
 
     def load_model(self) -> TrainedModel:
         """Import the plug-ins and load the model.
@@ -84,6 +86,7 @@ class Request:
             use_gpu=self.use_gpu,
             weights=self.weights,
             weights_dir=self.weights_dir,
+            hop_s=self.hop_s,
         )
 
 
@@ -91,8 +94,8 @@ def read_request(options: Namespace) -> Request:
     """Check the options, find the files, and report the sources that cannot be used.
 
     Args:
-        options: `model`, `sources`, `out`, `format`, `processes`, `gpu`, `weights`, `weights_dir`
-            and `plugins` as in `avel predict --help`.
+        options: `model`, `sources`, `out`, `format`, `processes`, `hop`, `gpu`, `weights`,
+            `weights_dir` and `plugins` as in `avel predict --help`.
 
     Raises:
         AvelError: An option is wrong, or no source can be used.
@@ -117,6 +120,7 @@ def read_request(options: Namespace) -> Request:
         weights=weights,
         weights_dir=options.weights_dir,
         plugins=tuple(options.plugins),
+        hop_s=_seconds(options.hop),
     )
 
 
@@ -282,6 +286,13 @@ def positive(option: str, what: str, text: str | None) -> int | None:
     if text is not None and not (text.isdecimal() and int(text) > 0):
         raise ConfigError(f"{option}: {text!r} is not a number of {what}, such as 4")
     return None if text is None else int(text)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise ConfigError(f"--hop: {text!r} is not a number of seconds, such as 0.5") from None
 
 
 def _weights_by_network(words: Sequence[str]) -> dict[str, str]:

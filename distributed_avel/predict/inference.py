@@ -2,8 +2,10 @@
 
 
 Shape suffixes: M = segments of the video, T = segments of the training videos, R = regions,
-D = feature or code size, K = columns of labels (see `tasks.Task`).
+D = feature or code size, K = columns of labels (see `tasks.Task`), I = intervals of P to a segment.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -133,6 +135,28 @@ def segment_probabilities(
     scorer = WindowScorer(task, model, num_segments, device)
     scorer.add(audio_MD, visual_MRD)
     return scorer.finish()
+
+
+def merge_phases(prob_of_phase: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Average the probabilities of timelines that are shifted by a part of a segment.
+
+    Args:
+        prob_of_phase: Probabilities (M_p, K) of the segments of timeline p, which starts at p / P
+            segments. A timeline may have no segments, except the first.
+
+    Returns:
+        Probabilities of intervals of 1 / P segments up to the end of the first timeline, shape
+        (P M_0, K): the mean over the segments that cover an interval.
+    """
+    num_phases = len(prob_of_phase)
+    num_intervals = num_phases * len(prob_of_phase[0])
+    sum_IK = np.zeros((num_intervals, prob_of_phase[0].shape[1]))
+    count_I1 = np.zeros((num_intervals, 1))
+    for phase, prob_MK in enumerate(prob_of_phase):
+        prob_IK = np.repeat(prob_MK, num_phases, axis=0)[: num_intervals - phase]
+        sum_IK[phase : phase + len(prob_IK)] += prob_IK
+        count_I1[phase : phase + len(prob_IK)] += 1
+    return (sum_IK / count_I1).astype(np.float32)
 
 
 def window_starts(num_video_segments: int, num_segments: int) -> list[int]:

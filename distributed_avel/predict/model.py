@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +28,12 @@ from distributed_avel.features.base import Extractor, ExtractorRecipe
 from distributed_avel.features.decoder_pool import DecodingProcesses, Failed, StopStream
 from distributed_avel.models import BaseModel
 from distributed_avel.predict.hub import copy_files, download, upload
-from distributed_avel.predict.inference import CPU, WindowScorer, segment_probabilities
+from distributed_avel.predict.inference import (
+    CPU,
+    WindowScorer,
+    merge_phases,
+    segment_probabilities,
+)
 from distributed_avel.predict.model_folder import (
     MODEL_CONFIG,
     MODEL_WEIGHTS,
@@ -48,6 +53,8 @@ _MAX_UNORDERED = 1000
 """Files that may be predicted before one that comes first and takes longer; only their predictions
 are in memory."""
 
+_HOP_TOLERANCE = 1e-3
+
 _OTHER_PLACE = (
     "other places can be named by weights and weights_dir of load_model, or by --weights and "
     "--weights-dir of avel predict"
@@ -60,6 +67,7 @@ def load_model(
     use_gpu: bool = False,
     weights: Mapping[str, str] | None = None,
     weights_dir: str | Path | None = None,
+    hop_s: float | None = None,
 ) -> "TrainedModel":
     """Load a model folder, such as `runs/demo/model`.
 
@@ -71,10 +79,14 @@ def load_model(
         weights: File of the weights of a network of the extractor, by the network's name, as in
             `extract.weights`; it replaces what the folder says.
         weights_dir: Folder for downloaded weights, as in `extract.weights_dir`.
+        hop_s: Resolution of predictions for media files, in seconds: the length of a segment
+            divided by a whole number. Segments then start every `hop_s`, and their probabilities
+            are averaged where they overlap. By default, segments do not overlap.
 
     Raises:
         ArtifactError: It is not a model folder, or it is damaged.
-        ConfigError: The model or the extractor is not registered, or there is no GPU.
+        ConfigError: The model or the extractor is not registered, there is no GPU, or `hop_s` is
+            wrong.
         WeightsError: The weights of the extractor are missing or are others than in training.
     """
     location = folder if isinstance(folder, Location) else Location.at(folder)
@@ -82,7 +94,7 @@ def load_model(
     if settings.extract is not None:
         extract = _with_weights(settings.extract, weights or {}, weights_dir)
         settings = settings.model_copy(update={"extract": extract})
-    return TrainedModel(settings, content, location, use_gpu=use_gpu)
+    return TrainedModel(settings, content, location, use_gpu=use_gpu, hop_s=hop_s)
 
 
 class TrainedModel:
@@ -91,10 +103,18 @@ class TrainedModel:
     Args:
         weights: Content of the weights file.
         folder: Where settings and weights come from, for messages.
+        use_gpu: Run the base model on the GPU.
+        hop_s: See `load_model`.
     """
 
     def __init__(
-        self, settings: ModelSettings, weights: bytes, folder: Location, *, use_gpu: bool = False
+        self,
+        settings: ModelSettings,
+        weights: bytes,
+        folder: Location,
+        *,
+        use_gpu: bool = False,
+        hop_s: float | None = None,
     ) -> None:
         if use_gpu and not torch.cuda.is_available():
             raise ConfigError("there is no GPU that PyTorch can use; leave out --gpu (use_gpu)")
@@ -112,6 +132,7 @@ class TrainedModel:
         self.model.to(self._device)
         if self._extractor is not None:
             _refuse_other_features(self._extractor, settings, folder / MODEL_CONFIG)
+        self._num_phases = _num_phases(hop_s, settings.segment_s, self._extractor)
         self._decoding: DecodingProcesses | None = None
         self._num_processes = 0
 
@@ -233,7 +254,7 @@ class TrainedModel:
         """
         return Prediction(
             video=video,
-            segment_s=self.settings.segment_s,
+            segment_s=self.settings.segment_s / self._num_phases,
             columns=self.columns,
             probabilities=prob_MK,
             predicted=self.task.predicted(prob_MK[None])[0],
@@ -326,7 +347,7 @@ class TrainedModel:
             if self._decoding is not None:
                 self._decoding.close()
             self._decoding = DecodingProcesses(
-                AnyLengthRecipe(self._recipe()),
+                AnyLengthRecipe(self._recipe(), self._num_phases),
                 num_processes=num_processes,
                 timeout_s=self.settings.extract.timeout_s,
             )
@@ -336,14 +357,14 @@ class TrainedModel:
 
     def _add(self, video: "_Scored", extractor: Extractor, piece: Piece) -> None:
         """Score a piece of a video."""
-        if video.scorer is None:
-            video.note = piece.extent.note
-            video.scorer = WindowScorer(
+        video.note = piece.extent.note
+        if piece.phase not in video.scorers:
+            video.scorers[piece.phase] = WindowScorer(
                 self.task, self.model, self.settings.num_segments, self._device
             )
         timeline = self._timeline(piece.num_segments)
         (features,) = extractor.with_timeline(timeline).embed([piece.prepared])
-        video.scorer.add(features.audio_TD, features.visual_TRD)
+        video.scorers[piece.phase].add(features.audio_TD, features.visual_TRD)
 
     def _result(
         self, video: "_Scored", failed: Failed | None
@@ -351,8 +372,12 @@ class TrainedModel:
         if failed is not None:
             kind = StorageError if failed.is_unreadable else MediaError
             return kind(f"{video.name}: {failed.reason}")
-        assert video.scorer is not None
-        prob_MK = video.scorer.finish()
+        prob_MK = video.scorers[0].finish()
+        if self._num_phases > 1:
+            no_segment = prob_MK[:0]
+            others = (video.scorers.get(phase) for phase in range(1, self._num_phases))
+            prob_of_phase = [scorer.finish() if scorer else no_segment for scorer in others]
+            prob_MK = merge_phases([prob_MK, *prob_of_phase])
         if not np.isfinite(prob_MK).all():
             return MediaError(
                 f"{video.name}: the model predicts values that are no numbers for this file; "
@@ -367,7 +392,7 @@ class _Scored:
 
     name: str
     note: str = ""
-    scorer: WindowScorer | None = None
+    scorers: dict[int, WindowScorer] = field(default_factory=dict)  # by phase
 
 
 class _Stream:
@@ -415,6 +440,28 @@ class _Stream:
         for future in [*self._futures.values()]:
             future.cancel()
         self._slots.release()
+
+
+def _num_phases(hop_s: float | None, segment_s: float, extractor: Extractor | None) -> int:
+    """Return the number of shifted timelines of a hop.
+
+    Raises:
+        ConfigError: The hop is no part of a segment, or the extractor cannot shift the timeline.
+    """
+    if hop_s is None:
+        return 1
+    count = round(segment_s / hop_s) if hop_s > 0 else 0
+    if count < 1 or abs(count * hop_s - segment_s) > _HOP_TOLERANCE * segment_s:
+        raise ConfigError(
+            f"hop {hop_s:g} s: a segment of {segment_s:g} s is no multiple of it; use for instance "
+            f"{segment_s / 2:g} or {segment_s / 4:g}"
+        )
+    if count > 1 and extractor is not None and not extractor.independent_segments:
+        raise ConfigError(
+            f"hop {hop_s:g} s: the extractor {extractor.config.extractor} needs whole files; leave "
+            "the hop out"
+        )
+    return count
 
 
 def _with_weights(

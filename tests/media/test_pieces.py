@@ -209,3 +209,25 @@ def test_readers_of_a_file_have_positions_of_their_own(tmp_path):
         assert other.read() == bytes(range(95, 100))
         assert one.read(3) == bytes(range(10, 13))
         assert file.num_bytes == 100
+
+
+@pytest.mark.usefixtures("short_overlap")
+def test_a_timeline_may_start_later_in_the_file(tmp_path):
+    """Segments from 0.5 s on have the frames and samples of two halves of segments from 0 s on."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip(7.0, fps=25.0, rate_hz=RATE_HZ))
+    halves = Timeline(num_segments=14, segment_s=0.5)
+    frames = sample_frames(path.read_bytes(), halves, 4)
+    wave_N = read_audio(path.read_bytes(), halves, RATE_HZ)
+
+    with opened_file(Location.at(path)) as file:
+        timeline = Timeline(num_segments=6, segment_s=1.0)
+        pieces = PiecewiseMedia(file, timeline, cut_into_pieces(6, 2), start_s=0.5)
+        for piece in pieces:
+            sampled = sample_frames(piece, piece.timeline, 8)
+            piece_wave_N = read_audio(piece, piece.timeline, RATE_HZ)
+            first = round((0.5 + pieces.pieces[piece.number].start) * RATE_HZ)
+            np.testing.assert_array_equal(piece_wave_N, wave_N[first : first + len(piece_wave_N)])
+            for t, segment in enumerate(pieces.pieces[piece.number]):
+                expected = [frames.segment(2 * segment + 1), frames.segment(2 * segment + 2)]
+                np.testing.assert_array_equal(sampled.segment(t), np.concatenate(expected))

@@ -40,7 +40,7 @@ def request(model: TrainedModel, videos: Path, out: Path) -> Request:
     """A request whose workers use this model."""
     options = Namespace(
         model="shared", sources=[str(videos)], out=str(out), format=None, processes="1",
-        gpu=False, weights=[], weights_dir=None, plugins=[],
+        hop=None, gpu=False, weights=[], weights_dir=None, plugins=[],
     )  # fmt: skip
 
     class SharedModel(Request):

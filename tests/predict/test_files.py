@@ -289,6 +289,7 @@ def test_each_unusable_source_is_one_error_line_and_the_others_are_predicted(
         (["MODEL", "v.mp4", "--format", "vtt"], "--format: nothing is written without a folder"),
         (["MODEL", "v.mp4", "--out"], "argument --out: expected one argument"),
         (["MODEL", "v.mp4", "--processes", "0"], "--processes: '0' is not a number of processes"),
+        (["MODEL", "v.mp4", "--hop", "some"], "--hop: 'some' is not a number of seconds"),
         (["MODEL", "v.mp4", "--processes", "two"], "--processes: 'two' is not a number"),
         (["MODEL", "v.mp4", "--weights", "vggish"], "--weights: 'vggish' is not NETWORK=FILE"),
         (["MODEL", "v.mp4", "--weights", "vgg=a.pth"], "has no network 'vgg'"),
@@ -494,7 +495,7 @@ def test_unusable_sources_are_refused_before_the_model_is_loaded(tmp_path):
 
     options = Namespace(
         model="nowhere", sources=[str(tmp_path)], out=None, format=None, processes=None, gpu=False,
-        weights=[], weights_dir=None, plugins=[],
+        hop=None, weights=[], weights_dir=None, plugins=[],
     )  # fmt: skip
     with pytest.raises(DatasetError, match="no media file in this folder"):
         predict_files(options)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distributed_avel.models import model_names
-from distributed_avel.predict.inference import WindowScorer, window_starts
+from distributed_avel.predict.inference import WindowScorer, merge_phases, window_starts
 from tests.predict.folders import T, feature_model, random_features
 
 
@@ -113,3 +113,21 @@ def test_a_prediction_does_not_depend_on_features_in_other_windows(models, name)
 
     np.testing.assert_array_equal(before_MK[: T // 2], after_MK[: T // 2])
     assert (before_MK[T:] != after_MK[T:]).any()
+
+
+@pytest.mark.parametrize("lengths", [[4], [4, 3], [4, 4], [4, 4, 3, 3], [1, 0, 0]])
+def test_merged_timelines_average_the_segments_that_cover_an_interval(lengths):
+    rng = np.random.default_rng(0)
+    prob_of_phase = [rng.uniform(size=(length, 2)).astype(np.float32) for length in lengths]
+
+    merged_IK = merge_phases(prob_of_phase)
+
+    num_phases = len(lengths)
+    assert len(merged_IK) == num_phases * lengths[0]
+    for interval, prob_K in enumerate(merged_IK):
+        covering = [
+            prob_MK[(interval - phase) // num_phases]
+            for phase, prob_MK in enumerate(prob_of_phase)
+            if 0 <= interval - phase < num_phases * len(prob_MK)
+        ]
+        np.testing.assert_allclose(prob_K, np.mean(covering, axis=0), rtol=1e-6)
