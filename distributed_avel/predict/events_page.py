@@ -13,11 +13,12 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 
 from distributed_avel.errors import AvelError
+from distributed_avel.media.files import opened_file
 from distributed_avel.predict.model_folder import ModelSettings
 from distributed_avel.predict.prediction import Prediction
 from distributed_avel.redaction import redact
 from distributed_avel.report.page_data import BACKGROUND, Pictures
-from distributed_avel.report.pictures import pictures_of
+from distributed_avel.report.pictures import key_frame_pictures, pictures_of
 from distributed_avel.report.templates import render
 from distributed_avel.report.timelines import (
     Bar,
@@ -41,10 +42,10 @@ EVENTS_PAGE = "events.html"
 MAX_PICTURED = 20
 """Videos with pictures: they are decoded again for the page."""
 
-MAX_PICTURED_S = 120.0
-"""Longest video with pictures."""
+MAX_DECODED_S = 120.0
+"""Longest video that is decoded whole for its pictures. Of a longer one, key frames are shown."""
 
-_NUM_FRAMES = 20
+_NUM_FRAMES = 12
 _COLUMNS = ("number of events", "highest confidence", "length")
 
 
@@ -169,13 +170,16 @@ def media_address(video: str, out: Location) -> str | None:
 
 
 def _pictures(prediction: Prediction) -> Pictures:
-    """Return the pictures of a video; none if it is long or cannot be read once more."""
+    """Return the pictures of a video; none if it cannot be read once more."""
     timeline = Timeline(num_segments=prediction.num_segments, segment_s=prediction.segment_s)
-    if timeline.duration_s > MAX_PICTURED_S:
-        return Pictures()
     try:
-        media = Location.at(prediction.video).read_bytes()
-        return pictures_of(media, timeline, max_frames=_NUM_FRAMES)
+        location = Location.at(prediction.video)
+        if timeline.duration_s <= MAX_DECODED_S:
+            return pictures_of(location.read_bytes(), timeline, max_frames=_NUM_FRAMES)
+        if not location.is_local:
+            return Pictures()  # it would be copied here
+        with opened_file(location) as media:
+            return key_frame_pictures(media, timeline.duration_s, _NUM_FRAMES)
     except (AvelError, OSError):  # the events are there without them
         return Pictures()
 

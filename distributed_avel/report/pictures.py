@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distributed_avel.media.audio import LogMel, read_audio
+from distributed_avel.media.files import MediaFile
+from distributed_avel.media.key_frames import key_frames
 from distributed_avel.media.video import sample_frames
 from distributed_avel.report.page_data import Pictures, SoundPicture
 from distributed_avel.timeline import Timeline
@@ -42,6 +44,22 @@ def pictures_of(media: bytes, timeline: Timeline, max_frames: int | None = None)
     sampled = sample_frames(media, shown, per_segment=2)
     frames = tuple(_jpeg(sampled.segment(t)[1]) for t in range(num_frames))
     return Pictures(frames=frames, sound=sound_picture(read_audio(media, timeline, _RATE_HZ)))
+
+
+def key_frame_pictures(media: MediaFile, duration_s: float, num_frames: int) -> Pictures:
+    """Return key frames at equal distances, without the sound: quick for a long file.
+
+    Args:
+        media: The file.
+        duration_s: Length of the video.
+        num_frames: Number of frames.
+
+    Raises:
+        MediaError: The file cannot be decoded.
+    """
+    times_s = (np.arange(num_frames) + 0.5) * duration_s / num_frames
+    frames = key_frames(media, times_s.tolist(), _FRAME_HEIGHT)
+    return Pictures(frames=tuple(_jpeg(frame_HW3) for frame_HW3 in frames))
 
 
 def sound_picture(wave_N: NDArray[np.float32]) -> SoundPicture:

@@ -295,8 +295,8 @@
     else if (field.descending.checked) order.reverse();
     first = 0;
     const count = order.length.toLocaleString("en");
-    field.count.textContent = order.length === videos.length
-      ? `${count} videos` : `${count} of ${videos.length.toLocaleString("en")} videos`;
+    const all = `${videos.length.toLocaleString("en")} ${videos.length === 1 ? "video" : "videos"}`;
+    field.count.textContent = order.length === videos.length ? all : `${count} of ${all}`;
     return show();
   }
 

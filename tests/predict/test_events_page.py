@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from distributed_avel.commands import main
+from distributed_avel.media.write import write_mp4
 from distributed_avel.predict import Prediction
 from distributed_avel.predict.events_page import events_page, media_address
 from distributed_avel.predict.model_folder import read_model_folder
@@ -131,6 +132,17 @@ def test_predict_writes_the_page_which_plays_the_file(visit, model_folder, tmp_p
 )
 def test_a_media_file_has_an_address_for_the_page_if_a_browser_can_open_it(video, address):
     assert media_address(video, Location.at("/out")) == address
+
+
+def test_a_long_video_has_key_frames_as_pictures(settings, tmp_path):
+    video = tmp_path / "long.mp4"
+    frames = np.repeat(np.arange(0, 256, 2, dtype=np.uint8), 48 * 64 * 3).reshape(128, 48, 64, 3)
+    video.write_bytes(write_mp4(frames, 1, np.zeros((1, 16_000 * 128), np.float32), 16_000))
+    made = [prediction(str(video), [0] * 128)]
+    (text,) = events_page(made, [], Location.at(tmp_path), settings).values()
+    pictures = data_of(text)["details"][0]["pictures"]
+    assert len(pictures["frames"]) == 12
+    assert "waveform" not in pictures
 
 
 def test_many_predictions_have_data_files(settings, tmp_path):

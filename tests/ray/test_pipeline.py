@@ -1,7 +1,9 @@
 """A small pipeline on real mp4 files, a real Ray cluster and a real MLflow store."""
 
 import json
+import re
 import shutil
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow.compute as pc
@@ -113,6 +115,16 @@ def test_the_report_shows_the_timelines_with_their_frames(finished):
     assert page.count("data:image/jpeg") >= 10 * 10
     assert "AVE+A+LR" in page
     assert "synthetic" in page
+
+
+def test_the_published_page_finds_the_media_files_from_the_run_directory(finished):
+    page = (finished / "run" / "report.html").read_text()
+
+    (root,) = re.findall(r'data-media-root="([^"]+)"', page)
+    data = json.loads(re.search(r'id="video-data">(.*?)</script>', page)[1])
+    paths = [finished / "run" / unquote(root + media) for *_, media in data["videos"]]
+    assert paths
+    assert all(path.is_file() for path in paths)
 
 
 def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(finished):
