@@ -97,7 +97,9 @@ DESCRIBE = """figures => figures.map(figure => [...figure.querySelectorAll(
 }))"""
 
 
-@pytest.mark.parametrize("make", [make_report, make_parsing_report])
+@pytest.mark.parametrize(
+    "make", [make_report, pytest.param(make_parsing_report, marks=pytest.mark.slow)]
+)
 def test_the_script_draws_the_same_timelines_as_the_static_page(visit, make):
     static = visit(render_page(make(num_timelines=12, frames=False)))
     drawn = visit(render_page(make(num_timelines=0, num_listed=12)))
@@ -249,7 +251,10 @@ def test_a_page_without_its_data_files_names_the_remedy(browser, tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "scheme", "width_px"),
-    [(make_report, "light", 390), (make_parsing_report, "dark", 1200)],
+    [
+        (make_report, "light", 390),
+        pytest.param(make_parsing_report, "dark", 1200, marks=pytest.mark.slow),
+    ],
 )
 def test_axe_finds_nothing_serious(visit, make, scheme, width_px):
     report = make(num_listed=3, num_timelines=1, warnings=("a warning",))
