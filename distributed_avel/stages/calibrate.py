@@ -60,7 +60,7 @@ class Calibrate(Stage[ChosenThreshold]):
     """
 
     name = "calibrate"
-    revision = 1
+    revision = 2
     command = "avel retrain"
     manifest_type = ChosenThreshold
 
