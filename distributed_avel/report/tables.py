@@ -274,7 +274,8 @@ def to_terminal(table: Table, *, width: int = 100, color: bool = False) -> str:
         drawn.add_row(*cells, style="dim" if is_naive(str(row[0])) else "")
     console = Console(
         file=io.StringIO(),
-        width=width,
+        # Segment metrics together with video metrics do not fit into 100 characters.
+        width=width if len(table.columns) < 11 else max(width, 130),
         force_terminal=color,
         color_system="standard" if color else None,
     )
