@@ -175,10 +175,15 @@ def speed(arguments: argparse.Namespace) -> list[dict[str, float]]:
                 ("extraction", extract), ("prediction", predict)
             ]  # fmt: skip
             for name, way in ways if repeat % 2 else ways[::-1]:
-                started = time.monotonic()
+                started, started_cpu_s = time.monotonic(), _cpu_seconds()
                 way()
                 row[f"{name}_videos_per_s"] = round(len(paths) / (time.monotonic() - started), 2)
+                cpu_ms = 1000 * (_cpu_seconds() - started_cpu_s) / len(paths)
+                row[f"{name}_cpu_ms_per_video"] = round(cpu_ms, 1)
             row["ratio"] = round(row["prediction_videos_per_s"] / row["extraction_videos_per_s"], 3)
+            row["ratio_of_cpu_time"] = round(
+                row["extraction_cpu_ms_per_video"] / row["prediction_cpu_ms_per_video"], 3
+            )
             rows.append(row)
             print(row, flush=True)
         worker.close()

@@ -26,7 +26,7 @@ UPRIGHT = (1, 0, 0, 1)
 """Display matrix of frames that are displayed as stored."""
 
 _PAST_THE_END_S = 10.0
-_BEFORE_THE_END_S = 5.0
+_BEFORE_THE_END_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,26 +191,22 @@ def last_packet_ends(media: MediaContent, ends_s: Mapping[str, float]) -> dict[s
     Raises:
         MediaError: The file cannot be opened, or lacks a track.
     """
-    found_s: dict[str, float] = {}
-    for kind, end_s in ends_s.items():
-        with open_media(media) as opened:
-            stream = opened.video if kind == "video" else opened.audio
-            target_s = max(0.0, end_s - _BEFORE_THE_END_S) + opened.start_s
-            if stream.time_base is None:
-                return {}
-            try:
-                opened.container.seek(round(target_s / stream.time_base), stream=stream)
-                found_s[kind] = _ends_from_here(opened, kind)[kind]
-            except FFmpegError:
-                return {}
-    return found_s
+    with open_media(media) as opened:
+        base = opened.video.time_base
+        if base is None:
+            return {}
+        target_s = max(0.0, min(ends_s.values()) - _BEFORE_THE_END_S) + opened.start_s
+        try:
+            opened.container.seek(round(target_s / base), stream=opened.video)
+            return _ends_from_here(opened)
+        except FFmpegError:
+            return {}
 
 
-def _ends_from_here(media: Media, kind: str | None = None) -> dict[str, float]:
-    """Read the packets from the current position on; return the ends of the tracks, or of one."""
-    streams = {"video": media.video, "audio": media.audio}
+def _ends_from_here(media: Media) -> dict[str, float]:
+    """Read the packets from the current position on; return the ends of the tracks."""
     ends_s = {"video": 0.0, "audio": 0.0}
-    for packet in media.container.demux(*([streams[kind]] if kind else streams.values())):
+    for packet in media.container.demux(media.video, media.audio):
         stamp = packet.dts if packet.pts is None else packet.pts
         if not packet.size or packet.is_discard or stamp is None or packet.time_base is None:
             continue
