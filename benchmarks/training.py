@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import torch
 
 from distributed_avel.config import ModelConfig
 from distributed_avel.method.losses import union_of_labels
-from distributed_avel.method.windows import window_mask
+from distributed_avel.method.windows import windows_of_length
 from distributed_avel.models import model_class
 from distributed_avel.tasks import Localization
 from distributed_avel.train.arithmetic import reproducible_arithmetic
@@ -92,8 +93,8 @@ def step(
     )
     assert model_class(args.model).task == "localization"
     model = make_model().to(device).train()
-    mask_WT = torch.from_numpy(window_mask(SEGMENTS, window=4, stride=2))
-    objective = Objective(model, mask_WT, Localization(model.pooling, "soft_margin")).to(device)
+    windows_of = partial(windows_of_length, window=4, stride=2)
+    objective = Objective(model, windows_of, Localization(model.pooling, "soft_margin")).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
     labels_BK = torch.zeros((args.videos, NUM_CLASSES + 1), dtype=torch.bool)

@@ -82,7 +82,7 @@ def check_data(options: Namespace, config: RunConfig) -> int:
     else:
         if not options.no_files:
             files = survey(videos, root, Location.at(data.features) if data.features else None)
-        report = check(videos, problems, files)
+        report = check(videos, problems, files, keeps_short=config.data.short_videos == "keep")
     print(json.dumps(report.to_json(), indent=2) if options.json else render(report))  # noqa: T201
     if split is not None:
         if videos is None or problems.errors:

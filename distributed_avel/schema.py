@@ -63,20 +63,26 @@ SOURCES = pa.schema(
 which some storages do not have."""
 
 
-def features_schema(audio: tuple[int, ...], visual: tuple[int, ...]) -> pa.Schema:
+NUM_SEGMENTS = "num_segments"
+"""Column with the number of segments of a video, where videos may be shorter than T."""
+
+
+def features_schema(
+    audio: tuple[int, ...], visual: tuple[int, ...], *, any_length: bool = False
+) -> pa.Schema:
     """Return the schema of features: one row per extracted video.
 
     Args:
         audio: Shape of the audio features of one video, such as (10, 128).
         visual: Shape of the visual features of one video, such as (10, 49, 512).
+        any_length: Add the column `NUM_SEGMENTS`; features beyond it are zero.
     """
-    return pa.schema(
-        [
-            _required("video_id", pa.string()),
-            _required("audio", pa.fixed_shape_tensor(pa.float32(), audio)),
-            _required("visual", pa.fixed_shape_tensor(pa.float16(), visual)),
-        ]
-    )
+    fields = [
+        _required("video_id", pa.string()),
+        _required("audio", pa.fixed_shape_tensor(pa.float32(), audio)),
+        _required("visual", pa.fixed_shape_tensor(pa.float16(), visual)),
+    ]
+    return pa.schema([*fields, *[_required(NUM_SEGMENTS, pa.int32())] * any_length])
 
 
 def window_scores_schema(num_windows: int, num_columns: int) -> pa.Schema:

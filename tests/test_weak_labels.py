@@ -168,7 +168,7 @@ def test_the_copies_are_scored_with_one_modality_of_a_video_without_their_events
     pool = PartnerPool(
         refined.videos.video_labels(training), [v.uri for v in training], "event_free"
     )
-    mask_WT = torch.from_numpy(refined.refine(False).mask)
+    mask_WT = torch.from_numpy(refined.refine(False).windows_of(10))
     for video in [v for v in training if v.labels][::7]:
         label_K = refined.videos.video_labels([video])[0]
 

@@ -114,7 +114,11 @@ class DataConfig(Config):
     place of extraction. docs/own_features.md has the layouts."""
 
     num_segments: PositiveInt = 10
-    """T, the number of segments of a video."""
+    """T, the number of segments of a video. What a longer file has after them is not used."""
+
+    short_videos: Literal["refuse", "keep"] = "refuse"
+    """Files with fewer segments: `refuse` lists them as failed, because in a data set of equal
+    lengths they are damaged; `keep` trains and evaluates on the segments that they have."""
 
     segment_s: PositiveFloat = 1.0
     """Length of a segment, in seconds."""

@@ -27,7 +27,7 @@ from distributed_avel.datasets.findings import (
     Finding,
     SplitFacts,
 )
-from distributed_avel.datasets.media_checks import Headers, check_media, read_headers
+from distributed_avel.datasets.media_checks import Headers, check_media, count_short, read_headers
 from distributed_avel.datasets.own_features import OwnFeatures
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import DatasetError
@@ -94,13 +94,16 @@ def survey(videos: VideoSet, root: Location, features: Location | None = None) -
     return Files(missing, empty, twin_of, read_headers(media, root))
 
 
-def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> CheckReport:
+def check(
+    videos: VideoSet, problems: Problems, files: Files = NO_FILES, *, keeps_short: bool = False
+) -> CheckReport:
     """Count the videos of a data set and find everything that looks wrong.
 
     Args:
         videos: The data set.
         problems: Errors and oddities that the reader reported.
         files: Result of `survey`; by default, files are not checked.
+        keeps_short: Files with fewer segments than the timeline are used (`data.short_videos`).
     """
     findings = [
         *(Finding(UNUSABLE, "", message) for message in problems.errors),
@@ -111,7 +114,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Chec
             Finding("same content", name, f"the same bytes as {first}")
             for name, first in files.twin_of.items()
         ),
-        *check_media(videos, files.headers),
+        *check_media(videos, files.headers, keeps_short=keeps_short),
         *_shared_files(videos, files.twin_of, problems),
         *(
             finding
@@ -138,6 +141,7 @@ def check(videos: VideoSet, problems: Problems, files: Files = NO_FILES) -> Chec
         num_files=len({files.twin_of.get(v.uri, v.uri) for v in videos.videos}),
         splits=splits,
         findings=sorted(findings, key=lambda finding: order.index(finding.kind)),
+        num_short=count_short(videos, files.headers) if keeps_short else 0,
     )
 
 

@@ -158,12 +158,18 @@ class SplitFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckReport:
-    """Counts and findings of a data set; `splits` is empty if the data set cannot be read."""
+    """Counts and findings of a data set.
+
+    Args:
+        splits: Facts of each split; empty if the data set cannot be read.
+        num_short: Files with fewer segments than the timeline that are used.
+    """
 
     dataset: str
     num_files: int
     splits: dict[str, SplitFacts]
     findings: list[Finding]
+    num_short: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-compatible values."""
@@ -216,4 +222,6 @@ def _table(report: CheckReport) -> list[str]:
     return [
         *(f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells) for name, cells in rows),
         f"{report.num_files} files",
+        *[f"{report.num_short} of them are shorter; the segments that they have are used"]
+        * bool(report.num_short),
     ]

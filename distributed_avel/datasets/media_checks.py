@@ -47,8 +47,16 @@ def read_headers(names: Sequence[str], root: Location) -> Headers:
         return dict(zip(names, headers, strict=True))
 
 
-def check_media(videos: VideoSet, headers: Headers) -> Iterable[Finding]:
-    """Find files that extraction will refuse or truncate, with the affected labels."""
+def check_media(
+    videos: VideoSet, headers: Headers, *, keeps_short: bool = False
+) -> Iterable[Finding]:
+    """Find files that extraction will refuse or truncate, with the affected labels.
+
+    Args:
+        videos: The data set.
+        headers: Headers of its files.
+        keeps_short: Files with fewer segments than the timeline are used (`data.short_videos`).
+    """
     users: dict[str, list[Video]] = {}
     for video in videos.videos:
         users.setdefault(video.uri, []).append(video)
@@ -57,7 +65,19 @@ def check_media(videos: VideoSet, headers: Headers) -> Iterable[Finding]:
             yield Finding(header.kind, name, header.reason)
             continue
         yield from _tracks(name, header)
-        yield from _durations(name, header, users.get(name, []), videos)
+        needed_s = videos.timeline.segment_s if keeps_short else videos.timeline.duration_s
+        yield from _durations(name, header, users.get(name, []), videos, needed_s)
+
+
+def count_short(videos: VideoSet, headers: Headers) -> int:
+    """Count the files with fewer segments than the timeline, of which a track ends earlier."""
+    least_s = videos.timeline.duration_s - MAX_MISSING_SEGMENTS * videos.timeline.segment_s
+    return sum(
+        any(end_s is not None and end_s < least_s for end_s in ends_s)
+        for header in headers.values()
+        if not isinstance(header, Unreadable)
+        for ends_s in [[_end(t, header) for t in (header.video, header.audio) if t is not None]]
+    )
 
 
 def _read(file: Location) -> HeaderFacts | Unreadable:
@@ -80,9 +100,9 @@ def _tracks(name: str, header: HeaderFacts) -> Iterable[Finding]:
 
 
 def _durations(
-    name: str, header: HeaderFacts, users: Sequence[Video], videos: VideoSet
+    name: str, header: HeaderFacts, users: Sequence[Video], videos: VideoSet, needed_s: float
 ) -> Iterable[Finding]:
-    needed_s = videos.timeline.duration_s
+    used_s = videos.timeline.duration_s
     allowed_s = MAX_MISSING_SEGMENTS * videos.timeline.segment_s
     for kind, track in (("video", header.video), ("audio", header.audio)):
         if track is None:
@@ -93,16 +113,16 @@ def _durations(
             message = f"{kind} from {start_s:.2f} s{until}, {needed_s:g} s are needed"
             yield Finding("media file too short", name, message)
     length_s = header.duration_s
-    if length_s is None or length_s - needed_s <= videos.timeline.segment_s:
+    if length_s is None or length_s - used_s <= videos.timeline.segment_s:
         return
-    events = {s.label for v in users for s in v.spans or () if s.end_s > needed_s}
+    events = {s.label for v in users for s in v.spans or () if s.end_s > used_s}
     weak = {label for v in users if v.spans is None for label in v.labels}
     labels = ""
     if events:
         labels = f"; annotated events after that: {_text(events, videos)}"
     elif weak:
         labels = f"; the labelled event may be in the rest: {_text(weak, videos)}"
-    message = f"{length_s:.2f} s, of which the first {needed_s:g} s are used{labels}"
+    message = f"{length_s:.2f} s, of which the first {used_s:g} s are used{labels}"
     yield Finding("media file cut off", name, message)
 
 

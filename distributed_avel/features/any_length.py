@@ -6,8 +6,8 @@ file is decoded in pieces, so that memory does not grow with its length.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed_avel.errors import MediaError
@@ -143,6 +143,40 @@ class AnyLength:
     def _cut(self, timeline: Timeline) -> list[range]:
         size = max(self._extractor.timeline.num_segments, _MIN_PIECE_SEGMENTS)
         return cut_into_pieces(timeline.num_segments, size)
+
+
+class AtMost:
+    """Decodes files of at most the length of the timeline; the rest of longer ones is not used.
+
+    Args:
+        extractor: An extractor with the timeline of the data set.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+
+    def prepare(self, media: bytes) -> tuple[int, Any]:
+        """Decode a file; return its number of segments, and the input of `Extractor.embed`.
+
+        Raises:
+            MediaError: The file cannot be used, or is shorter than half a segment.
+        """
+        timeline = self._extractor.timeline
+        extent = extent_of(media, timeline.segment_s)
+        num_segments = min(extent.num_segments, timeline.num_segments)
+        shorter = replace(timeline, num_segments=num_segments)
+        return num_segments, self._extractor.with_timeline(shorter).prepare(media)
+
+
+@dataclass(frozen=True, slots=True)
+class AtMostRecipe:
+    """A picklable factory of `AtMost`."""
+
+    make_extractor: Callable[[], Extractor]
+
+    def __call__(self) -> AtMost:
+        """Create one."""
+        return AtMost(self.make_extractor())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distributed_avel.errors import ArtifactError
-from distributed_avel.schema import tensor_array
+from distributed_avel.schema import NUM_SEGMENTS, tensor_array
 from distributed_avel.storage import Location
 
 INDEX = "index.parquet"
@@ -31,12 +31,21 @@ class FeatureStore:
         index = (location / INDEX).read_table()
         ids, parts = index["video_id"].to_pylist(), index["part"].to_pylist()
         self._part_of: dict[str, str] = dict(zip(ids, parts, strict=True))
+        self._length_of: dict[str, int] = {}
+        if NUM_SEGMENTS in index.column_names:
+            self._length_of = dict(zip(ids, index[NUM_SEGMENTS].to_pylist(), strict=True))
 
     def __contains__(self, video_id: str) -> bool:
         return video_id in self._part_of
 
+    def lengths(self, video_ids: Sequence[str]) -> NDArray[np.int64] | None:
+        """Return the number of segments of each video, (V,); None if all videos have T."""
+        if not self._length_of:
+            return None
+        return np.array([self._length_of[video_id] for video_id in video_ids], dtype=np.int64)
+
     def read(self, video_ids: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        """Read features in the order of `video_ids`.
+        """Read features in the order of `video_ids`; those of short videos are padded with zeros.
 
         Returns:
             Audio (V, T, D_a) and visual (V, T, R, D_v).

@@ -29,12 +29,18 @@ class PartnerPool:
         files: File of each video. Two videos of one file are never partners.
         kind: "event_free": only videos without any event, if there are any; "disjoint": any
             video that shares no label.
+        lengths_V: Number of segments of each video; None if all are equal.
     """
 
     def __init__(
-        self, labels_VK: NDArray[np.bool_], files: Sequence[str], kind: PartnerKind
+        self,
+        labels_VK: NDArray[np.bool_],
+        files: Sequence[str],
+        kind: PartnerKind,
+        lengths_V: NDArray[np.integer] | None = None,
     ) -> None:
         self.labels_VK = labels_VK
+        self._lengths_V = lengths_V
         self._file_ids = np.unique(np.asarray(files, dtype=str), return_inverse=True)[1]
         self._file_id = {file: int(i) for file, i in zip(files, self._file_ids, strict=True)}
         # A file that contains several videos shows the events of all of them.
@@ -43,11 +49,13 @@ class PartnerPool:
         )
         np.logical_or.at(file_labels_FK, self._file_ids, labels_VK)
         self._file_labels_VK = file_labels_FK[self._file_ids]
-        self._event_free_V = ~self._file_labels_VK[:, :-1].any(axis=1)
+        self._event_free_V = ~np.any(self._file_labels_VK[:, :-1], axis=1)
         self._event_free_only = kind == "event_free" and bool(self._event_free_V.any())
         self._candidates: dict[bytes, NDArray[np.intp]] = {}
 
-    def draw(self, label_K: NDArray[np.bool_], file: str, number: int) -> int:
+    def draw(
+        self, label_K: NDArray[np.bool_], file: str, number: int, num_segments: int | None = None
+    ) -> int:
         """Select a partner by a random number.
 
         The partner of a video without an event is any video with one, because partners share no
@@ -57,6 +65,9 @@ class PartnerPool:
             label_K: Video-level label of the video.
             file: File of the video.
             number: Random non-negative integer; equal numbers select equal partners.
+            num_segments: Length of the video, if lengths differ. A partner with an event is no
+                longer than the video if there is one, because segments of longer partners are
+                skipped, and the event with them.
 
         Returns:
             Index of the partner in the pool.
@@ -71,6 +82,10 @@ class PartnerPool:
                 f"{file}: it has no partner video, because every training video shares a label "
                 "with it; add training videos of other classes or without any event"
             )
+        if self._lengths_V is not None and num_segments is not None:
+            is_short = self._lengths_V[candidates] <= num_segments
+            fits = candidates[is_short | self._event_free_V[candidates]]
+            candidates = fits if len(fits) else candidates
         return int(candidates[number % len(candidates)])
 
     def _disjoint(self, label_K: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -8,12 +8,86 @@ Shape suffixes used in this file:
     B = videos    W = windows    T = segments    D = code size    K = event classes + background
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_avel.models import BaseModel
+
+WindowsOf = Callable[[int], NDArray[np.bool_]]
+"""Returns the segments of each window of a video with M segments, shape (W, M)."""
+
+
+def equal_lengths(lengths_V: NDArray[np.integer]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each distinct length, ascending, with the indices of the videos that have it."""
+    for length in np.unique(lengths_V):
+        yield int(length), np.flatnonzero(lengths_V == length)
+
+
+def valid_segments(lengths_V: NDArray[np.integer], num_segments: int) -> NDArray[np.bool_]:
+    """Return True for the segments that a video has, shape (V, T)."""
+    return np.arange(num_segments) < np.asarray(lengths_V)[:, None]
+
+
+def windows_of_length(num_segments: int, window: int, stride: int) -> NDArray[np.bool_]:
+    """Return the segments of each window of a video of any length, shape (W, M).
+
+    Where `window_mask` accepts the arguments, the result is the same. In a shorter video, windows
+    have at most half of its segments, so that its partner, too, occurs in all segments, and leave
+    no gaps. The last window ends with the video. A video of one segment has one window.
+
+    Args:
+        num_segments: M, the number of segments of the video.
+        window: N, the number of segments of a window in videos that are long enough.
+        stride: s >= 1.
+    """
+    if window > num_segments // 2:
+        window = max(1, num_segments // 2)
+        stride = min(stride, window)
+    starts_W1 = np.array([*range(0, num_segments - window, stride), num_segments - window])[:, None]
+    segments_M = np.arange(num_segments)
+    return (segments_M >= starts_W1) & (segments_M < starts_W1 + window)
+
+
+def whole_video(num_segments: int) -> NDArray[np.bool_]:
+    """Return one window with all segments, shape (1, M)."""
+    return np.ones((1, num_segments), dtype=bool)
+
+
+def single_segments(num_segments: int) -> NDArray[np.bool_]:
+    """Return a window for each segment, shape (M, M)."""
+    return np.eye(num_segments, dtype=bool)
+
+
+def most_windows(windows_of: WindowsOf, num_segments: int) -> int:
+    """Return the largest number of windows of videos of up to T segments."""
+    return max(len(windows_of(length)) for length in range(1, num_segments + 1))
+
+
+def valid_windows(
+    lengths_V: NDArray[np.integer], windows_of: WindowsOf, num_segments: int
+) -> NDArray[np.bool_]:
+    """Return True for the windows that a video has, shape (V, W) with W of `most_windows`.
+
+    Args:
+        lengths_V: Number of segments of each video.
+        windows_of: The windows.
+        num_segments: T, the largest number of segments.
+    """
+    num_windows_V = np.array([len(windows_of(int(length))) for length in lengths_V])
+    return valid_segments(num_windows_V, most_windows(windows_of, num_segments))
+
+
+def resampled(num_segments: int, partner_segments: int) -> NDArray[np.intp]:
+    """Return the segments of a partner video that fill a video of another length, shape (M,).
+
+    Segments are repeated or skipped evenly, so that the whole partner is represented, because the
+    auxiliary loss expects its events (eq. 14). `PartnerPool` avoids partners that are longer.
+    """
+    return np.arange(num_segments) * partner_segments // num_segments
 
 
 def window_mask(num_segments: int, window: int, stride: int) -> NDArray[np.bool_]:

@@ -158,6 +158,11 @@ class VideoTimeline:
     frames: tuple[bytes, ...] = ()
     sound: SoundPicture | None = None
 
+    @property
+    def num_segments(self) -> int:
+        """Number of segments of the video, at most T."""
+        return len(next(iter(self.predictions.values())))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedVideo:
@@ -177,6 +182,11 @@ class ParsedVideo:
     predictions: Mapping[str, NDArray[np.bool_]]
     frames: tuple[bytes, ...] = ()
     sound: SoundPicture | None = None
+
+    @property
+    def num_segments(self) -> int:
+        """Number of segments of the video, at most T."""
+        return next(iter(self.predictions.values())).shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +289,7 @@ class Report(ABC):
             for name in ("of_video_C", "kept_C"):
                 _check(name, getattr(self.windows, name), (len(self.classes),))
         for video in self.timelines:
-            num_frames, num_segments = len(video.frames), self.timeline.num_segments
+            num_frames, num_segments = len(video.frames), video.num_segments
             if num_frames not in (0, num_segments):
                 raise ValueError(
                     f"{video.video_id}: {num_frames} frames, expected {num_segments} or none"
@@ -319,10 +329,11 @@ class LocalizationReport(Report):
     def __post_init__(self) -> None:
         """Check the shapes of all arrays."""
         super().__post_init__()
-        num_columns, num_segments = len(self.classes) + 1, self.timeline.num_segments
+        num_columns = len(self.classes) + 1
         for arm, confusion_KK in self.confusion.items():
             _check(f"confusion of {arm}", confusion_KK, (num_columns, num_columns))
         for video in (*self.timelines, *self.videos):
+            num_segments = video.num_segments
             rows = dict(video.predictions)
             if video.truth_T is not None:
                 rows["truth"] = video.truth_T
@@ -383,8 +394,8 @@ class ParsingReport(Report):
                 for array_VC in counts:
                     name = f"{modality} segments of {arm}"
                     _check(name, array_VC, (self._num_counted, num_classes))
-        shape = (len(MODALITIES), self.timeline.num_segments, num_classes)
         for video in (*self.timelines, *self.videos):
+            shape = (len(MODALITIES), video.num_segments, num_classes)
             rows = dict(video.predictions)
             if video.truth_MTC is not None:
                 rows["truth"] = video.truth_MTC

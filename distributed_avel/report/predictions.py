@@ -41,8 +41,8 @@ from distributed_avel.report.page_data import (
 
 _UNKNOWN = -1
 
-PicturesOf = Callable[[Video], Pictures]
-"""Returns the pictures of a video, with one frame per segment, or none."""
+PicturesOf = Callable[[Video, int], Pictures]
+"""Returns the pictures of a video of that number of segments, with one frame each, or none."""
 
 
 class Predictions(ABC):
@@ -63,7 +63,11 @@ class Predictions(ABC):
         self._videos = videos
         self._num_segments = videos.timeline.num_segments
         first = self._rows(table["arm"][0].as_py())
-        self.video_ids: list[str] = first["video_id"].to_pylist()[:: self._num_segments]
+        ids, self._segment_N = first["video_id"].to_pylist(), first["segment"].to_numpy()
+        self.video_ids: list[str] = list(dict.fromkeys(ids))
+        number_of = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        self._video_N = np.array([number_of[video_id] for video_id in ids])
+        self._lengths_V = np.bincount(self._video_N)
 
     def report(
         self, arms: Sequence[str], num_timelines: int, pictures_of: PicturesOf, **others: Any
@@ -90,7 +94,7 @@ class Predictions(ABC):
                 for timeline, (_, video) in zip(
                     timelines[:num_timelines], selected[:num_timelines], strict=True
                 )
-                for pictures in [pictures_of(video)]
+                for pictures in [pictures_of(video, timeline.num_segments)]
             ),
             videos=timelines,
             media={video.video_id: video.uri for _, video in selected if video.uri},
@@ -153,6 +157,17 @@ class Predictions(ABC):
         test = {video.video_id: video for video in self._videos.split("test")}
         return [(row, test[self.video_ids[row]]) for row in order]
 
+    def _grid(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
+        """Arrange values of the rows of an arm by video and segment, shape (V, T, ...)."""
+        shape = (len(self.video_ids), self._num_segments, *values.shape[1:])
+        grid_VT = np.full(shape, missing, values.dtype)
+        grid_VT[self._video_N, self._segment_N] = values
+        return grid_VT
+
+    def _valid(self) -> NDArray[np.bool_]:
+        """Mark the segments that a video has, shape (V, T)."""
+        return np.arange(self._num_segments) < self._lengths_V[:, None]
+
     def _rows(self, arm: str) -> pa.Table:
         return self._table.filter(pc.field("arm") == arm)
 
@@ -182,20 +197,21 @@ class LocalizationPredictions(Predictions):
     def of_arm(self, arm: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the ground-truth and the predicted class of each segment, both (V, T).
 
-        The ground truth of a video without times is -1.
+        The ground truth of a video without times is -1; both are -1 where a video has no segment.
         """
-        rows, shape = self._rows(arm), (-1, self._num_segments)
-        truth_VT = rows["truth"].fill_null(_UNKNOWN).to_numpy().reshape(shape).astype(np.int64)
-        return truth_VT, rows["prediction"].to_numpy().reshape(shape).astype(np.int64)
+        rows = self._rows(arm)
+        truth_N = rows["truth"].fill_null(_UNKNOWN).to_numpy().astype(np.int64)
+        prediction_N = rows["prediction"].to_numpy().astype(np.int64)
+        return self._grid(truth_N, _UNKNOWN), self._grid(prediction_N, _UNKNOWN)
 
     def scores(self, arm: str) -> NDArray[np.float32]:
-        """Return the softmax probabilities, shape (V, T, K)."""
+        """Return the softmax probabilities, shape (V, T, K), 0 where a video has no segment."""
         column = self._rows(arm)["scores"].combine_chunks()
-        return column.values.to_numpy().reshape(-1, self._num_segments, column.type.list_size)
+        return self._grid(column.values.to_numpy().reshape(-1, column.type.list_size), 0.0)
 
     def _varies_in_time(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
-        return (truth_VT != truth_VT[:, :1]).any(axis=1)
+        return ((truth_VT != truth_VT[:, :1]) & self._valid()).any(axis=1)
 
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
         annotated_V = self._annotated()
@@ -204,7 +220,7 @@ class LocalizationPredictions(Predictions):
         num_classes = self._videos.num_classes
         return {
             "confusion": {
-                arm: confusion_matrix(*self._compared(arm, annotated_V), num_classes)
+                arm: confusion_matrix(*_known(*self._compared(arm, annotated_V)), num_classes)
                 for arm in arms
             }
         }
@@ -213,17 +229,22 @@ class LocalizationPredictions(Predictions):
     def _labels(self) -> NDArray[np.bool_]:
         """The ground-truth classes of each segment of the annotated videos, (V, T, K)."""
         videos = {video.video_id: video for video in self._videos.split("test")}
-        rows = np.flatnonzero(self._annotated())
-        return self._videos.segment_labels([videos[self.video_ids[row]] for row in rows])
+        annotated_V = self._annotated()
+        with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
+        return self._videos.segment_labels(with_times) & self._valid()[annotated_V, :, None]
 
     def _compared(
         self, arm: str, annotated_V: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ground truth of the metrics, and the prediction, both (V, T)."""
+        """Return the ground truth of the metrics, and the prediction, both (V, T).
+
+        Both are -1 where a video has no segment.
+        """
         # `of_arm` returns the first event of a segment with several events; the metrics count any
         # of them as correct. Use their rule, so that the figures agree with the metrics.
         prediction_VT = self.of_arm(arm)[1][annotated_V]
-        return one_label_per_segment(self._labels, prediction_VT), prediction_VT
+        truth_VT = one_label_per_segment(self._labels, prediction_VT)
+        return np.where(self._valid()[annotated_V], truth_VT, _UNKNOWN), prediction_VT
 
     def _weighted_metrics(
         self, arm: str, annotated_V: NDArray[np.bool_], weights_BV: NDArray[np.floating]
@@ -244,11 +265,12 @@ class LocalizationPredictions(Predictions):
     def _class_scores(self, arm: str, annotated_V: NDArray[np.bool_]) -> tuple[ClassScores, ...]:
         truth_VT, prediction_VT = self._compared(arm, annotated_V)
         names = (*self._videos.classes, BACKGROUND)
-        return class_scores(truth_VT.ravel(), prediction_VT.ravel(), names)
+        return class_scores(*_known(truth_VT, prediction_VT), names)
 
     def _chance(self) -> float | None:
         """Return the accuracy of the most frequent class in every segment."""
-        return 100 * float(self._labels.mean(axis=(0, 1)).max())
+        num_segments = self._valid()[self._annotated()].sum()
+        return 100 * float(self._labels.sum(axis=(0, 1)).max() / num_segments)
 
     def _annotated(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
@@ -265,12 +287,21 @@ class LocalizationPredictions(Predictions):
             VideoTimeline(
                 video_id=video.video_id,
                 labels=video.labels,
-                truth_T=truth_VT[row] if annotated_V[row] else None,
-                predictions={arm: class_VT[row] for arm, class_VT in classes.items()},
-                scores={arm: scores_VTK[row] for arm, scores_VTK in scores.items()},
+                truth_T=truth_VT[row, :end] if annotated_V[row] else None,
+                predictions={arm: class_VT[row, :end] for arm, class_VT in classes.items()},
+                scores={arm: scores_VTK[row, :end] for arm, scores_VTK in scores.items()},
             )
             for row, video in selected
+            for end in [self._lengths_V[row]]
         ]
+
+
+def _known(
+    truth_VT: NDArray[np.int64], prediction_VT: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the segments that the videos have, as one axis."""
+    known_VT = prediction_VT != _UNKNOWN
+    return truth_VT[known_VT], prediction_VT[known_VT]
 
 
 class ParsingPredictions(Predictions):
@@ -306,11 +337,13 @@ class ParsingPredictions(Predictions):
         lengths_N = lists.value_lengths().fill_null(0).to_numpy()
         segments = np.repeat(np.arange(len(lists)), lengths_N)
         events_NC[segments, lists.flatten().to_numpy()] = True
-        return events_NC.reshape(-1, self._num_segments, self._videos.num_classes)
+        return self._grid(events_NC, missing=False)
 
     def _varies_in_time(self) -> NDArray[np.bool_]:
         truth_VMTC, _ = self.of_arm(self._table["arm"][0].as_py())
-        everywhere_VC, somewhere_VC = truth_VMTC.min(axis=(1, 2)), truth_VMTC.max(axis=(1, 2))
+        missing_V1T1 = ~self._valid()[:, None, :, None]
+        everywhere_VC = (truth_VMTC | missing_V1T1).all(axis=(1, 2))
+        somewhere_VC = truth_VMTC.any(axis=(1, 2))
         return (everywhere_VC != somewhere_VC).any(axis=1)
 
     def _task_fields(self, arms: Sequence[str]) -> dict[str, Any]:
@@ -352,7 +385,7 @@ class ParsingPredictions(Predictions):
 
     def _annotated(self) -> NDArray[np.bool_]:
         truth = self._rows(self._table["arm"][0].as_py())[f"truth_{MODALITIES[0]}"]
-        return truth.is_valid().to_numpy()[:: self._num_segments]
+        return truth.is_valid().to_numpy()[self._segment_N == 0]
 
     def _timelines(
         self, arms: Sequence[str], selected: Sequence[tuple[int, Video]]
@@ -364,10 +397,13 @@ class ParsingPredictions(Predictions):
             ParsedVideo(
                 video_id=video.video_id,
                 labels=video.labels,
-                truth_MTC=truth_VMTC[row] if annotated_V[row] else None,
-                predictions={arm: events_VMTC[row] for arm, events_VMTC in predictions.items()},
+                truth_MTC=truth_VMTC[row, :, :end] if annotated_V[row] else None,
+                predictions={
+                    arm: events_VMTC[row, :, :end] for arm, events_VMTC in predictions.items()
+                },
             )
             for row, video in selected
+            for end in [self._lengths_V[row]]
         ]
 
 

@@ -286,7 +286,7 @@ def _drawing(
     )
     return Drawing(
         video_id=video.video_id,
-        num_segments=report.timeline.num_segments,
+        num_segments=video.num_segments,
         keys=keys,
         frames=frame_uris(video.frames, video.video_id),
         lanes=tuple(lanes),

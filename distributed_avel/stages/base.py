@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from distributed_avel.config import RunConfig
-from distributed_avel.method.windows import window_mask
+from distributed_avel.method.windows import windows_of_length
 from distributed_avel.stages.cache_keys import STEP_3, refine_section, training_settings
 from distributed_avel.stages.features import FeatureStage
 from distributed_avel.stages.stage import Context, Stage
@@ -67,8 +67,8 @@ class BaseTraining(TrainingStage[BaseManifest]):
             run,
             name="base+A" if self.auxiliary else "base",
             num_epochs=config.train.base_epochs,
-            mask_WT=window_mask(
-                config.data.num_segments, config.refine.window, config.refine.stride
+            windows_of=partial(
+                windows_of_length, window=config.refine.window, stride=config.refine.stride
             ),
             partners=config.refine.partners if self.auxiliary else None,
             initial=initial_weights(self.source, self.untrained()) if self.source else None,

@@ -39,6 +39,7 @@ from distributed_avel.stages.thresholds import (
     THRESHOLDS_FILE,
     ChosenThreshold,
     read_threshold_curves,
+    single_windows,
     threshold_metrics,
     write_threshold_curves,
 )
@@ -95,6 +96,13 @@ class Calibrate(Stage[ChosenThreshold]):
             modality: self._spliced(modality, with_event, training, out)
             for modality in sorted(modalities)
         }
+        valid_VW, training_valid_VW = (
+            self.refined.valid_windows(some) for some in (with_event, training)
+        )
+        if valid_VW is not None and training_valid_VW is not None:
+            prob_VWK, targets_VK = single_windows(prob_VWK, targets_VK, valid_VW)
+            spliced = {name: scores_VWK[valid_VW][:, None] for name, scores_VWK in spliced.items()}
+            training_VWK, training_VK = single_windows(training_VWK, training_VK, training_valid_VW)
         size = targets_VK.shape[-1] // len(task.parts)
         curves, best, shares = {}, {}, {}
         for number, part in enumerate(task.parts):
@@ -142,7 +150,7 @@ class Calibrate(Stage[ChosenThreshold]):
             make_model=refined.base.trained(),
             features=refined.base.features.location,
             task=self.context.task,
-            mask_WT=refined.mask,
+            windows_of=refined.windows_of,
             config=self.config.refine,
             seed=self.config.seed,
             out=out / replaced,

@@ -9,6 +9,7 @@ Shape suffixes used in this file:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from distributed_avel.storage import Location
 from distributed_avel.tasks import EvaluationLabels, Parsing, Task
 from distributed_avel.train.arithmetic import reproducible_arithmetic
 from distributed_avel.train.model_recipe import ModelRecipe
-from distributed_avel.train.predict import segment_codes
+from distributed_avel.train.predict import predict_codes
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
@@ -99,6 +100,7 @@ class Evaluate(Stage[EvaluationManifest]):
             {name: arm.trained() for name, arm in self.arms.items()},
             repeated=[arm_label(self.config.model.name, "base")],
             out=out,
+            lengths_V=self.features.lengths(self.features.usable("test")),
         )
         run.file(out / METRICS_FILE)
         for warning in prediction_warnings(background):
@@ -121,6 +123,7 @@ def evaluate(
     arms: Mapping[str, ModelRecipe],
     repeated: Sequence[str],
     out: Location,
+    lengths_V: NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """Write metrics, in percent, and predictions of every arm to `out`.
 
@@ -132,6 +135,7 @@ def evaluate(
         repeated: Names of the models whose video-level prediction is also evaluated, repeated over
             all segments.
         out: Folder of the stage.
+        lengths_V: Number of segments of each test video, sorted by id; None if all have T.
 
     Returns:
         Share of the segments that each arm predicts as background, in 0..1.
@@ -144,13 +148,15 @@ def evaluate(
     chosen = [v for v in videos.split("test") if v.video_id in store]
     if not chosen:
         raise DatasetError(f"{videos.name}: no video of the test split has features")
-    labels = EvaluationLabels.of(task, videos, chosen)
+    labels = EvaluationLabels.of(task, videos, chosen, lengths_V)
+    valid_VT = labels.valid
     table = _parsing_table if isinstance(task, Parsing) else _localization_table
     metrics, background, tables = {}, {}, []
-    for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated):
+    for arm, prob_VTK in _predictions(task, videos, chosen, store, arms, repeated, lengths_V):
         metrics[arm] = labels.metrics(task, prob_VTK)
-        background[arm] = task.background_share(prob_VTK)
-        tables.append(table(arm, chosen, labels, prob_VTK, task.predicted(prob_VTK)))
+        background[arm] = task.background_share(prob_VTK, valid_VT)
+        rows = table(arm, chosen, labels, prob_VTK, task.predicted(prob_VTK))
+        tables.append(rows if valid_VT is None else rows.filter(pa.array(valid_VT.reshape(-1))))
     (out / PREDICTIONS).write_table(pa.concat_tables(tables))
     (out / METRICS_FILE).write_json(metrics)
     return background
@@ -164,6 +170,7 @@ def _predictions(
     store: FeatureStore,
     arms: Mapping[str, ModelRecipe],
     repeated: Sequence[str],
+    lengths_V: NDArray[np.int64] | None,
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     num_segments = videos.timeline.num_segments
     yield "GT-repeat", repeat(task.targets(videos, chosen), num_segments)
@@ -173,18 +180,31 @@ def _predictions(
         model = recipe().eval()
         # One video at a time, so that its prediction does not depend on other videos and is the
         # same as that of the exported model folder.
+        ends_V = [num_segments] * len(chosen) if lengths_V is None else lengths_V.tolist()
         prob_VTK = np.stack(
             [
-                segment_probabilities(task, model, audio_TD, visual_TRD, num_segments)
-                for audio_TD, visual_TRD in zip(audio_VTD, visual_VTRD, strict=True)
+                _padded(
+                    segment_probabilities(
+                        task, model, audio_TD[:end], visual_TRD[:end], num_segments
+                    ),
+                    num_segments,
+                )
+                for audio_TD, visual_TRD, end in zip(audio_VTD, visual_VTRD, ends_V, strict=True)
             ]
         )
         yield arm, prob_VTK
         if arm in repeated:
             with reproducible_arithmetic(device):
-                codes_VTD = segment_codes(model, audio_VTD, visual_VTRD, device=device)
-                prediction_VK = task.repeated(model, codes_VTD).cpu().numpy()
+                predict = partial(task.repeated, model)
+                prediction_VK = predict_codes(
+                    predict, model, audio_VTD, visual_VTRD, lengths_V, device=device
+                )
             yield f"{arm}-repeat", repeat(prediction_VK, num_segments)
+
+
+def _padded(prob_MK: NDArray[np.float32], num_segments: int) -> NDArray[np.float32]:
+    """Append zeros up to a number of segments, shape (T, K)."""
+    return np.pad(prob_MK, [(0, num_segments - len(prob_MK)), (0, 0)])
 
 
 def _localization_table(

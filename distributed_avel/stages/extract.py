@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from distributed_avel.artifacts import Artifact, read_sealed, sealed
 from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
@@ -28,10 +30,11 @@ from distributed_avel.cluster.progress import say
 from distributed_avel.config import ExtractConfig, RunConfig
 from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, AvelError, StorageError
+from distributed_avel.features.any_length import AtMostRecipe
 from distributed_avel.features.base import Extractor, ExtractorRecipe, Features
 from distributed_avel.features.decoder_pool import NO_FILE, DecodingProcesses, Failed, MakeExtractor
 from distributed_avel.features.store import INDEX, PARTS
-from distributed_avel.schema import FAILURES, features_schema, tensor_column
+from distributed_avel.schema import FAILURES, NUM_SEGMENTS, features_schema, tensor_column
 from distributed_avel.stages.cache_keys import option_settings, short_hash, without_neutral
 from distributed_avel.stages.features import (
     FAILURES_FILE,
@@ -91,6 +94,7 @@ class Extract(FeatureStage):
             "settings": settings(self.config, self.extractor),
             "extractor": self.extractor.provenance(),
             "timeline": [timeline.num_segments, timeline.segment_s],
+            "short_videos": self.config.data.short_videos,
         }
 
     def depends(self) -> Mapping[str, Any]:
@@ -116,6 +120,7 @@ class Extract(FeatureStage):
             missing=self.media.missing,
             reusable=self._reusable(),
             weights_note=self.extractor.weights_note,
+            keeps_short=self.config.data.short_videos == "keep",
         )
         (out / SOURCES_FILE).write_table(self._unchanged_sources())
         refuse_too_many_failures(out, len(videos.videos), config)
@@ -142,7 +147,8 @@ class Extract(FeatureStage):
             return self.fingerprint
         files = [[v.video_id, v.uri, sources[v.uri]] for v in videos]
         depends = self.artifact.depends  # `extractor_key` would look up the weights again
-        key = {name: depends[name] for name in ("revision", "settings", "extractor", "timeline")}
+        names = ("revision", "settings", "extractor", "timeline", "short_videos")
+        key = {name: depends[name] for name in names}
         return short_hash([key, files])
 
     def _reusable(self) -> "list[Reusable]":
@@ -219,6 +225,7 @@ class ExtractWorker:
         missing: Files that are known to be missing, which are failures. Other files that cannot be
             read are retried; if that fails, the unit is not finished.
         retry_s: Delays before retries, in seconds.
+        keeps_short: Accept files with fewer segments than the timeline.
     """
 
     def __init__(
@@ -230,14 +237,18 @@ class ExtractWorker:
         timeout_s: float,
         missing: AbstractSet[str] = frozenset(),
         retry_s: Sequence[float] = RETRY_S,
+        keeps_short: bool = False,
     ) -> None:
         self._processes = DecodingProcesses(
-            make_extractor, num_processes=num_processes, timeout_s=timeout_s
+            AtMostRecipe(make_extractor) if keeps_short else make_extractor,
+            num_processes=num_processes,
+            timeout_s=timeout_s,
         )
+        self._keeps_short = keeps_short
         self._extractor = make_extractor()
         self._extractor.load()
         shapes = self._extractor.shapes
-        self._schema = features_schema(shapes.audio, shapes.visual)
+        self._schema = features_schema(shapes.audio, shapes.visual, any_length=keeps_short)
         self._root, self._missing = root, missing
         self._retry_s, self._timeout_s = retry_s, timeout_s
         self._lock = Lock()
@@ -258,11 +269,23 @@ class ExtractWorker:
             else:
                 prepared[video["video_id"]] = result
         with self._lock:
-            features = self._extractor.embed(list(prepared.values())) if prepared else []
+            features = self._embed(list(prepared.values())) if prepared else []
         return {
             PARTS: self._table(list(prepared), features),
             _FAILED_PARTS: pa.Table.from_pylist(failures, schema=FAILURES),
         }
+
+    def _embed(self, prepared: list[Any]) -> list[Features]:
+        if not self._keeps_short:
+            return self._extractor.embed(prepared)
+        timeline = self._extractor.timeline
+        return [
+            features
+            for num_segments, of_video in prepared
+            for features in self._extractor.with_timeline(
+                replace(timeline, num_segments=num_segments)
+            ).embed([of_video])
+        ]
 
     def _prepare_all(self, videos: Sequence[Mapping[str, str]]) -> list[Any]:
         """Prepare the videos of a unit; retry files that cannot be read.
@@ -294,12 +317,25 @@ class ExtractWorker:
         self._processes.close()
 
     def _table(self, video_ids: list[str], features: list[Features]) -> pa.Table:
+        num_segments = self._extractor.timeline.num_segments
+        audio = [_padded(f.audio_TD, num_segments) for f in features]
+        visual = [_padded(f.visual_TRD, num_segments) for f in features]
         columns = [
             pa.array(video_ids, pa.string()),
-            tensor_column([f.audio_TD for f in features], self._schema.field("audio").type),
-            tensor_column([f.visual_TRD for f in features], self._schema.field("visual").type),
+            tensor_column(audio, self._schema.field("audio").type),
+            tensor_column(visual, self._schema.field("visual").type),
         ]
+        if self._keeps_short:
+            columns.append(pa.array([len(f.audio_TD) for f in features], pa.int32()))
         return pa.Table.from_arrays(columns, schema=self._schema)
+
+
+def _padded(features: NDArray[Any], num_segments: int) -> NDArray[Any]:
+    """Append zeros to features up to a number of segments, their first axis."""
+    missing = num_segments - len(features)
+    if not missing:
+        return features
+    return np.pad(features, [(0, missing), *[(0, 0)] * (features.ndim - 1)])
 
 
 def _is_unreadable(result: Any) -> bool:
@@ -316,6 +352,7 @@ def extract(
     retry_s: Sequence[float] = RETRY_S,
     reusable: Sequence[Reusable] = (),
     weights_note: str | None = None,
+    keeps_short: bool = False,
 ) -> FeaturesManifest:
     """Extract the features of all videos into `out`, and list the failures.
 
@@ -329,6 +366,7 @@ def extract(
         retry_s: Delays before retries of files that cannot be read, in seconds.
         reusable: Earlier extractions whose features are copied.
         weights_note: Remark on the weights, for the manifest.
+        keeps_short: Accept files with fewer segments than the timeline.
 
     Raises:
         ArtifactError: Some files exist but cannot be read. Extracted features are kept, and the
@@ -347,6 +385,7 @@ def extract(
         timeout_s=config.timeout_s,
         missing=missing,
         retry_s=retry_s,
+        keeps_short=keeps_short,
     )
     pool = Pool(
         num_actors=config.num_actors,
@@ -383,6 +422,12 @@ def extract(
         },
         schema=_INDEX,
     )
+    num_segments = videos.timeline.num_segments
+    lengths = _lengths(index, out) if keeps_short else []
+    num_short = sum(length < num_segments for length in lengths)
+    if num_short:
+        column = pa.array(lengths, pa.int32())
+        index = index.append_column(pa.field(NUM_SEGMENTS, pa.int32()), column)
     _refuse_lost_rows(rows, index, failures, out)
     (out / INDEX).write_table(index)
     if failures.num_rows:
@@ -390,11 +435,14 @@ def extract(
             f"extract: {failures.num_rows} of {rows.num_rows} videos failed, see "
             f"{out / FAILURES_FILE}"
         )
+    if num_short:
+        say(f"extract: {num_short} videos have less than {num_segments} segments")
     shapes = make_extractor().shapes
     return FeaturesManifest(
         num_videos=index.num_rows,
         num_failed=failures.num_rows,
         num_reused=len(reused),
+        num_short=num_short,
         audio_shape=shapes.audio,
         visual_shape=shapes.visual,
         weights_note=weights_note,
@@ -477,6 +525,21 @@ def _read_failures(part: Location) -> pa.Table:
 
 def _index(part: Location) -> list[tuple[str, str]]:
     return [(i, part.name) for i in part.read_table(columns=["video_id"])["video_id"].to_pylist()]
+
+
+def _lengths(index: pa.Table, out: Location) -> list[int]:
+    """Return the number of segments of each video of an index, from the files that it names."""
+    columns = ["video_id", NUM_SEGMENTS]
+    read = partial(Location.read_table, columns=columns)
+    parts = sorted(set(index["part"].to_pylist()))
+    tables = dict(zip(parts, _map(read, [out / PARTS / part for part in parts]), strict=True))
+    length_of = {
+        (part, row["video_id"]): row[NUM_SEGMENTS]
+        for part, table in tables.items()
+        for row in table.to_pylist()
+    }
+    keys = zip(index["part"].to_pylist(), index["video_id"].to_pylist(), strict=True)
+    return [length_of[key] for key in keys]
 
 
 def _refuse_lost_rows(rows: pa.Table, index: pa.Table, failures: pa.Table, out: Location) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
 from distributed_avel.config import ExtractConfig
@@ -34,6 +36,7 @@ class FeaturesManifest:
         audio_shape: (T, D_a).
         visual_shape: (T, R, D_v).
         weights_note: Remark on the extractor's weights for reports, if there is one.
+        num_short: Videos with fewer than T segments; their features are padded.
     """
 
     num_videos: int
@@ -42,6 +45,7 @@ class FeaturesManifest:
     visual_shape: tuple[int, ...]
     num_reused: int = 0
     weights_note: str | None = None
+    num_short: int = 0
 
 
 class FeatureStage(Stage[FeaturesManifest]):
@@ -72,6 +76,10 @@ class FeatureStage(Stage[FeaturesManifest]):
     def usable(self, split: Split) -> list[Video]:
         """Videos of a split that have features, sorted by id."""
         return [video for video in self.data.videos.split(split) if video.video_id in self.store]
+
+    def lengths(self, videos: Sequence[Video]) -> NDArray[np.int64] | None:
+        """Return the number of segments of each video, shape (V,); None if all have T."""
+        return self.store.lengths([video.video_id for video in videos])
 
     def failures(self) -> pa.Table:
         """Videos without features, with the reasons; `schema.FAILURES`."""

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,17 @@ from distributed_avel.errors import ArtifactError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.method.partners import PartnerPool
 from distributed_avel.method.pseudo_labels import ThresholdCurve, filter_scores
-from distributed_avel.method.windows import score_synthetic, window_mask
+from distributed_avel.method.windows import (
+    WindowsOf,
+    equal_lengths,
+    most_windows,
+    resampled,
+    score_synthetic,
+    single_segments,
+    valid_windows,
+    whole_video,
+    windows_of_length,
+)
 from distributed_avel.models import BaseModel, ParsingModel
 from distributed_avel.randomness import derive
 from distributed_avel.schema import tensor_array, tensor_column, window_scores_schema
@@ -94,7 +104,7 @@ class Refine(Stage[ChosenThreshold]):
             make_model=self.base.trained(),
             features=features.location,
             task=task,
-            mask_WT=self.mask,
+            windows_of=self.windows_of,
             config=self.config.refine,
             seed=self.config.seed,
             out=out,
@@ -108,9 +118,10 @@ class Refine(Stage[ChosenThreshold]):
             videos,
             training,
             validation,
-            self.mask,
-            out,
             lambda chosen: read_window_scores(out, [v.video_id for v in chosen]),
+            features.lengths,
+            self.windows_of,
+            out,
         )
         if chosen.threshold is not None:
             run.metrics(threshold_metrics(chosen.threshold))
@@ -118,10 +129,17 @@ class Refine(Stage[ChosenThreshold]):
             run.file(out / THRESHOLDS_FILE)
         return chosen
 
-    @cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        """Segments of each scored window, shape (W, T)."""
-        return windows_of(self.scored, self.config)
+    @property
+    def windows_of(self) -> WindowsOf:
+        """The scored windows."""
+        return scored_windows(self.scored, self.config)
+
+    def valid_windows(self, videos: Sequence[Video]) -> NDArray[np.bool_] | None:
+        """Return True for the windows that each video has, shape (V, W); None if all have all."""
+        lengths_V = self.base.features.lengths(videos)
+        if lengths_V is None:
+            return None
+        return valid_windows(lengths_V, self.windows_of, self.config.data.num_segments)
 
     def scores(self, videos: Sequence[Video]) -> NDArray[np.float32]:
         """Read Z-hat of videos, shape (V, W, K), in 0..1.
@@ -154,7 +172,8 @@ class RefineWorker:
     Args:
         make_model: Creates the trained model.
         features: Folder of the features.
-        mask_WT: Segments of each window.
+        windows_of: Windows to score.
+        num_windows: W, the largest number of windows of a video.
         task: Task of the model.
         scored: What to score.
         replaced: Modality to replace by that of a donor; None to score the videos themselves.
@@ -165,7 +184,8 @@ class RefineWorker:
         self,
         make_model: Callable[[], BaseModel],
         features: Location,
-        mask_WT: NDArray[np.bool_],
+        windows_of: WindowsOf,
+        num_windows: int,
         task: Task,
         scored: Scored,
         *,
@@ -176,7 +196,7 @@ class RefineWorker:
         self._device = torch.device("cuda" if use_gpu else "cpu")
         self._model = make_model().to(self._device).eval()
         self._features = FeatureStore(features)
-        self._mask_WT = torch.from_numpy(mask_WT).to(self._device)
+        self._windows_of, self._num_windows = windows_of, num_windows
         self._task, self._scored, self._replaced = task, scored, replaced
         self._partner_codes: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -188,14 +208,22 @@ class RefineWorker:
         """
         video_ids, partners = rows["video_id"].to_pylist(), rows["partners"].to_pylist()
         targets_BK = np.array(rows["targets"].to_pylist(), dtype=bool)
-        rounds = list(zip(*partners, strict=True))
+        lengths_B = self._features.lengths(video_ids)
         with reproducible_arithmetic(self._device):
-            if self._replaced:
-                codes_BTD = self._encode_spliced(video_ids, rows["donor"].to_pylist())
+            donors = rows["donor"].to_pylist() if self._replaced else video_ids
+            if lengths_B is None:
+                scores_BWK = self._equal_length(video_ids, partners, donors, None)
             else:
-                codes_BTD = self._encode(video_ids)
-            probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
-            scores_BWK = torch.stack(probs).mean(dim=0).cpu().numpy()
+                shape = (len(video_ids), self._num_windows, targets_BK.shape[1])
+                scores_BWK = np.zeros(shape, np.float32)
+                for length, group in equal_lengths(lengths_B):
+                    scores = self._equal_length(
+                        [video_ids[n] for n in group],
+                        [partners[n] for n in group],
+                        [donors[n] for n in group],
+                        length,
+                    )
+                    scores_BWK[group, : scores.shape[1]] = scores
         if self._scored != "segments":  # labels of segments are the unfiltered predictions
             scores_BWK = filter_scores(scores_BWK, targets_BK)
         schema = window_scores_schema(*scores_BWK.shape[1:])
@@ -206,14 +234,34 @@ class RefineWorker:
         ]
         return {SCORES: pa.Table.from_arrays(columns, schema=schema)}
 
+    def _equal_length(
+        self,
+        video_ids: Sequence[str],
+        partners: Sequence[Sequence[str]],
+        donors: Sequence[str],
+        length: int | None,
+    ) -> NDArray[np.float32]:
+        """Score videos of `length` segments (None: of T), shape (B, W, K)."""
+        if self._replaced:
+            codes_BTD = self._encode_spliced(video_ids, donors, length)
+        else:
+            codes_BTD = self._encode(video_ids, length)
+        rounds = list(zip(*partners, strict=True))
+        probs = [self._mixed(codes_BTD, drawn) for drawn in rounds] or [self._alone(codes_BTD)]
+        return torch.stack(probs).mean(dim=0).cpu().numpy()
+
+    def _mask(self, codes_BTD: Tensor) -> Tensor:
+        return torch.from_numpy(self._windows_of(codes_BTD.shape[1])).to(self._device)
+
     def _mixed(self, codes_BTD: Tensor, partners: Sequence[str]) -> Tensor:
         """Compute probabilities with one partner video each, shape (B, W, K)."""
-        partner_codes_BTD = self._encode_partners(partners)
+        partner_codes_BTD = self._encode_partners(partners, codes_BTD.shape[1])
         if self._scored == "exchanged":
             assert isinstance(self._task, Parsing)
             assert isinstance(self._model, ParsingModel)
             return self._task.exchanged_prob(self._model, codes_BTD, partner_codes_BTD)
-        scores = score_synthetic(self._model, codes_BTD, partner_codes_BTD, self._mask_WT)
+        mask_WT = self._mask(codes_BTD)
+        scores = score_synthetic(self._model, codes_BTD, partner_codes_BTD, mask_WT)
         return self._task.video_prob(self._model, scores)
 
     def _alone(self, codes_BTD: Tensor) -> Tensor:
@@ -221,12 +269,21 @@ class RefineWorker:
         if self._scored == "segments":
             return self._task.segment_prob(self._model, codes_BTD)
         scores = self._model.score(codes_BTD)
-        return self._task.window_prob(self._model, scores, self._mask_WT)
+        return self._task.window_prob(self._model, scores, self._mask(codes_BTD))
 
-    def _encode_spliced(self, video_ids: Sequence[str], donors: Sequence[str]) -> Tensor:
-        """Encode videos of which one modality is that of another video."""
+    def _encode_spliced(
+        self, video_ids: Sequence[str], donors: Sequence[str], length: int | None
+    ) -> Tensor:
+        """Encode videos of which one modality is that of another video, of the same length."""
         audio_BTD, visual_BTRD = self._features.read(video_ids)
+        audio_BTD, visual_BTRD = audio_BTD[:, :length], visual_BTRD[:, :length]
         donor_audio_BTD, donor_visual_BTRD = self._features.read(donors)
+        lengths_B = self._features.lengths(donors)
+        if length is not None and lengths_B is not None:
+            segments_BT = np.stack([resampled(length, int(of_donor)) for of_donor in lengths_B])
+            rows_B1 = np.arange(len(donors))[:, None]
+            donor_audio_BTD = donor_audio_BTD[rows_B1, segments_BT]
+            donor_visual_BTRD = donor_visual_BTRD[rows_B1, segments_BT]
         if self._replaced == "audio":
             audio_BTD = donor_audio_BTD
         else:
@@ -235,20 +292,36 @@ class RefineWorker:
             self._model, audio_BTD, visual_BTRD, device=self._device, batch_size=16
         )
 
-    def _encode(self, video_ids: Sequence[str], batch_size: int = 16) -> Tensor:
+    def _encode(
+        self, video_ids: Sequence[str], length: int | None = None, batch_size: int = 16
+    ) -> Tensor:
         audio_BTD, visual_BTRD = self._features.read(video_ids)
         return segment_codes(
-            self._model, audio_BTD, visual_BTRD, device=self._device, batch_size=batch_size
+            self._model,
+            audio_BTD[:, :length],
+            visual_BTRD[:, :length],
+            device=self._device,
+            batch_size=batch_size,
         )
 
-    def _encode_partners(self, partners: Sequence[str]) -> Tensor:
+    def _encode_partners(self, partners: Sequence[str], num_segments: int) -> Tensor:
+        """Return the codes of partners, resampled to a number of segments, shape (B, T, D)."""
         new = sorted(set(partners) - self._partner_codes.keys())
         if new:
             # One at a time: the rounding of codes depends on the batch size, and which partners
             # are new depends on the units that this actor processed before.
             codes_PTD = self._encode(new, batch_size=1)
             self._partner_codes.update(zip(new, codes_PTD, strict=True))
-        codes = torch.stack([self._partner_codes[partner] for partner in partners])
+        lengths_B = self._features.lengths(partners)
+        if lengths_B is None:
+            codes = torch.stack([self._partner_codes[partner] for partner in partners])
+        else:
+            codes = torch.stack(
+                [
+                    self._partner_codes[partner][resampled(num_segments, int(length))]
+                    for partner, length in zip(partners, lengths_B, strict=True)
+                ]
+            )
         while len(self._partner_codes) > _MAX_CACHED_PARTNERS:
             self._partner_codes.popitem(last=False)
         return codes
@@ -258,7 +331,8 @@ class RefineWorker:
 class _MakeWorker:
     make_model: Callable[[], BaseModel]
     features: Location
-    mask_WT: NDArray[np.bool_]
+    windows_of: WindowsOf
+    num_windows: int
     task: Task
     scored: Scored
     replaced: Modality | None
@@ -268,7 +342,8 @@ class _MakeWorker:
         return RefineWorker(
             self.make_model,
             self.features,
-            self.mask_WT,
+            self.windows_of,
+            self.num_windows,
             self.task,
             self.scored,
             replaced=self.replaced,
@@ -276,18 +351,18 @@ class _MakeWorker:
         )
 
 
-def windows_of(scored: Scored, config: RunConfig) -> NDArray[np.bool_]:
-    """Return the segments of each scored window, shape (W, T).
+def scored_windows(scored: Scored, config: RunConfig) -> WindowsOf:
+    """Return the windows that Step 2 scores.
 
     An exchanged modality is one window with all segments. If `scored` is "segments", each
     segment is one window.
     """
-    num_segments, refine = config.data.num_segments, config.refine
     if scored == "exchanged":
-        return np.ones((1, num_segments), dtype=bool)
+        return whole_video
     if scored == "segments":
-        return np.eye(num_segments, dtype=bool)
-    return window_mask(num_segments, refine.window, refine.stride)
+        return single_segments
+    refine = config.refine
+    return partial(windows_of_length, window=refine.window, stride=refine.stride)
 
 
 def score_windows(
@@ -298,7 +373,7 @@ def score_windows(
     make_model: Callable[[], BaseModel],
     features: Location,
     task: Task,
-    mask_WT: NDArray[np.bool_],
+    windows_of: WindowsOf,
     config: RefineConfig,
     seed: int,
     out: Location,
@@ -315,7 +390,7 @@ def score_windows(
         make_model: Creates the trained model.
         features: Folder of the features.
         task: Task of the model.
-        mask_WT: Segments of each window.
+        windows_of: Windows to score.
         config: Settings of Step 2.
         seed: Seed of the run; the partners of a video depend on it and on the id of the video.
         out: Folder of the stage.
@@ -328,16 +403,21 @@ def score_windows(
         DatasetError: A video has no partner.
         ArtifactError: Features are missing.
     """
-    candidates = PartnerPool(
-        videos.video_labels(training), [v.uri for v in training], config.partners
+    lengths_of = FeatureStore(features).lengths
+    lengths_V, chosen_lengths_V = (
+        lengths_of([v.video_id for v in some]) for some in (training, chosen)
     )
+    candidates = PartnerPool(
+        videos.video_labels(training), [v.uri for v in training], config.partners, lengths_V
+    )
+    lengths = [None] * len(chosen) if chosen_lengths_V is None else chosen_lengths_V.tolist()
     num_partners = 0 if scored in ("alone", "segments") else config.num_partners
     partners = [
         [
-            training[candidates.draw(label_K, v.uri, number)].video_id
+            training[candidates.draw(label_K, v.uri, number, length)].video_id
             for number in _numbers(seed, v.video_id, num_partners)
         ]
-        for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
+        for v, label_K, length in zip(chosen, videos.video_labels(chosen), lengths, strict=True)
     ]
     columns: dict[str, Any] = {
         "video_id": [v.video_id for v in chosen],
@@ -347,9 +427,9 @@ def score_windows(
     if replaced:
         columns["donor"] = [
             training[
-                candidates.draw(label_K, v.uri, derive(seed, "refine", "donor", v.video_id))
+                candidates.draw(label_K, v.uri, derive(seed, "refine", "donor", v.video_id), length)
             ].video_id
-            for v, label_K in zip(chosen, videos.video_labels(chosen), strict=True)
+            for v, label_K, length in zip(chosen, videos.video_labels(chosen), lengths, strict=True)
         ]
     rows = pa.table(columns)
     pool = Pool(num_actors=config.num_actors, gpus_per_actor=config.gpus_per_actor)
@@ -357,7 +437,14 @@ def score_windows(
         f"calibrate {replaced}" if replaced else "refine",
         cut_into_units(rows, config.unit_size),
         _MakeWorker(
-            make_model, features, mask_WT, task, scored, replaced, config.gpus_per_actor > 0
+            make_model,
+            features,
+            windows_of,
+            most_windows(windows_of, videos.timeline.num_segments),
+            task,
+            scored,
+            replaced,
+            config.gpus_per_actor > 0,
         ),
         out,
         None if in_process else pool,

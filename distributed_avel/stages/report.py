@@ -384,13 +384,13 @@ def _learning_curves(sources: ReportSources) -> list[LearningCurve]:
     return found
 
 
-def _pictures(sources: ReportSources, video: Video) -> Pictures:
+def _pictures(sources: ReportSources, video: Video, num_segments: int) -> Pictures:
     """Return the pictures of a video; none if the media file cannot be read."""
     if sources.root is None:
         return Pictures()
     try:
         media = (sources.root / video.uri).read_bytes()
-        return pictures_of(media, sources.videos.timeline)
+        return pictures_of(media, replace(sources.videos.timeline, num_segments=num_segments))
     except (MediaError, OSError) as error:
         say(f"report: no pictures of {video.video_id}: {error}")
         return Pictures()

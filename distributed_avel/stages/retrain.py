@@ -24,6 +24,7 @@ from distributed_avel.method.pseudo_labels import (
     soft_labels,
     threshold_text,
 )
+from distributed_avel.method.windows import most_windows
 from distributed_avel.report.alarms import segments_text, share_warnings, window_warnings
 from distributed_avel.stages.cache_keys import (
     PARTNERS,
@@ -35,7 +36,7 @@ from distributed_avel.stages.cache_keys import (
 )
 from distributed_avel.stages.calibrate import Calibrate
 from distributed_avel.stages.features import FeatureStage
-from distributed_avel.stages.refine import Refine, windows_of
+from distributed_avel.stages.refine import Refine, scored_windows
 from distributed_avel.stages.screen import Screen
 from distributed_avel.stages.stage import Context, Stage
 from distributed_avel.stages.training import Step3Targets, TrainingStage
@@ -174,8 +175,15 @@ class Retrain(TrainingStage[RetrainManifest]):
         if facts.windows:
             run.metrics({"background_windows": facts.windows.background})
         num_epochs = self.config.train.retrain_epochs
-        mask_WT = windows_of("segments" if self.windows == "segments" else "refined", self.config)
-        num_videos = self.train(out, run, num_epochs=num_epochs, mask_WT=mask_WT, targets=targets)
+        num_videos = self.train(
+            out,
+            run,
+            num_epochs=num_epochs,
+            windows_of=scored_windows(
+                "segments" if self.windows == "segments" else "refined", self.config
+            ),
+            targets=targets,
+        )
         return RetrainManifest(facts.threshold, facts.windows, facts.segments, num_videos)
 
     def _targets(self) -> tuple[Step3Targets, LabelFacts]:
@@ -183,11 +191,20 @@ class Retrain(TrainingStage[RetrainManifest]):
         training = self.features.usable("train")
         if self.refined is None:  # LR_dummy: the same windows and losses, without refined labels
             targets_VK = task.targets(videos, training)
-            num_windows = len(windows_of("refined", self.config))
+            windows_of = scored_windows("refined", self.config)
+            length = self.config.data.num_segments
+            is_equal = self.features.lengths(training) is None
+            num_windows = len(windows_of(length)) if is_equal else most_windows(windows_of, length)
             return Step3Targets(windows_VWK=repeated_labels(targets_VK, num_windows)), LabelFacts()
         scores_VWK = self.refined.scores(training)
         labels_VWK, facts = pseudo_labels_of(
-            task, videos, training, scores_VWK, self.threshold, self.windows
+            task,
+            videos,
+            training,
+            scores_VWK,
+            self.threshold,
+            self.windows,
+            self.refined.valid_windows(training),
         )
         if self.windows == "exchanged":
             return Step3Targets(video_VK=labels_VWK[:, 0].astype(bool, copy=False)), facts
@@ -235,6 +252,7 @@ def pseudo_labels_of(
     scores_VWK: NDArray[np.float32],
     threshold: Threshold | None,
     scored: WindowLabels,
+    valid_VW: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], LabelFacts]:
     """Derive the labels of the windows of the training videos.
 
@@ -246,6 +264,7 @@ def pseudo_labels_of(
         threshold: tau; None for soft labels and for segments.
         scored: What Step 2 scored. An exchanged modality is one window with all segments; in
             "segments", each segment is one window.
+        valid_VW: True for the windows that a video has; all by default.
 
     Returns:
         Labels, shape (V, W, K), and facts about them.
@@ -253,15 +272,18 @@ def pseudo_labels_of(
     targets_VK = task.targets(videos, training)
     if scored == "segments":
         labels_VTK = task.predicted(scores_VWK)
-        return labels_VTK, LabelFacts(segments=task.count_segments(targets_VK, labels_VTK))
+        counts = task.count_segments(targets_VK, labels_VTK, valid_VW)
+        return labels_VTK, LabelFacts(segments=counts)
     if threshold is None:
         return soft_labels(scores_VWK, targets_VK, background=task.background), LabelFacts()
     threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
     labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
+    if valid_VW is not None:
+        labels_VWK &= valid_VW[..., None]
     num_before = labels_VWK.sum()
     if scored == "exchanged":
         labels_VWK = modality_targets(labels_VWK[:, 0], targets_VK)[:, None]
-    counts = task.count_windows(targets_VK, labels_VWK)
+    counts = task.count_windows(targets_VK, labels_VWK, valid_VW)
     counts = replace(counts, restored=int(labels_VWK.sum() - num_before))
     plain = dict(threshold) if isinstance(threshold, Mapping) else threshold
     return labels_VWK, LabelFacts(threshold=plain, windows=counts)

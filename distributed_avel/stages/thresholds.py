@@ -24,6 +24,7 @@ from distributed_avel.method.pseudo_labels import (
     threshold_grid,
     window_truth,
 )
+from distributed_avel.method.windows import WindowsOf, equal_lengths, valid_windows
 from distributed_avel.schema import THRESHOLDS
 from distributed_avel.storage import Location
 from distributed_avel.tasks import Task
@@ -32,6 +33,9 @@ THRESHOLDS_FILE = "thresholds.parquet"
 
 ReadScores = Callable[[Sequence[Video]], NDArray[np.float32]]
 """Callback that returns Z-hat of videos, shape (V, W, K)."""
+
+LengthsOf = Callable[[Sequence[Video]], NDArray[np.int64] | None]
+"""Callback that returns the number of segments of videos, shape (V,); None: all have T."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,10 @@ def choose_threshold(
     videos: VideoSet,
     training: Sequence[Video],
     validation: Sequence[Video],
-    mask_WT: NDArray[np.bool_],
-    out: Location,
     scores_of: ReadScores,
+    lengths_of: LengthsOf,
+    windows_of: WindowsOf,
+    out: Location,
 ) -> ChosenThreshold:
     """Choose tau so that the pseudo-labels of training windows have the right prevalence.
 
@@ -81,9 +86,10 @@ def choose_threshold(
         videos: Data set.
         training: Training videos.
         validation: Validation videos.
-        mask_WT: Segments of each window.
-        out: Folder of Step 2, to which the curves are written.
         scores_of: Returns Z-hat of videos.
+        lengths_of: Returns the lengths of videos.
+        windows_of: The scored windows.
+        out: Folder of Step 2, to which the curves are written.
     """
     with_event = [v for v in validation if v.labels]
     if not with_event:
@@ -96,10 +102,26 @@ def choose_threshold(
         )
     scores_VWK = scores_of(with_event)
     truth_VTK = task.truth(videos, with_event)
-    truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
     targets_VK = task.targets(videos, with_event)
     training_VWK = scores_of(training)
     training_VK = task.targets(videos, training)
+    lengths_V, training_lengths_V = lengths_of(with_event), lengths_of(training)
+    if lengths_V is None or training_lengths_V is None:
+        mask_WT = windows_of(truth_VTK.shape[1])
+        truth_VWK = window_truth(truth_VTK, mask_WT, background=task.background)
+    else:
+        # Treat each window as a video of one window, and leave out those that videos do not have.
+        valid_VW = valid_windows(lengths_V, windows_of, truth_VTK.shape[1])
+        truth_VWK = np.zeros(scores_VWK.shape, dtype=bool)
+        for length, rows in equal_lengths(lengths_V):
+            truth_VTK_of_length, mask_WT = truth_VTK[rows, :length], windows_of(length)
+            truth_VWK[rows, : len(mask_WT)] = window_truth(
+                truth_VTK_of_length, mask_WT, background=task.background
+            )
+        truth_VWK = truth_VWK[valid_VW][:, None]
+        scores_VWK, targets_VK = single_windows(scores_VWK, targets_VK, valid_VW)
+        training_valid_VW = valid_windows(training_lengths_V, windows_of, truth_VTK.shape[1])
+        training_VWK, training_VK = single_windows(training_VWK, training_VK, training_valid_VW)
     size = targets_VK.shape[-1] // len(task.parts)
     curves, best, shares = {}, {}, {}
     for number, part in enumerate(task.parts):
@@ -125,6 +147,14 @@ def choose_threshold(
     write_threshold_curves(curves, out)
     threshold = best if len(best) > 1 else next(iter(best.values()))
     return ChosenThreshold(threshold=threshold, removed_share=shares)
+
+
+def single_windows(
+    scores_VWK: NDArray[np.float32], targets_VK: NDArray[np.bool_], valid_VW: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the windows as videos of one window: scores (P, 1, K) and targets (P, K)."""
+    repeated_VWK = np.broadcast_to(targets_VK[:, None], scores_VWK.shape)
+    return scores_VWK[valid_VW][:, None], repeated_VWK[valid_VW]
 
 
 def threshold_metrics(threshold: Threshold) -> dict[str, float]:

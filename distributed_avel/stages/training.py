@@ -34,6 +34,7 @@ from distributed_avel.datasets import Video, VideoSet
 from distributed_avel.errors import ArtifactError, DatasetError
 from distributed_avel.features.store import FeatureStore
 from distributed_avel.method.partners import PartnerKind, PartnerPool
+from distributed_avel.method.windows import WindowsOf
 from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.models import BaseModel
 from distributed_avel.randomness import derive
@@ -50,7 +51,7 @@ from distributed_avel.train.checkpoint import weights_to_bytes
 from distributed_avel.train.loop import EpochSums, train_epoch
 from distributed_avel.train.model_recipe import ModelRecipe
 from distributed_avel.train.objectives import Objective
-from distributed_avel.train.predict import segment_codes
+from distributed_avel.train.predict import predict_codes
 
 if TYPE_CHECKING:  # MLflow takes seconds to load, and workers do not need it
     from distributed_avel.cluster.tracking import Run
@@ -115,7 +116,7 @@ class TrainingStage(Stage[ManifestT]):
         run: "Run",
         *,
         num_epochs: int,
-        mask_WT: NDArray[np.bool_],
+        windows_of: WindowsOf,
         name: str = "",
         targets: "Step3Targets | None" = None,
         partners: PartnerKind | None = None,
@@ -127,7 +128,7 @@ class TrainingStage(Stage[ManifestT]):
             out: Folder of the stage.
             run: MLflow run of the stage.
             num_epochs: Number of epochs.
-            mask_WT: Segments of each window.
+            windows_of: Windows of the losses.
             name: Name from which random numbers derive; the name of the stage by default.
             targets: Targets of Step 3; None in Step 1.
             partners: Kind of partner videos of the auxiliary loss; None trains without it.
@@ -157,9 +158,14 @@ class TrainingStage(Stage[ManifestT]):
             files=[v.uri for v in training],
             labels_VK=videos.video_labels(training),
             targets_VK=task.targets(videos, training),
-            mask_WT=mask_WT,
+            lengths_V=self.features.lengths(training),
+            windows_of=windows_of,
             val_ids=[v.video_id for v in validation],
-            val_labels=EvaluationLabels.of(task, videos, validation) if validation else None,
+            val_labels=EvaluationLabels.of(
+                task, videos, validation, self.features.lengths(validation)
+            )
+            if validation
+            else None,
             num_epochs=num_epochs,
             config=self.config.train,
             partners=partners,
@@ -226,7 +232,9 @@ class TrainJob:
     Args:
         labels_VK: Video-level labels with background; partner videos are drawn by them.
         targets_VK: Video-level targets of the losses.
-        val_labels: Labels of the validation videos; None if there are none.
+        lengths_V: Number of segments of each training video; None if all have T.
+        windows_of: Windows of the losses.
+        val_labels: Labels and lengths of the validation videos; None if there are none.
         fully_supervised: `window_labels_VWK` are segment-level labels (V, T, K), and g is applied
             to each segment; `targets_VK` is not used.
     """
@@ -240,11 +248,12 @@ class TrainJob:
     files: Sequence[str]
     labels_VK: NDArray[np.bool_]
     targets_VK: NDArray[np.bool_]
-    mask_WT: NDArray[np.bool_]
+    windows_of: WindowsOf
     val_ids: Sequence[str]
     val_labels: EvaluationLabels | None
     num_epochs: int
     config: TrainConfig
+    lengths_V: NDArray[np.int64] | None = None
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerKind | None = None
     fully_supervised: bool = False
@@ -269,13 +278,16 @@ class TrainJob:
     def training_set(self) -> TrainingSet:
         """Read the training videos into memory."""
         audio_VTD, visual_VTRD = FeatureStore(self.features).read(self.video_ids)
-        pool = self.partners and PartnerPool(self.labels_VK, self.files, self.partners)
+        pool = self.partners and PartnerPool(
+            self.labels_VK, self.files, self.partners, self.lengths_V
+        )
         return TrainingSet(
             video_ids=self.video_ids,
             files=self.files,
             audio_VTD=audio_VTD,
             visual_VTRD=visual_VTRD,
             labels_VK=self.targets_VK,
+            lengths_V=self.lengths_V,
             window_labels_VWK=self.window_labels_VWK,
             partners=pool,
             background=self.task.background,
@@ -334,8 +346,7 @@ def _run_epochs(job: TrainJob, worker: TrainingWorker, out: Location) -> None:
     torch.set_num_threads(job.config.cpus_per_worker)
     torch.manual_seed(derive(job.seed, job.stage, "weights"))  # the same on every worker
     model = job.make_model()
-    mask_WT = torch.from_numpy(job.mask_WT)
-    objective = Objective(model, mask_WT, job.task, fully_supervised=job.fully_supervised)
+    objective = Objective(model, job.windows_of, job.task, fully_supervised=job.fully_supervised)
     wrapped = worker.wrap(objective)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.config.learning_rate)
     videos = job.training_set()
@@ -455,7 +466,7 @@ def _validate(
     device: torch.device,
 ) -> dict[str, float]:
     with reproducible_arithmetic(device):
-        codes_VTD = segment_codes(model, *features, device=device)
-        prob_VTK = task.segment_prob(model, codes_VTD).cpu().numpy()
+        predict = partial(task.segment_prob, model)
+        prob_VTK = predict_codes(predict, model, *features, labels.lengths_V, device=device)
     metrics = labels.metrics(task, prob_VTK)
     return {name: value for name, value in metrics.items() if value is not None}

@@ -207,20 +207,27 @@ class Task(ABC, Generic[Model]):
 
     @abstractmethod
     def judge(
-        self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+        self,
+        truth_VTK: NDArray[np.bool_],
+        prob_VTK: NDArray[np.floating],
+        valid_VT: NDArray[np.bool_] | None = None,
     ) -> Mapping[str, float | None]:
         """Compute all `metrics`, in percent; None if a metric is undefined (0/0).
 
         Args:
             truth_VTK: Ground-truth labels of the segments.
             prob_VTK: Probabilities of `segment_prob`.
+            valid_VT: True for the segments that a video has; all by default.
 
         Raises:
             FloatingPointError: A probability is not finite, because the training diverged.
         """
 
     def judge_videos(
-        self, targets_VK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+        self,
+        targets_VK: NDArray[np.bool_],
+        prob_VTK: NDArray[np.floating],
+        valid_VT: NDArray[np.bool_] | None = None,
     ) -> dict[str, float | None]:
         """Compute `metrics.video.VIDEO_METRICS`, in percent, which need no times.
 
@@ -229,20 +236,26 @@ class Task(ABC, Generic[Model]):
 
         Args:
             targets_VK: Video-level labels.
-            prob_VTK: Probabilities of `segment_prob`.
+            prob_VTK: Probabilities of `segment_prob`, 0 where a video has no segment.
+            valid_VT: True for the segments that a video has; all by default.
 
         Raises:
             FloatingPointError: A probability is not finite, because the training diverged.
         """
         self.refuse_not_finite(prob_VTK)
+        predicted_VTK = self.predicted(prob_VTK)
+        if valid_VT is not None:
+            predicted_VTK &= valid_VT[..., None]
         return video_metrics(
             self.events_of_classes(targets_VK),
             self.events_of_classes(prob_VTK.max(axis=1)),
-            self.events_of_classes(np.any(self.predicted(prob_VTK), axis=1)),
+            self.events_of_classes(np.any(predicted_VTK, axis=1)),
         )
 
     @abstractmethod
-    def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
+    def background_share(
+        self, prob_VTK: NDArray[np.floating], valid_VT: NDArray[np.bool_] | None = None
+    ) -> float:
         """Compute the share of the segments without a predicted event, in 0..1."""
 
     @staticmethod
@@ -278,44 +291,54 @@ class Task(ABC, Generic[Model]):
         """Convert counts of event columns to counts of classes."""
 
     def count_segments(
-        self, targets_VK: NDArray[np.bool_], labels_VTK: NDArray[np.bool_]
+        self,
+        targets_VK: NDArray[np.bool_],
+        labels_VTK: NDArray[np.bool_],
+        valid_VT: NDArray[np.bool_] | None = None,
     ) -> SegmentCounts:
         """Count the labels that the base model predicts for segments of the training videos.
 
         Args:
             targets_VK: Video-level labels.
             labels_VTK: Predicted labels of the segments.
+            valid_VT: True for the segments that a video has; all by default.
         """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VTE = targets_VK[:, :num_events], labels_VTK[..., :num_events]
-        present_VT = np.any(labels_VTE, axis=-1)
-        outside_VT = (labels_VTE & ~targets_VE[:, None]).any(axis=-1)
+        valid_VT = np.ones(labels_VTE.shape[:2], dtype=bool) if valid_VT is None else valid_VT
+        present_VT = np.any(labels_VTE, axis=-1) & valid_VT
+        outside_VT = (labels_VTE & ~targets_VE[:, None]).any(axis=-1) & valid_VT
         event_free_V = ~targets_VE.any(axis=1)
         return SegmentCounts(
-            segments=present_VT.size,
-            background=int((~present_VT).sum()),
+            segments=int(valid_VT.sum()),
+            background=int((valid_VT & ~present_VT).sum()),
             outside_label=int(outside_VT.sum()),
-            of_event_free=int(present_VT[event_free_V].size),
+            of_event_free=int(valid_VT[event_free_V].sum()),
             events_in_event_free=int(present_VT[event_free_V].sum()),
         )
 
     def count_windows(
-        self, targets_VK: NDArray[np.bool_], labels_VWK: NDArray[np.bool_]
+        self,
+        targets_VK: NDArray[np.bool_],
+        labels_VWK: NDArray[np.bool_],
+        valid_VW: NDArray[np.bool_] | None = None,
     ) -> WindowCounts:
         """Count the pseudo-labels of the windows of videos with an event.
 
         Args:
             targets_VK: Video-level labels.
             labels_VWK: Pseudo-labels of the windows.
+            valid_VW: True for the windows that a video has; all by default.
         """
         num_events = targets_VK.shape[1] - self.background
         targets_VE, labels_VWE = targets_VK[:, :num_events], labels_VWK[..., :num_events]
+        valid_VW = np.ones(labels_VWK.shape[:2], dtype=bool) if valid_VW is None else valid_VW
         event_V = targets_VE.any(axis=1)
-        num_windows = labels_VWK.shape[1]
+        background_VW = valid_VW & ~labels_VWE.any(axis=-1)
         return WindowCounts(
             videos=int(event_V.sum()),
-            of_events=int(event_V.sum()) * num_windows,
-            background=int((~labels_VWE[event_V].any(axis=-1)).sum()),
-            of_class=self.by_class(targets_VE.sum(axis=0) * num_windows),
-            kept_of_class=self.by_class(labels_VWE.sum(axis=(0, 1))),
+            of_events=int(valid_VW[event_V].sum()),
+            background=int(background_VW[event_V].sum()),
+            of_class=self.by_class((targets_VE * valid_VW.sum(axis=1)[:, None]).sum(axis=0)),
+            kept_of_class=self.by_class((labels_VWE & valid_VW[..., None]).sum(axis=(0, 1))),
         )

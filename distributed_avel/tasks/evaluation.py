@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distributed_avel.datasets import Video, VideoSet
+from distributed_avel.method.windows import valid_segments
 from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.tasks.base import Task
 
@@ -27,14 +28,22 @@ class EvaluationLabels:
         targets_VK: Video-level labels of all videos.
         annotated_V: Videos with times, see `Task.annotated`.
         truth_ATK: Ground-truth segment labels of the videos with times.
+        lengths_V: Number of segments of each video; None if all have T.
     """
 
     targets_VK: NDArray[np.bool_]
     annotated_V: NDArray[np.bool_]
     truth_ATK: NDArray[np.bool_]
+    lengths_V: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, task: Task, videos: VideoSet, chosen: Sequence[Video]) -> "EvaluationLabels":
+    def of(
+        cls,
+        task: Task,
+        videos: VideoSet,
+        chosen: Sequence[Video],
+        lengths_V: NDArray[np.int64] | None = None,
+    ) -> "EvaluationLabels":
         """Collect the labels of the chosen videos."""
         annotated_V = task.annotated(chosen)
         with_times = [v for v, annotated in zip(chosen, annotated_V, strict=True) if annotated]
@@ -42,7 +51,15 @@ class EvaluationLabels:
             targets_VK=task.targets(videos, chosen),
             annotated_V=annotated_V,
             truth_ATK=task.truth(videos, with_times),
+            lengths_V=lengths_V,
         )
+
+    @property
+    def valid(self) -> NDArray[np.bool_] | None:
+        """True for the segments that a video has; None if all videos have T."""
+        if self.lengths_V is None:
+            return None
+        return valid_segments(self.lengths_V, self.truth_ATK.shape[1])
 
     def metrics(self, task: Task, prob_VTK: NDArray[np.floating]) -> dict[str, float | None]:
         """Compute segment metrics, video-level metrics, or both, in percent.
@@ -51,10 +68,12 @@ class EvaluationLabels:
             FloatingPointError: A probability is not finite, because the training diverged.
         """
         metrics: dict[str, float | None] = {}
+        valid_VT = self.valid
         if self.annotated_V.any():
-            metrics |= task.judge(self.truth_ATK, prob_VTK[self.annotated_V])
+            valid_AT = None if valid_VT is None else valid_VT[self.annotated_V]
+            metrics |= task.judge(self.truth_ATK, prob_VTK[self.annotated_V], valid_AT)
         if not self.annotated_V.all():
-            metrics |= task.judge_videos(self.targets_VK, prob_VTK)
+            metrics |= task.judge_videos(self.targets_VK, prob_VTK, valid_VT)
         return metrics
 
 

@@ -98,17 +98,25 @@ class Localization(Task[BaseModel]):
         return video.spans is not None
 
     def judge(
-        self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+        self,
+        truth_VTK: NDArray[np.bool_],
+        prob_VTK: NDArray[np.floating],
+        valid_VT: NDArray[np.bool_] | None = None,
     ) -> dict[str, float | None]:
         """Compute the metrics of the paper's tables on AVE."""
         self.refuse_not_finite(prob_VTK)
         class_VT = prob_VTK.argmax(axis=-1)
         truth_VT = one_label_per_segment(truth_VTK, class_VT)
+        if valid_VT is not None:
+            truth_VT, class_VT = truth_VT[valid_VT], class_VT[valid_VT]
         return segment_metrics(truth_VT, class_VT, truth_VTK.shape[-1] - 1)
 
-    def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
+    def background_share(
+        self, prob_VTK: NDArray[np.floating], valid_VT: NDArray[np.bool_] | None = None
+    ) -> float:
         """Compute the share of the segments that are predicted as background."""
-        return float((prob_VTK.argmax(axis=-1) == prob_VTK.shape[-1] - 1).mean())
+        is_background_VT = prob_VTK.argmax(axis=-1) == prob_VTK.shape[-1] - 1
+        return float(is_background_VT[... if valid_VT is None else valid_VT].mean())
 
     def events_of_classes(self, values_VK: NDArray[Any]) -> NDArray[Any]:
         """Drop the column of background."""

@@ -173,16 +173,28 @@ class Parsing(Task[ParsingModel]):
         return video.audio_spans is not None and video.visual_spans is not None
 
     def judge(
-        self, truth_VTK: NDArray[np.bool_], prob_VTK: NDArray[np.floating]
+        self,
+        truth_VTK: NDArray[np.bool_],
+        prob_VTK: NDArray[np.floating],
+        valid_VT: NDArray[np.bool_] | None = None,
     ) -> dict[str, float]:
-        """Compute F-scores like the public evaluation code of AVVP."""
+        """Compute F-scores like the public evaluation code of AVVP.
+
+        Segments that a video does not have change no score: they have no event, in truth or
+        prediction.
+        """
         self.refuse_not_finite(prob_VTK)
+        if valid_VT is not None:
+            truth_VTK, prob_VTK = truth_VTK & valid_VT[..., None], prob_VTK * valid_VT[..., None]
         truth = np.split(truth_VTK, 2, axis=-1)
         return parsing_metrics(*truth, *np.split(self.predicted(prob_VTK), 2, axis=-1))
 
-    def background_share(self, prob_VTK: NDArray[np.floating]) -> float:
+    def background_share(
+        self, prob_VTK: NDArray[np.floating], valid_VT: NDArray[np.bool_] | None = None
+    ) -> float:
         """Compute the share of the segments without a predicted event in either modality."""
-        return float((~self.predicted(prob_VTK).any(axis=-1)).mean())
+        is_background_VT = ~np.any(self.predicted(prob_VTK), axis=-1)
+        return float(is_background_VT[... if valid_VT is None else valid_VT].mean())
 
     def events_of_classes(self, values_VK: NDArray[Any]) -> NDArray[Any]:
         """Take the maximum of both modalities: the label does not say which has the event."""

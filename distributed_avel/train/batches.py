@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distributed_avel.method.losses import union_of_labels
 from distributed_avel.method.partners import PartnerPool
+from distributed_avel.method.windows import WindowsOf, equal_lengths, resampled
 from distributed_avel.randomness import derive, generator
 
 
@@ -34,6 +35,8 @@ class TrainingSet:
         audio_VTD: Audio features.
         visual_VTRD: Visual features.
         labels_VK: Video-level targets.
+        lengths_V: Number of segments of each video; None if all have T. Features of shorter videos
+            are padded.
         window_labels_VWK: Pseudo-labels of the windows, in Step 3.
         partners: Pool of partner videos, in Step 1 with the auxiliary loss.
         background: Whether the last column of labels is background.
@@ -44,6 +47,7 @@ class TrainingSet:
     audio_VTD: NDArray[np.float32]
     visual_VTRD: NDArray[np.float16]
     labels_VK: NDArray[np.bool_]
+    lengths_V: NDArray[np.int64] | None = None
     window_labels_VWK: NDArray[np.bool_] | NDArray[np.float32] | None = None
     partners: PartnerPool | None = None
     background: bool = True
@@ -65,6 +69,7 @@ class Batch:
         partner_B: Partner of each video, as an index into the P partners.
         union_BK: Union of the labels of each video and its partner.
         window_labels_BWK: Pseudo-labels of the windows.
+        lengths_N: Number of segments of each video and partner; None if all have T.
     """
 
     audio_NTD: Tensor
@@ -74,6 +79,7 @@ class Batch:
     partner_B: Tensor | None = None
     union_BK: Tensor | None = None
     window_labels_BWK: Tensor | None = None
+    lengths_N: NDArray[np.int64] | None = None
 
     @property
     def num_videos(self) -> int:
@@ -83,7 +89,7 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value for name, value in values.items() if value is not None}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
@@ -105,7 +111,51 @@ class EpochPlan:
         """Return the index of the partner of a video in this epoch."""
         # Derived from the video id, so that it does not depend on the order of rows or batches.
         number = derive(self.seed, self.stage, "partner", self.epoch, videos.video_ids[index])
-        return pool.draw(pool.labels_VK[index], videos.files[index], number)
+        num_segments = None if videos.lengths_V is None else int(videos.lengths_V[index])
+        return pool.draw(pool.labels_VK[index], videos.files[index], number, num_segments)
+
+
+def split_by_length(batch: Batch, windows_of: WindowsOf) -> Iterator[tuple[Tensor, Batch]]:
+    """Divide a batch into batches of videos of equal length, without padding.
+
+    Partners are resampled to the length of their video.
+
+    Args:
+        batch: A batch with `lengths_N`.
+        windows_of: Windows of the pseudo-labels.
+
+    Yields:
+        The indices of the videos in the batch, and their batch; its lengths are None.
+    """
+    assert batch.lengths_N is not None
+    lengths_B, lengths_P = np.split(batch.lengths_N, [batch.num_videos])
+    for length, rows in equal_lengths(lengths_B):
+        rows_B = torch.from_numpy(rows).to(batch.labels_BK.device)
+        audio = [batch.audio_NTD[rows_B, :length]]
+        visual = [batch.visual_NTRD[rows_B, :length]]
+        partner_B, union_BK, window_labels_BWK = None, None, None
+        if batch.partner_B is not None and batch.union_BK is not None:
+            distinct_P, partner_B = batch.partner_B[rows_B].unique(return_inverse=True)
+            for p in distinct_P.tolist():
+                segments = torch.from_numpy(resampled(length, int(lengths_P[p]))).to(rows_B.device)
+                audio.append(batch.audio_NTD[batch.num_videos + p, segments][None])
+                visual.append(batch.visual_NTRD[batch.num_videos + p, segments][None])
+            # A single segment is a window of its own, which leaves nothing to the partner.
+            union_BK = (batch.union_BK if length > 1 else batch.labels_BK)[rows_B]
+        if batch.window_labels_BWK is not None:
+            window_labels_BWK = batch.window_labels_BWK[rows_B, : len(windows_of(length))]
+        yield (
+            rows_B,
+            Batch(
+                audio_NTD=torch.cat(audio),
+                visual_NTRD=torch.cat(visual),
+                labels_BK=batch.labels_BK[rows_B],
+                weight_B=batch.weight_B[rows_B],
+                partner_B=partner_B,
+                union_BK=union_BK,
+                window_labels_BWK=window_labels_BWK,
+            ),
+        )
 
 
 def worker_batches(
@@ -155,4 +205,5 @@ def _batch(
         partner_B=partner_B,
         union_BK=union_BK,
         window_labels_BWK=window_labels_BWK,
+        lengths_N=None if videos.lengths_V is None else videos.lengths_V[rows],
     )

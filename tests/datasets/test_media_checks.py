@@ -11,7 +11,7 @@ from media.coded import coded, ffmpeg
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Problems, inspect_dataset
 from distributed_avel.datasets.checks import check, survey
-from distributed_avel.datasets.findings import MEANING, CheckReport
+from distributed_avel.datasets.findings import MEANING, CheckReport, render
 from distributed_avel.datasets.media_checks import read_headers
 from distributed_avel.errors import MediaError
 from distributed_avel.media.audio import read_audio
@@ -73,7 +73,9 @@ FOUND = {
 }
 
 
-def report_of(root: Path, rows: list[str], num_segments: int = 6) -> CheckReport:
+def report_of(
+    root: Path, rows: list[str], num_segments: int = 6, *, keeps_short: bool = False
+) -> CheckReport:
     """Check videos that are annotated over six seconds, and of which `num_segments` are used."""
     write_lines(root / "videos.csv", ["uri,split,labels,spans", *rows])
     config, problems = DataConfig(dataset="folder", num_segments=6), Problems()
@@ -81,7 +83,8 @@ def report_of(root: Path, rows: list[str], num_segments: int = 6) -> CheckReport
     assert not problems.errors
     timeline = Timeline(num_segments=num_segments, segment_s=1.0)
     videos = dataclasses.replace(videos, timeline=timeline)
-    return check(videos, problems, survey(videos, Location.at(root)))
+    files = survey(videos, Location.at(root))
+    return check(videos, problems, files, keeps_short=keeps_short)
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -103,6 +106,20 @@ def test_findings_agree_with_what_extraction_refuses(six_seconds, tmp_path, name
             extracted()
     else:
         extracted()
+
+
+def test_short_files_are_counted_if_they_are_used(six_seconds, tmp_path):
+    for name in ("short.mp4", "short_sound.mkv", "whole.mp4", "silent.mp4"):
+        make(name, six_seconds, tmp_path)
+    rows = [f"{path.name},test,dog,dog:0-2" for path in sorted(tmp_path.iterdir())]
+    rows += ["a.mp4,train,dog,", "b.mp4,val,dog,dog:0-2"]  # missing files
+
+    report = report_of(tmp_path, rows, keeps_short=True)
+
+    assert report.num_short == 2
+    assert "2 of them are shorter" in render(report)
+    assert {f.where for f in report.findings if f.kind in MEDIA} == {"silent.mp4", "a.mp4", "b.mp4"}
+    assert report_of(tmp_path, rows).num_short == 0
 
 
 def test_labels_of_the_part_that_is_cut_off_are_named(six_seconds, tmp_path):

@@ -21,8 +21,8 @@ from tests.ray.conftest import ray_cluster as ray_cluster
 from tests.ray.test_pipeline import settings
 from tests.stages.test_determinism import (
     ARMS,
-    MASK_WT,
     WIDTHS,
+    WINDOWS,
     recipe,
     scores,
     trained,
@@ -90,7 +90,9 @@ def test_window_scores_on_a_gpu_are_repeatable_and_agree_with_a_cpu(features, wi
         torch.manual_seed(0)
         task = task_of(ModelConfig(), TrainConfig())
         make_model = recipe("ave", WIDTHS[width])
-        return RefineWorker(make_model, features(width), MASK_WT, task, "refined", use_gpu=use_gpu)
+        return RefineWorker(
+            make_model, features(width), WINDOWS, 4, task, "refined", use_gpu=use_gpu
+        )
 
     partners = list(range(20, 33))
     first, second = (scores(actor(use_gpu=True), partners) for _ in range(2))

@@ -134,3 +134,19 @@ def test_a_video_without_any_partner_is_named_with_the_remedy():
 
     with pytest.raises(DatasetError, match=r"b\.mp4: .* add training videos of other classes"):
         pool.draw(labels_VK[1], "b.mp4", 0)
+
+
+def test_partners_with_an_event_are_no_longer_than_the_video_if_possible():
+    """Of a longer partner, segments are skipped, and its event may be among them."""
+    labels_VK = np.eye(3, dtype=bool)[[0, 0, 1, 2]]  # dog, dog, bell, background
+    files, lengths_V = ["0", "1", "2", "3"], np.array([4, 9, 6, 30])
+    pool = PartnerPool(labels_VK, files, "event_free", lengths_V)
+
+    def partners(video: int, num_segments: int) -> set[int]:
+        draws = (pool.draw(labels_VK[video], files[video], n, num_segments) for n in range(9))
+        return set(draws)
+
+    assert partners(0, 4) == {3}  # without an event, any length
+    assert partners(3, 5) == {0}
+    assert partners(3, 6) == {0, 2}
+    assert partners(3, 2) == {0, 1, 2}  # none is short enough

@@ -1,5 +1,6 @@
 """Windows, and synthetic videos spliced from two videos."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_avel.method.windows import mix_codes, score_synthetic, window_mask
+from distributed_avel.method.windows import (
+    mix_codes,
+    most_windows,
+    resampled,
+    score_synthetic,
+    valid_segments,
+    valid_windows,
+    window_mask,
+    windows_of_length,
+)
 from tests.models.examples import features, small_model
 
 VALID = {
@@ -102,3 +112,44 @@ def test_scores_of_synthetic_videos_keep_their_order():
             torch.testing.assert_close(
                 scores_BWTK[video, number], model.score(alone[None])[0], rtol=0, atol=1e-12
             )
+
+
+@pytest.mark.parametrize("num_segments", [*range(1, 13), 37])
+@pytest.mark.parametrize(("window", "stride"), [(2, 1), (4, 2), (5, 5)])
+def test_windows_of_any_length_cover_every_segment_of_video_and_partner(
+    num_segments, window, stride
+):
+    mask_WT = windows_of_length(num_segments, window, stride)
+
+    assert mask_WT.any(axis=0).all()
+    assert mask_WT.any(axis=1).all()
+    windows_of = partial(windows_of_length, window=window, stride=stride)
+    assert len(mask_WT) <= most_windows(windows_of, 40)
+    if num_segments > 1:
+        assert (~mask_WT).any(axis=0).all()
+    if window < (num_segments + 1) / 2 and (num_segments - window) % stride == 0:
+        np.testing.assert_array_equal(mask_WT, window_mask(num_segments, window, stride))
+
+
+def test_windows_of_seven_segments_by_hand():
+    mask_WT = windows_of_length(7, window=4, stride=2)
+
+    assert [np.flatnonzero(row).tolist() for row in mask_WT] == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
+
+
+def test_valid_segments_and_windows_by_hand():
+    lengths_V = np.array([10, 1, 7])
+
+    valid_VT = valid_segments(lengths_V, 10)
+    valid_VW = valid_windows(lengths_V, partial(windows_of_length, window=4, stride=2), 10)
+
+    assert valid_VT.sum(axis=1).tolist() == [10, 1, 7]
+    assert valid_VW.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("num_segments", "of_partner", "segments"),
+    [(3, 3, [0, 1, 2]), (4, 2, [0, 0, 1, 1]), (2, 6, [0, 3]), (5, 1, [0] * 5)],
+)
+def test_partners_are_resampled_evenly(num_segments, of_partner, segments):
+    assert resampled(num_segments, of_partner).tolist() == segments

@@ -1,8 +1,10 @@
 """A data set that changes: only stages that depend on the change are recomputed."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from media.clips import clip
 
@@ -25,6 +27,9 @@ ROWS = [
     "e0.mp4,test,dog,dog:0-1",
     "e1.mp4,test,bell,bell:0-4",
 ]
+SHORT_S = {"t3.mp4": 1, "t1.mp4": 2, "v1.mp4": 2, "e1.mp4": 3}
+"""Length of the clips that are shorter than 4 s."""
+
 TRAINED = {"base", "refine", "retrain"}
 
 
@@ -36,10 +41,11 @@ class Study:
         self.rows = list(ROWS)
         self.others: list[str] = []
         for number, row in enumerate(ROWS):
-            self.write_clip(row.partition(",")[0], fps=8 + number)
+            name = row.partition(",")[0]
+            self.write_clip(name, fps=8 + number, seconds=SHORT_S.get(name, 4))
 
-    def write_clip(self, name: str, fps: int) -> None:
-        (self.root / name).write_bytes(clip(4, fps=fps))
+    def write_clip(self, name: str, fps: int, seconds: float = 4) -> None:
+        (self.root / name).write_bytes(clip(seconds, fps=fps))
 
     def with_ids(self, uri_of: dict[str, str]) -> None:
         """Add training videos with explicit ids."""
@@ -54,7 +60,12 @@ class Study:
             {
                 "run_dir": str(self.root / "run"),
                 "arms": ["LR"],
-                "data": {"dataset": "folder", "root": str(self.root), "num_segments": 4},
+                "data": {
+                    "dataset": "folder",
+                    "root": str(self.root),
+                    "num_segments": 4,
+                    "short_videos": "keep",
+                },
                 "extract": {"num_actors": 1, "unit_size": 3},
                 "model": {"hidden_size": 2},
                 "train": {"base_epochs": 1, "retrain_epochs": 1},
@@ -62,7 +73,8 @@ class Study:
             },
             "test",
         )
-        pipeline = Pipeline(config, untracked(), execution=Execution(in_process=True, quiet=True))
+        execution = Execution(in_process=True, quiet=True)
+        self.pipeline = pipeline = Pipeline(config, untracked(), execution=execution)
         pipeline.evaluate().ensure()
         assert isinstance(pipeline.features, Extract)
         new = self.finished() - before
@@ -71,6 +83,14 @@ class Study:
     def finished(self) -> set[str]:
         run = self.root / "run"
         return {str(path.parent.relative_to(run)) for path in run.glob("*/*/DONE")}
+
+
+def lengths(features: Extract) -> dict[str, int]:
+    """The number of segments of each video."""
+    videos = features.data.videos.videos
+    lengths_V = features.lengths(videos)
+    assert lengths_V is not None
+    return {v.video_id: int(length) for v, length in zip(videos, lengths_V, strict=True)}
 
 
 def content(features: Extract) -> dict[str, tuple[bytes, bytes]]:
@@ -86,6 +106,11 @@ def test_only_stages_that_depend_on_changed_data_are_recomputed(tmp_path):
     assert computed == {"data", "extract", *TRAINED, "evaluate"}
     assert features.manifest.num_reused == 0
     first = content(features)
+    assert lengths(features) == {row.partition(",")[0]: 4 for row in ROWS} | SHORT_S
+    predictions = study.pipeline.evaluate().predictions()
+    of_arm = predictions.filter(pc.field("arm") == "AVE+LR")["video_id"].to_pylist()
+    assert Counter(of_arm) == {"e0.mp4": 4, "e1.mp4": 3}
+    assert study.pipeline.report().ensure().is_done()
 
     # A new test video is the only one extracted, and causes no training.
     study.write_clip("e2.mp4", fps=20)

@@ -145,7 +145,7 @@ def test_a_report_refuses_inconsistent_timelines(change, message):
         "video_id": "v",
         "labels": (0,),
         "truth_MTC": events(),
-        "predictions": {},
+        "predictions": {"HAN": events()},
     }
     with pytest.raises(ValueError, match=message):
         make_parsing_report(timelines=(ParsedVideo(**(values | change)),))

@@ -79,7 +79,8 @@ def test_the_time_axis_has_both_ends_and_few_ticks(num_segments, segment_s):
     ],
 )
 def test_a_report_refuses_inconsistent_timelines(change, message):
-    values = {"video_id": "v", "labels": (0,), "truth_T": np.zeros(10, int), "predictions": {}}
+    values = {"video_id": "v", "labels": (0,), "truth_T": np.zeros(10, int)}
+    values["predictions"] = {"AVE": np.zeros(10, int)}
     with pytest.raises(ValueError, match=message):
         make_report(timelines=(VideoTimeline(**(values | change)),))
 

@@ -59,6 +59,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 VALUES: Mapping[str, Any] = {
     "plugins": ("os",),
     "data.num_segments": 12,
+    "data.short_videos": "keep",
     "data.dataset": "synthetic",
     "extract.extractor": "vgg19+vggish",
     "extract.weights": {"vgg19": "random"},

@@ -6,6 +6,7 @@ that of `synthetic`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from distributed_avel.config import ModelConfig, TrainConfig
 from distributed_avel.features.store import INDEX, PARTS
-from distributed_avel.method.windows import window_mask
+from distributed_avel.method.windows import single_segments, windows_of_length
 from distributed_avel.models import model_class, model_names
 from distributed_avel.schema import features_schema, tensor_column
 from distributed_avel.stages.refine import SCORES, RefineWorker
@@ -28,7 +29,7 @@ from distributed_avel.train.model_recipe import ModelRecipe
 
 CPU = torch.device("cpu")
 NUM_VIDEOS, NUM_CLASSES = 40, 28
-MASK_WT = window_mask(10, window=4, stride=2)
+WINDOWS = partial(windows_of_length, window=4, stride=2)
 IDS = [f"video {index:02d}" for index in range(NUM_VIDEOS)]
 
 
@@ -109,8 +110,8 @@ def training(
     labels_VK[np.arange(NUM_VIDEOS), columns] = True
     parsing = model_class(model).task == "parsing"
     targets_VK = np.tile(labels_VK[:, :-1], 2) if parsing else labels_VK
-    mask_WT = np.eye(10, dtype=bool) if fully_supervised else MASK_WT
-    labels_VWK = np.repeat(targets_VK[:, None], len(mask_WT), axis=1)
+    windows_of = single_segments if fully_supervised else WINDOWS
+    labels_VWK = np.repeat(targets_VK[:, None], len(windows_of(10)), axis=1)
     config = TrainConfig(
         batch_size=NUM_VIDEOS, loss="soft_margin", cpus_per_worker=2, use_gpu=use_gpu
     )
@@ -124,7 +125,7 @@ def training(
         files=IDS,
         labels_VK=labels_VK,
         targets_VK=targets_VK,
-        mask_WT=mask_WT,
+        windows_of=windows_of,
         val_ids=[],
         val_labels=None,
         num_epochs=2,
@@ -224,7 +225,14 @@ def test_window_scores_do_not_depend_on_what_an_actor_scored_before(features, wi
     def actor() -> RefineWorker:
         torch.manual_seed(0)
         task = task_of(ModelConfig(), TrainConfig())
-        return RefineWorker(recipe("ave", WIDTHS[width]), features(width), MASK_WT, task, "refined")
+        return RefineWorker(
+            recipe("ave", WIDTHS[width]),
+            features(width),
+            WINDOWS,
+            len(WINDOWS(10)),
+            task,
+            "refined",
+        )
 
     partners = list(range(20, 33))
     fresh, busy = actor(), actor()

@@ -82,7 +82,7 @@ def test_reading_parsing_predictions_equals_a_loop_over_rows(parsing_run):
 def test_timelines_start_with_videos_whose_events_do_not_last_throughout(parsing_run):
     table = (parsing_run.evaluate().location / PREDICTIONS).read_table()
     predictions = ParsingPredictions(table, parsing_run.videos)
-    report = predictions.report(["HAN"], 20, lambda _: Pictures(), results={})
+    report = predictions.report(["HAN"], 20, lambda *_: Pictures(), results={})
     said = [
         bool((video.truth_MTC == video.truth_MTC.any(axis=(0, 1))).all())
         for video in report.timelines

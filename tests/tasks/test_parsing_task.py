@@ -37,7 +37,7 @@ from distributed_avel.train.predict import segment_codes
 from tests.models.examples import features, small_model
 from tests.models.noisy_or import NAME as SECOND
 from tests.models.noisy_or import noisy_or_registered
-from tests.train.examples import MASK_WT, NUM_CLASSES, plan, training_set
+from tests.train.examples import NUM_CLASSES, WINDOWS, plan, training_set
 
 STARTS, WINDOW = (0, 2, 4, 6), 4
 TASK = Parsing()
@@ -121,7 +121,7 @@ def test_losses_and_gradients_equal_the_loop(name, partners, windows):
     model, batch = small_model(name, torch.float64), one_batch(partners=partners, windows=windows)
     parameters = list(model.parameters())
 
-    ours = Objective(model, torch.from_numpy(MASK_WT), TASK)(batch)
+    ours = Objective(model, WINDOWS, TASK)(batch)
     naive = naive_losses(model, batch)
 
     assert ours.keys() == naive.keys()

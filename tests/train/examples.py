@@ -1,17 +1,20 @@
 """Small training sets of random features, and functions that use them in tests."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from distributed_avel.method.partners import PartnerKind, PartnerPool
-from distributed_avel.method.windows import window_mask
+from distributed_avel.method.windows import windows_of_length
 from distributed_avel.tasks import Localization
 from distributed_avel.train.batches import EpochPlan, TrainingSet
 from distributed_avel.train.objectives import Objective
 from tests.models.examples import SIZES, small_model
 
 NUM_CLASSES = SIZES["num_classes"]
-MASK_WT = window_mask(10, window=4, stride=2)
+WINDOWS = partial(windows_of_length, window=4, stride=2)
+MASK_WT = WINDOWS(10)
 
 
 def training_set(
@@ -51,5 +54,4 @@ def plan(epoch: int = 0, *, batch_size: int = 3, seed: int = 0) -> EpochPlan:
 def objective(dtype: torch.dtype, *, name: str = "ave", seed: int = 0) -> Objective:
     """Make an objective around a small model, in train mode."""
     model = small_model(name, dtype, seed).train()
-    mask_WT = torch.from_numpy(MASK_WT)
-    return Objective(model, mask_WT, Localization(model.pooling, "soft_margin"))
+    return Objective(model, WINDOWS, Localization(model.pooling, "soft_margin"))
