@@ -22,25 +22,38 @@ from distributed_avel.stages.stage import Execution
 pytestmark = pytest.mark.timeout(900)
 
 
-def settings(root: Path) -> RunConfig:
+THRESHOLDS = {"calibrate": "spliced"}
+"""Rule for tau of the runs that have a stage; "screened" has all the others."""
+
+
+def settings(root: Path, stage: str = "") -> RunConfig:
     sizes = {"num_train": 24, "num_event_free": 4, "num_val": 12, "num_test": 8}
     return validate(
         {
             "run_dir": str(root),
             "arms": ["A+LR"],
             "data": {"dataset": "synthetic", "synthetic": sizes},
-            "model": {"hidden_size": 2},
-            "train": {"base_epochs": 2, "retrain_epochs": 2, "cpus_per_worker": 1},
-            "refine": {"threshold": "screened", "num_candidates": 2, "unit_size": 20},
+            "model": {"hidden_size": 8 if stage in THRESHOLDS else 2},
+            "train": {
+                "base_epochs": 20 if stage in THRESHOLDS else 2,
+                "retrain_epochs": 2,
+                "cpus_per_worker": 1,
+            },
+            "refine": {
+                "threshold": THRESHOLDS.get(stage, "screened"),
+                "num_candidates": 2,
+                "unit_size": 20,
+            },
             "report": {"num_timelines": 1},
         },
         "test",
     )
 
 
-def run(root: Path, may_run: tuple[str, ...] = STAGES) -> None:
-    """Run all stages in this process."""
-    publish(Pipeline(settings(root), untracked(), may_run, execution=Execution(in_process=True)))
+def run(root: Path, may_run: tuple[str, ...] = STAGES, stage: str = "") -> None:
+    """Run all stages in this process, with a rule for tau that needs `stage`."""
+    config = settings(root, stage)
+    publish(Pipeline(config, untracked(), may_run, execution=Execution(in_process=True)))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -59,9 +72,10 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A finished run."""
+    """A run directory with every stage."""
     root = tmp_path_factory.mktemp("damage") / "run"
-    run(root)
+    for stage in ("", *THRESHOLDS):
+        run(root, stage=stage)
     return root
 
 
@@ -103,7 +117,7 @@ def test_a_damaged_file_is_named_and_its_stage_is_recomputed(
     """Damages every file of the stage, one at a time."""
     root = tmp_path / "run"
     shutil.copytree(finished, root)
-    run(root)
+    run(root, stage=stage)
     reused = capsys.readouterr().err.splitlines()
     used = {line.removesuffix(": cache hit").replace(" ", "/") for line in reused}
     before = contents(root)
@@ -115,7 +129,7 @@ def test_a_damaged_file_is_named_and_its_stage_is_recomputed(
         if not damage(root / file, fault):
             continue
 
-        run(root)
+        run(root, stage=stage)
 
         said = capsys.readouterr().err
         folder, _, name = file.removeprefix(f"{stage}/").partition("/")
