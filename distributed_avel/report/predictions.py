@@ -231,7 +231,7 @@ class LocalizationPredictions(Predictions):
         videos = {video.video_id: video for video in self._videos.split("test")}
         annotated_V = self._annotated()
         with_times = [videos[self.video_ids[row]] for row in np.flatnonzero(annotated_V)]
-        return self._videos.segment_labels(with_times) & self._valid()[annotated_V, :, None]
+        return self._videos.segment_labels(with_times)
 
     def _compared(
         self, arm: str, annotated_V: NDArray[np.bool_]
@@ -255,7 +255,7 @@ class LocalizationPredictions(Predictions):
         return {
             **weighted_segment_metrics(truth_VT, prediction_VT, num_classes, weights_BV),
             **detection_metrics(
-                self._labels[..., :-1],
+                self._labels[..., :-1] & self._valid()[annotated_V, :, None],
                 predicted_VTC,
                 self.scores(arm)[annotated_V][..., :-1],
                 weights_BV,
@@ -269,8 +269,7 @@ class LocalizationPredictions(Predictions):
 
     def _chance(self) -> float | None:
         """Return the accuracy of the most frequent class in every segment."""
-        num_segments = self._valid()[self._annotated()].sum()
-        return 100 * float(self._labels.sum(axis=(0, 1)).max() / num_segments)
+        return 100 * float(self._labels[self._valid()[self._annotated()]].mean(axis=0).max())
 
     def _annotated(self) -> NDArray[np.bool_]:
         truth_VT, _ = self.of_arm(self._table["arm"][0].as_py())
