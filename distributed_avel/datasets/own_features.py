@@ -8,7 +8,8 @@
     <file>.h5, <file>.hdf5 or <file>.npz       arrays `<video_id>/audio` and `<video_id>/visual`
     <file>.parquet                             columns video_id, audio and visual (tensors or lists)
 
-`audio` has the shape (T, D) and `visual` (T, R, D), or (T, D) for one region. Nothing is unpickled.
+`audio` has the shape (T, D) and `visual` (T, R, D), or (T, D) for one region. With
+`data.short_videos: keep`, a video may have fewer segments. Nothing is unpickled.
 
 Shape suffixes used in this file:
     V = videos    T = segments    R = regions    D = feature size
@@ -59,14 +60,18 @@ class OwnFeatures:
     Args:
         place: A folder, or one file.
         num_segments: T.
+        keeps_short: Accept videos with fewer segments, whose features are padded with zeros.
 
     Raises:
         DatasetError: It does not exist, or is a file of another kind.
         StorageError: It cannot be read.
     """
 
-    def __init__(self, place: Location, num_segments: int) -> None:
+    def __init__(self, place: Location, num_segments: int, *, keeps_short: bool = False) -> None:
         self._place, self._num_segments = place, num_segments
+        self._keeps_short = keeps_short
+        self.lengths: dict[str, int] = {}
+        """Number of segments of each video that `read` has returned."""
         info = _storage(lambda: place.fs.get_file_info(place.path), place)
         if info.type == pafs.FileType.NotFound:
             raise DatasetError(
@@ -127,15 +132,21 @@ class OwnFeatures:
             DatasetError: A file is damaged, or an array is missing or has another shape; names
                 file, array, expected shape and remedy.
         """
-        shapes = _Shapes(self._num_segments)
+        shapes = _Shapes(self._num_segments, keeps_short=self._keeps_short)
         rows = self._rows(video_ids)
         while chunk := [row for _, row in zip(range(_CHUNK), rows, strict=False)]:
             pairs = [shapes.checked(place, audio, visual) for _, place, audio, visual in chunk]
+            self.lengths |= {video_id: len(audio) for video_id, _, audio, _ in chunk}
             yield FeatureChunk(
                 video_ids=[video_id for video_id, *_ in chunk],
-                audio_VTD=np.stack([audio_TD for audio_TD, _ in pairs]),
-                visual_VTRD=np.stack([visual_TRD for _, visual_TRD in pairs]),
+                audio_VTD=np.stack([self._padded(audio_TD) for audio_TD, _ in pairs]),
+                visual_VTRD=np.stack([self._padded(visual_TRD) for _, visual_TRD in pairs]),
             )
+
+    def _padded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Append zeros up to T segments."""
+        missing = self._num_segments - len(values)
+        return np.pad(values, [(0, missing), *[(0, 0)] * (values.ndim - 1)]) if missing else values
 
     def _rows(
         self, video_ids: Sequence[str]
@@ -159,8 +170,8 @@ class OwnFeatures:
 class _Shapes:
     """Checks arrays, and remembers the widths of the first video, which all others must have."""
 
-    def __init__(self, num_segments: int) -> None:
-        self._num_segments = num_segments
+    def __init__(self, num_segments: int, *, keeps_short: bool) -> None:
+        self._num_segments, self._keeps_short = num_segments, keeps_short
         self._first: tuple[str, dict[str, tuple[int, ...]]] | None = None
 
     def checked(
@@ -169,24 +180,31 @@ class _Shapes:
         """Return audio (T, D) as float32 and visual (T, R, D) as float16."""
         if visual.ndim == 2:
             visual = visual[:, None, :]  # one region
+        lengths = range(1 if self._keeps_short else self._num_segments, self._num_segments + 1)
+        relation = "at most" if self._keeps_short else "="
         expected = {AUDIO: ("T", "D"), VISUAL: ("T", "R", "D")}
         for key, array in ((AUDIO, audio), (VISUAL, visual)):
             axes = expected[key]
-            if array.ndim != len(axes) or len(array) != self._num_segments or 0 in array.shape:
+            if array.ndim != len(axes) or len(array) not in lengths or 0 in array.shape:
                 names = ", ".join(axes)
                 raise DatasetError(
-                    f"{place}: `{key}` has shape {array.shape}, expected ({names}) with T = "
-                    f"{self._num_segments}, data.num_segments; compute features of that many "
-                    "segments, or set data.num_segments"
+                    f"{place}: `{key}` has shape {array.shape}, expected ({names}) with T "
+                    f"{relation} {self._num_segments}, data.num_segments; compute features of that "
+                    "many segments, or set data.num_segments or data.short_videos"
                 )
-        shapes = {AUDIO: audio.shape, VISUAL: visual.shape}
+        if len(audio) != len(visual):
+            raise DatasetError(
+                f"{place}: `{AUDIO}` has {len(audio)} segments, `{VISUAL}` {len(visual)}; compute "
+                "both for the same segments"
+            )
+        shapes = {AUDIO: audio.shape[1:], VISUAL: visual.shape[1:]}
         if self._first is None:
             self._first = place, shapes
         first, first_shapes = self._first
         for key, shape in shapes.items():
             if shape != first_shapes[key]:
                 raise DatasetError(
-                    f"{place}: `{key}` has shape {shape}, but {first_shapes[key]} in {first}; all "
+                    f"{place}: `{key}` has widths {shape}, but {first_shapes[key]} in {first}; all "
                     "videos need features of one network; compute these again, or remove them to "
                     "leave the video out"
                 )

@@ -241,8 +241,8 @@ def refusal(root: Path, own: Path, kind: type[AvelError] = DatasetError) -> str:
         ({"audio": np.ones((3, 6))}, "`audio` has shape (3, 6), expected (T, D) with T = 4, data."),
         ({"audio": np.ones(4)}, "`audio` has shape (4,), expected (T, D)"),
         ({"visual": np.ones((T, 0, 5))}, "`visual` has shape (4, 0, 5), expected (T, R, D)"),
-        ({"audio": np.ones((T, 7))}, "`audio` has shape (4, 7), but (4, 6) in "),
-        ({"visual": np.ones((T, 2, 5))}, "`visual` has shape (4, 2, 5), but (4, 3, 5) in "),
+        ({"audio": np.ones((T, 7))}, "`audio` has widths (7,), but (6,) in "),
+        ({"visual": np.ones((T, 2, 5))}, "`visual` has widths (2, 5), but (3, 5) in "),
         ({"audio": np.full((T, 6), np.nan)}, "`audio` has a value that is not finite in float32"),
         ({"visual": np.full((T, 3, 5), 1e6)}, "`visual` has a value that is not finite in float16"),
         ({"audio": np.full((T, 6), "x")}, "`audio` has values of type <U1, expected floats"),
@@ -318,3 +318,22 @@ def test_a_data_check_lists_the_videos_without_features(root, tmp_path):
 
     assert (len(files.missing), files.empty) == (1, [])
     assert files.missing[0].startswith(f"no {IDS[0]}.npz")
+
+
+def test_short_videos_are_kept_with_their_length_on_request(root, tmp_path):
+    own = write_npz(tmp_path / "own")
+    short = {key: array[:3] for key, array in features_of(IDS[0]).items()}
+    np.savez(own / f"{IDS[0]}.npz", **short)
+    assert "`audio` has shape (3, 6), expected (T, D) with T = 4" in refusal(root, own)
+
+    run = pipeline(root, own, short_videos="keep")
+    stage = run.features.ensure()
+
+    assert stage.manifest.num_short == 1
+    assert FeatureStore(stage.location).lengths(IDS[:2]).tolist() == [3, T]
+    audio_VTD, _ = FeatureStore(stage.location).read(IDS[:1])
+    np.testing.assert_array_equal(audio_VTD[0], [*short["audio"], np.zeros(6)])
+    publish(run)
+    np.savez(own / f"{IDS[0]}.npz", **{**short, "audio": short["audio"][:2]})
+    with pytest.raises(DatasetError, match="`audio` has 2 segments, `visual` 3; compute both"):
+        pipeline(root, own, short_videos="keep").features.ensure()
