@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from distributed_avel.cluster import preflight, tracking
 from distributed_avel.cluster.preflight import check_cluster
 from distributed_avel.cluster.session import is_in_ray_working_dir
 from distributed_avel.cluster.tracking import connect, store_uri, tracked
@@ -132,7 +133,8 @@ def test_an_unreachable_server_is_refused(closed_port):
         connect(TrackingConfig(uri=f"http://user:hush@127.0.0.1:{closed_port}"))
 
 
-def test_an_unresponsive_server_is_refused(silent_port):
+def test_an_unresponsive_server_is_refused(silent_port, monkeypatch):
+    monkeypatch.setattr(tracking, "_ANSWER_S", 2)
     with refused(TrackingError, "timed out"):
         connect(TrackingConfig(uri=f"http://127.0.0.1:{silent_port}"))
 
@@ -212,6 +214,7 @@ def test_a_redacted_uri_is_completed_from_the_environment(monkeypatch):
 def test_an_unresponsive_cluster_is_refused(kind, scheme, is_setting, request, monkeypatch):
     address = f"{scheme}127.0.0.1:{request.getfixturevalue(f'{kind}_port')}"
     monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(preflight, "_ANSWER_S", 1.0)
     key = "cluster.address" if is_setting else "RAY_ADDRESS"
     with refused(ClusterError, f"{key} {address}: no Ray", "answer", f"correct {key}"):
         check_cluster(ClusterConfig(address=address if is_setting else None))
