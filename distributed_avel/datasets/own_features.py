@@ -79,7 +79,7 @@ class OwnFeatures:
                 "features"
             )
         self._is_folder = info.type == pafs.FileType.Directory
-        self._table = OwnFile("", info.size or 0, info.mtime_ns)
+        self._table = OwnFile(place.name, info.size or 0, info.mtime_ns)
         if not self._is_folder and not place.name.endswith((*_HDF5, _NPZ, _PARQUET)):
             raise DatasetError(
                 f"{_KEY}: {place}: not a folder, and not a file .h5, .npz or .parquet; convert it"

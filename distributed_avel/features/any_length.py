@@ -161,7 +161,10 @@ class AtMost:
         Raises:
             MediaError: The file cannot be used, or is shorter than half a segment.
         """
-        timeline = self._extractor.timeline
+        timeline, header = self._extractor.timeline, read_header(media)
+        ends_s = [_end_s(header.video) or 0.0, _end_s(header.audio) or 0.0]
+        if min(ends_s) >= timeline.duration_s:  # what comes after the timeline may be damaged
+            return timeline.num_segments, self._extractor.prepare(media)
         extent = extent_of(media, timeline.segment_s)
         num_segments = min(extent.num_segments, timeline.num_segments)
         shorter = replace(timeline, num_segments=num_segments)

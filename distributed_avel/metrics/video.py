@@ -38,5 +38,6 @@ def video_metrics(
         average = average_precision_score(labels_VC[:, occurs_C], prob_VC[:, occurs_C])
         metrics["video_map"] = 100 * float(average)
     if labels_VC.any() or predicted_VC.any():
-        metrics["video_f1"] = 100 * float(f1_score(labels_VC, predicted_VC, average="micro"))
+        # Of a single column, `average="micro"` would be the accuracy, which counts negatives, too.
+        metrics["video_f1"] = 100 * float(f1_score(labels_VC.ravel(), predicted_VC.ravel()))
     return metrics

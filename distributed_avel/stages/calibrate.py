@@ -130,7 +130,10 @@ class Calibrate(Stage[ChosenThreshold]):
         write_threshold_curves(curves, out)
         threshold = best if len(best) > 1 else next(iter(best.values()))
         run.metrics(threshold_metrics(threshold))
-        run.metrics({f"removed_share_achieved_{part}": share for part, share in shares.items()})
+        names = shares if len(shares) > 1 else {"": next(iter(shares.values()))}
+        run.metrics(
+            {f"removed_share_achieved_{part}".rstrip("_"): share for part, share in names.items()}
+        )
         run.file(out / THRESHOLDS_FILE)
         return ChosenThreshold(threshold=threshold)
 

@@ -53,6 +53,7 @@ class ImportOwnFeatures(FeatureStage):
         """Return the ids of the videos, the timeline and the files, but no labels."""
         ids = sorted(video.video_id for video in self.data.videos.videos)
         files = {file for video_id in ids for file in self.own.files_of(video_id)}
+        has_times = all(file.mtime_ns is not None for file in files)
         sources = sorted([file.name, file.size, file.mtime_ns] for file in files)
         return {
             "settings": {"features": "own"},
@@ -60,6 +61,8 @@ class ImportOwnFeatures(FeatureStage):
             "num_segments": self.data.videos.timeline.num_segments,
             **({"short_videos": "keep"} if self._keeps_short else {}),
             "media": short_hash(sources),
+            # Without a time of change, an equal size does not mean that a file is the same.
+            **({} if has_times else {"place": self.config.data.features}),
         }
 
     def compute(self, out: Location, run: "Run") -> FeaturesManifest:
@@ -85,9 +88,11 @@ class ImportOwnFeatures(FeatureStage):
     def _add_lengths(self, out: Location, manifest: FeaturesManifest) -> FeaturesManifest:
         """Add the number of segments of each video to the index of the features."""
         index, lengths = (out / INDEX).read_table(), self.own.lengths
+        num_short = sum(length < manifest.audio_shape[0] for length in lengths.values())
+        if not num_short:
+            return manifest
         column = pa.array([lengths[i] for i in index["video_id"].to_pylist()], pa.int32())
         (out / INDEX).write_table(index.append_column(NUM_SEGMENTS, column))
-        num_short = sum(length < manifest.audio_shape[0] for length in lengths.values())
         return replace(manifest, num_short=num_short)
 
     def identity(self, videos: Sequence[Video]) -> str:

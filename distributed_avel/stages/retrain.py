@@ -24,7 +24,7 @@ from distributed_avel.method.pseudo_labels import (
     soft_labels,
     threshold_text,
 )
-from distributed_avel.method.windows import most_windows
+from distributed_avel.method.windows import most_windows, valid_windows
 from distributed_avel.report.alarms import segments_text, share_warnings, window_warnings
 from distributed_avel.stages.cache_keys import (
     PARTNERS,
@@ -195,7 +195,11 @@ class Retrain(TrainingStage[RetrainManifest]):
             length = self.config.data.num_segments
             is_equal = self.features.lengths(training) is None
             num_windows = len(windows_of(length)) if is_equal else most_windows(windows_of, length)
-            return Step3Targets(windows_VWK=repeated_labels(targets_VK, num_windows)), LabelFacts()
+            labels_VWK = repeated_labels(targets_VK, num_windows)
+            lengths_V = self.features.lengths(training)
+            if lengths_V is not None:
+                labels_VWK &= valid_windows(lengths_V, windows_of, length)[..., None]
+            return Step3Targets(windows_VWK=labels_VWK), LabelFacts()
         scores_VWK = self.refined.scores(training)
         labels_VWK, facts = pseudo_labels_of(
             task,
@@ -272,10 +276,15 @@ def pseudo_labels_of(
     targets_VK = task.targets(videos, training)
     if scored == "segments":
         labels_VTK = task.predicted(scores_VWK)
+        if valid_VW is not None:
+            labels_VTK &= valid_VW[..., None]
         counts = task.count_segments(targets_VK, labels_VTK, valid_VW)
         return labels_VTK, LabelFacts(segments=counts)
     if threshold is None:
-        return soft_labels(scores_VWK, targets_VK, background=task.background), LabelFacts()
+        soft_VWK = soft_labels(scores_VWK, targets_VK, background=task.background)
+        if valid_VW is not None:
+            soft_VWK *= valid_VW[..., None]
+        return soft_VWK, LabelFacts()
     threshold_K = task.threshold_by_column(threshold, targets_VK.shape[-1])
     labels_VWK = pseudo_labels(scores_VWK, targets_VK, threshold_K, background=task.background)
     if valid_VW is not None:

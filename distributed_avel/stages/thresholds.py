@@ -59,7 +59,7 @@ class ChosenThreshold:
             DatasetError: It could not be chosen; the message has the reason and the remedy.
         """
         if self.threshold is None:
-            raise DatasetError(f"{self.no_threshold}; or set refine.threshold to a number")
+            raise DatasetError(f"{self.no_threshold}, or set refine.threshold to a number")
         return self.threshold
 
 
@@ -93,12 +93,15 @@ def choose_threshold(
     """
     with_event = [v for v in validation if v.labels]
     if not with_event:
-        return ChosenThreshold(no_threshold="no validation video with an event is usable")
+        return ChosenThreshold(
+            no_threshold="no validation video with an event is usable; add some, set "
+            "refine.threshold to spliced"
+        )
     with_event = [v for v in with_event if task.has_times(v)]
     if not with_event:
         return ChosenThreshold(
             no_threshold="no validation video has the times of its events; annotate some, set "
-            "refine.threshold to spliced, set refine.labels to soft"
+            "refine.threshold to spliced"
         )
     scores_VWK = scores_of(with_event)
     truth_VTK = task.truth(videos, with_event)

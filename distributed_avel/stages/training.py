@@ -9,6 +9,7 @@ Shape suffixes used in this file:
     K = columns of labels
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -105,9 +106,11 @@ class TrainingStage(Stage[ManifestT]):
     def videos_identity(self) -> dict[str, Any]:
         """Return fingerprints of the labels and features of the videos that training reads."""
         training, validation = self.features.usable("train"), self.features.usable("val")
+        has_lengths = self.features.lengths([]) is not None  # of any video, also of a test video
         return {
             "videos": labels_identity(self.data.videos, training, validation),
             "features": self.features.identity([*training, *validation]),
+            **({"has_lengths": True} if has_lengths else {}),  # the number of windows may differ
         }
 
     def train(
@@ -269,6 +272,12 @@ class TrainJob:
             raise DatasetError(
                 "train.keep: no validation video has features, so no epoch is the best one; "
                 "annotate some, or set train.keep to last"
+            )
+        labels = self.val_labels
+        if self.config.keep == "best" and labels and not labels.has_events(self.task):
+            raise DatasetError(
+                "train.keep: no validation video has an event or the times of its events, so no "
+                "epoch is the best one; add some, or set train.keep to last"
             )
         if self.partners:
             pool = PartnerPool(self.labels_VK, self.files, self.partners)
@@ -433,12 +442,14 @@ def kept_validation(
     best_epoch = best_epoch_metric(task, found[-1]) if found else ""
     if not found or best_epoch not in found[-1]:
         raise ArtifactError(
-            f"{out / CURVES_FILE}: no figures of the validation split; remove {out} to train again"
+            f"{out / CURVES_FILE}: no figures of the validation split; add validation videos with "
+            f"events, or remove {out} to train again if there were some"
         )
     kept = found[-1]
     if keep == "best":
-        kept = max(reversed(found), key=lambda metrics: metrics[best_epoch])
-    names = [*task.metrics, *(name for name in VIDEO_METRICS if name in kept)]
+        kept = max(reversed(found), key=lambda metrics: metrics.get(best_epoch, -math.inf))
+    has_video_metrics = not kept.keys().isdisjoint(VIDEO_METRICS)
+    names = [*task.metrics, *(VIDEO_METRICS if has_video_metrics else ())]
     return {name: kept.get(name) for name in names}
 
 

@@ -61,6 +61,10 @@ class EvaluationLabels:
             return None
         return valid_segments(self.lengths_V, self.truth_ATK.shape[1])
 
+    def has_events(self, task: Task) -> bool:
+        """Return True if a video has times or an event, so that some metric is defined."""
+        return bool(self.annotated_V.any() or task.events_of_classes(self.targets_VK).any())
+
     def metrics(self, task: Task, prob_VTK: NDArray[np.floating]) -> dict[str, float | None]:
         """Compute segment metrics, video-level metrics, or both, in percent.
 

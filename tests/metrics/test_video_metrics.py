@@ -36,3 +36,11 @@ def test_a_perfect_prediction_scores_100_and_metrics_without_labels_are_undefine
     assert video_metrics(labels_VC, labels_VC, labels_VC) == dict.fromkeys(VIDEO_METRICS, 100.0)
     assert video_metrics(nothing_VC, nothing_VC, nothing_VC) == dict.fromkeys(VIDEO_METRICS)
     assert video_metrics(nothing_VC, labels_VC, labels_VC) == {"video_map": None, "video_f1": 0.0}
+
+
+def test_f1_of_a_single_class_does_not_count_negatives():
+    labels_V1 = np.array([[True], [False], [False], [False]])
+    nothing_V1 = np.zeros((4, 1), dtype=bool)
+
+    assert video_metrics(labels_V1, nothing_V1, nothing_V1)["video_f1"] == 0.0
+    assert video_metrics(labels_V1, labels_V1, ~nothing_V1)["video_f1"] == 100 * 2 / 5

@@ -17,6 +17,7 @@ from distributed_avel.cluster.trials import (
     ReportTrial,
 )
 from distributed_avel.config import RunConfig
+from distributed_avel.metrics.video import VIDEO_METRICS
 from distributed_avel.pipeline import Pipeline
 from distributed_avel.search.selection import criterion
 from distributed_avel.search.space import Point, with_values
@@ -60,7 +61,7 @@ class SweepTrial:
             validation = {k.removeprefix("val/"): v for k, v in metrics.items() if k[:4] == "val/"}
             is_last = epoch + 1 == config.train.retrain_epochs
             if report and stage == "retrain" and validation and not is_last:
-                names = task_class(config.model.name).metrics
+                names = (*task_class(config.model.name).metrics, *VIDEO_METRICS)
                 values = {name: validation.get(name) for name in names}
                 report(self._report(values, epoch + 1, finished=False))
 
