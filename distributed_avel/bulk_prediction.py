@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from distributed_avel.cluster.actor_pool import UNIT, Pool, cut_into_units, run_units
+from distributed_avel.cluster.actor_pool import UNIT, UNIT_MARKERS, Pool, cut_into_units, run_units
 from distributed_avel.cluster.preflight import check_cluster, check_writable
 from distributed_avel.cluster.resources import Requirement
 from distributed_avel.cluster.session import is_in_ray_working_dir, machines, ray_session, require
@@ -34,13 +34,14 @@ from distributed_avel.predict.model import TrainedModel
 from distributed_avel.predict.prediction import Prediction
 from distributed_avel.predict.sources import SourceFile
 from distributed_avel.stages.cache_keys import short_hash
-from distributed_avel.storage import Location
+from distributed_avel.storage import Location, remove_file
+from distributed_avel.version import VERSION
 
 RETRY_S = (1.0, 2.0, 4.0, 8.0)
 """Delays before retries of files that cannot be read, in seconds."""
 
 _UNITS_FOLDER = "units"
-_PREDICTIONS, _FAILED = "predictions", "failed"
+_PREDICTIONS, _FAILED, _UNREAD = "predictions", "failed", "unread"
 _UNIT_SIZE = 8
 _DEFAULT_PROCESSES = 2
 _REVISION = 1  # of the predictions; raise it if the same model predicts other values
@@ -71,8 +72,10 @@ def predict_on_cluster(options: Namespace) -> int:
     """
     num_actors = positive("--actors", "actors", options.actors)
     if options.out is None:
+        why = "--actors" if options.actors is not None else "RAY_ADDRESS is set"
         raise ConfigError(
-            "--actors: finished files are kept in the folder of the results; add --out DIR"
+            f"{why}: files are predicted on Ray, which keeps finished ones in the folder of the "
+            "results; add --out DIR"
         )
     request = read_request(options)
     out = request.out
@@ -115,9 +118,14 @@ def predict_units(
     """
     assert request.out is not None
     model.extractor  # noqa: B018  refuses a model that cannot read files before actors start
-    key = short_hash([_REVISION, model.settings.model_dump(mode="json"), request.hop_s])
+    settings = model.settings.model_dump(mode="json")
+    key = short_hash([_REVISION, VERSION, settings, request.hop_s, request.use_gpu])
     out = request.out / _UNITS_FOLDER / key
     units = cut_into_units(_to_table(request.files), _UNIT_SIZE)
+    names = [unit[UNIT][0].as_py() for unit in units]
+    for name in names:
+        if (out / _UNREAD / f"{name}.parquet").exists():  # some files were left for this call
+            remove_file(out / UNIT_MARKERS / name)
     make_worker = partial(
         PredictionWorker,
         request,
@@ -129,7 +137,6 @@ def predict_units(
         run_units("predict", units, make_worker, out, pool)
     except StorageError as error:
         unread = str(error)
-    names = [unit[UNIT][0].as_py() for unit in units]
     with ThreadPoolExecutor() as threads:
         found = list(threads.map(partial(_read_unit, out), names))
     result_of = {address: result for results in found for address, result in results.items()}
@@ -163,7 +170,7 @@ class PredictionWorker:
         """Predict one unit; return its predictions and its failures.
 
         Raises:
-            StorageError: A file exists, but cannot be read after all retries.
+            StorageError: No file of the unit can be read after all retries.
         """
         results: dict[str, Prediction | MediaError | StorageError] = {}
         unread = rows["address"].to_pylist()
@@ -174,15 +181,18 @@ class PredictionWorker:
             unread = [address for address in unread if _may_be_read_later(results[address])]
             if unread:
                 wait_s = next(waits, None)
-                if wait_s is None:
+                if wait_s is None and len(unread) == rows.num_rows:
                     raise StorageError("\n".join(str(results[address]) for address in unread))
+                if wait_s is None:
+                    break
                 time.sleep(wait_s)
-        predictions, failures = [], []
+        predictions, failures, left = [], [], []
         for address in rows["address"].to_pylist():
             result = results[address]
             if isinstance(result, AvelError):
                 reason = str(result).removeprefix(f"{_absolute(address)}: ")
-                failures.append({"address": address, "error": reason})
+                row = {"address": address, "error": reason}
+                (left if address in unread else failures).append(row)
             else:
                 predictions.append(
                     {
@@ -195,6 +205,7 @@ class PredictionWorker:
         return {
             _PREDICTIONS: pa.Table.from_pylist(predictions, schema=_PREDICTIONS_SCHEMA),
             _FAILED: pa.Table.from_pylist(failures, schema=_FAILED_SCHEMA),
+            _UNREAD: pa.Table.from_pylist(left, schema=_FAILED_SCHEMA),
         }
 
 
@@ -211,8 +222,11 @@ def _to_table(files: Sequence[SourceFile]) -> pa.Table:
     """Rows of the files, with size and modification time, so that changed files are new rows."""
 
     def row(file: SourceFile) -> dict[str, Any]:
-        location = Location.at(file.address)
-        info = location.fs.get_file_info(location.path)
+        try:
+            location = Location.at(file.address)
+            info = location.fs.get_file_info(location.path)
+        except (AvelError, OSError):  # the actor says why it cannot be read
+            return {"address": file.address, "size": None, "mtime_ns": None}
         return {"address": file.address, "size": info.size, "mtime_ns": info.mtime_ns}
 
     schema = pa.schema([("address", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())])
@@ -223,12 +237,12 @@ def _to_table(files: Sequence[SourceFile]) -> pa.Table:
 def _read_unit(out: Location, name: str) -> dict[str, Mapping[str, Any]]:
     """Return the rows of a finished unit by address; empty if it is not finished."""
     rows: dict[str, Mapping[str, Any]] = {}
-    for folder in (_PREDICTIONS, _FAILED):
+    for folder in (_PREDICTIONS, _FAILED, _UNREAD):
         try:
             table = (out / folder / f"{name}.parquet").read_table()
         except FileNotFoundError:
             continue
-        rows |= {row["address"]: row for row in table.to_pylist()}
+        rows |= {row["address"]: {**row, "is_left": folder == _UNREAD} for row in table.to_pylist()}
     return rows
 
 
@@ -244,6 +258,8 @@ def _result_of(
         lines = [line for line in unread.splitlines() if line.startswith(f"{absolute}: ")]
         reason = lines[0].removeprefix(f"{absolute}: ") if lines else "not predicted yet"
         return StorageError(f"{file.address}: {reason}; the same command tries it again")
+    if row["is_left"]:
+        return StorageError(f"{file.address}: {row['error']}; the same command tries it again")
     if "error" in row:
         return MediaError(f"{file.address}: {row['error']}")
     prob_M = np.array(row["probabilities"], dtype=np.float32)

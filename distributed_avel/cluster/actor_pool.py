@@ -26,7 +26,9 @@ from distributed_avel.storage import Location
 UNIT = "unit"
 """Column with the name of the unit."""
 
-_UNITS = "units"
+UNIT_MARKERS = "units"
+"""Folder of the markers of finished units."""
+
 _TABLE = "table"
 
 _MAX_CONSECUTIVE_FAILURES = 4
@@ -107,7 +109,7 @@ class _UnitActor:
                 written.append(path)
             elif file.exists():  # from a killed attempt, such as failures that did not recur
                 file.fs.delete_file(file.path)
-        (self._out / _UNITS / unit).write_json(sealed({"files": digests(self._out, written)}))
+        (self._out / UNIT_MARKERS / unit).write_json(sealed({"files": digests(self._out, written)}))
 
 
 def cut_into_units(rows: pa.Table, size: int) -> list[pa.Table]:
@@ -141,7 +143,7 @@ def run_units(
         StorageError: Some units failed; the same call processes them later.
     """
     with ThreadPoolExecutor() as threads:
-        markers = (out / _UNITS).children()
+        markers = (out / UNIT_MARKERS).children()
         are_intact = threads.map(lambda marker: _is_intact(marker, out), markers)
         finished = {m.name for m, is_intact in zip(markers, are_intact, strict=True) if is_intact}
     todo = [unit for unit in units if unit[UNIT][0].as_py() not in finished]

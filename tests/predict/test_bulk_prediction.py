@@ -99,6 +99,41 @@ def test_another_model_and_changed_files_are_predicted_anew(model, videos, tmp_p
     assert (changed.probabilities != of_other.probabilities).any()
 
 
+@pytest.mark.usefixtures("small_units")
+def test_an_unreadable_file_does_not_cost_the_others_of_its_unit(
+    model, videos, tmp_path, monkeypatch
+):
+    asked = request(model, videos / "[ab].mp4", tmp_path)
+    monkeypatch.setattr(PredictionWorker.__init__, "__kwdefaults__", {"retry_s": (0.0,)})
+    predict_all = TrainedModel.predict_all
+
+    def b_is_unreadable(self, addresses, num_processes):
+        for address in addresses:
+            if Path(address).name == "b.mp4":
+                yield address, StorageError(f"{address}: cannot be read (the disk sleeps)")
+            else:
+                yield from predict_all(self, [address], num_processes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedModel, "predict_all", b_is_unreadable)
+        first, failed = predict_units(asked, model, None)
+    again, found = predict_units(asked, model, None)
+
+    assert str(failed).endswith("cannot be read (the disk sleeps); the same command tries it again")
+    assert isinstance(found, Prediction)
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+
+
+def test_a_file_of_an_unknown_storage_fails_alone(model, videos, tmp_path):
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path\n{videos / 'a.mp4'}\n{'n' * 300}.mp4\n")
+    asked = request(model, listed, tmp_path / "out")
+
+    results = predict_units(asked, model, None)
+
+    assert sorted(isinstance(result, Prediction) for result in results) == [False, True]
+
+
 def test_a_file_that_cannot_be_read_for_now_is_tried_again_by_the_next_call(
     model, videos, tmp_path, monkeypatch
 ):
@@ -138,7 +173,7 @@ def test_a_file_that_is_gone_is_a_failure(model, videos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--actors", "2"], "--actors: finished files are kept in the folder of the results; add"),
+        (["--actors", "2"], "--actors: files are predicted on Ray, which keeps finished ones"),
         (["--actors", "some", "--out", "o"], "--actors: 'some' is not a number of actors"),
     ],
 )
