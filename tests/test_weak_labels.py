@@ -210,7 +210,7 @@ def test_a_base_model_that_tells_nothing_apart_is_an_error_with_remedies(tmp_pat
     monkeypatch.setattr(calibrate, "USELESS", 1.1)
     run = with_tau(tmp_path, refine={"threshold": "spliced"})
 
-    with pytest.raises(DatasetError, match=r"train Step 1 longer; or set refine\.threshold"):
+    with pytest.raises(DatasetError, match=r"train Step 1 longer, or set refine\.threshold"):
         run.arm("LR").ensure()
 
 
