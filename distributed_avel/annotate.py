@@ -6,12 +6,13 @@ Shape suffixes used in this file:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distributed_avel.datasets.annotations import Annotations, merge, read_annotations
+from distributed_avel.datasets.annotations import LOCAL_FILES, Annotations, merge, read_annotations
 from distributed_avel.datasets.problems import Problems
 from distributed_avel.errors import ConfigError, DatasetError
 from distributed_avel.predict.formats import label_studio_config, label_studio_tasks
@@ -82,7 +83,7 @@ class ExportOptions:
         out: Folder to write.
         n: Number of videos.
         random: Draw the videos at random, instead of by the uncertainty of the model.
-        media: Text before the id of a video in its address.
+        media: Text before the id of a video in its address; in a URL, the id is quoted.
     """
 
     run: str
@@ -114,7 +115,7 @@ def annotate_export(options: ExportOptions) -> None:
     columns = tuple(Column(name, "audio-visual") for name in settings.classes)
     predictions = [
         Prediction(
-            video=f"{options.media}{video.video_id}",
+            video=video_address(options.media, video.video_id),
             segment_s=settings.segment_s,
             columns=columns,
             probabilities=video.prob_TK,
@@ -129,6 +130,12 @@ def annotate_export(options: ExportOptions) -> None:
         f"{out}: {len(chosen)} of {len(videos)} test videos without times; set up a project of "
         f"Label Studio with {_INTERFACE} and import {_TASKS}"
     )
+
+
+def video_address(media: str, video_id: str) -> str:
+    """Return the address of a video; `import-annotations` reads the same URLs."""
+    is_url = media.startswith(("http://", "https://", "file://", LOCAL_FILES))
+    return media + (quote(video_id, safe="/") if is_url else video_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,7 +336,7 @@ def annotate_export(argv: Sequence[str]) -> int:
         --out DIR      folder to write
         --n N          number of videos (default: 20)
         --random       draw the videos at random: metrics of uncertain videos alone are too low
-        --media TEXT   text before the id of a video in its address
+        --media TEXT   text before the id of a video in its address; the id is quoted in a URL
     """
     if {"-h", "--help"} & {*argv}:
         print(cleandoc(annotate_export.__doc__ or ""))  # noqa: T201

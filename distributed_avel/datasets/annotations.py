@@ -27,6 +27,9 @@ from distributed_avel.datasets.text import parse_seconds, read_lines, read_text
 from distributed_avel.errors import DatasetError
 from distributed_avel.storage import Location
 
+LOCAL_FILES = "/data/local-files/"
+"""Address of local files in Label Studio, followed by ?d=PATH."""
+
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Prefix that Label Studio adds to uploaded files."""
 
@@ -116,7 +119,8 @@ def merge(table: Location, annotations: Annotations) -> MergedTable:
     video-level label lacks are added to it.
 
     Raises:
-        DatasetError: The table cannot be read, or a video is not in it or ambiguous.
+        DatasetError: The table cannot be read, or a video is not in it, ambiguous, or named by an
+            address that cannot be read.
     """
     problems = Problems()
     required, optional = ("uri", "split", "labels"), ("spans", "video_id")
@@ -150,9 +154,12 @@ def _annotate(row: dict[str, Any], events: Sequence[Annotation]) -> Iterator[str
     labels = [name.strip() for name in row["labels"].split(";") if name.strip()]
     timed = list(dict.fromkeys(event.label for event in events))
     if not events:
+        had_times = bool((row.get("spans") or "").strip())
+        row["spans"] = ""  # with labels, this means unknown times: the table cannot say "no event"
         if labels:
+            removed = "its times were removed, and " if had_times else ""
             yield (
-                f"{row['uri']}: annotated without an event, but its labels are "
+                f"{row['uri']}: annotated without an event; {removed}its labels still are "
                 f"{';'.join(labels)}; empty the cell if it has none"
             )
         return
@@ -188,7 +195,7 @@ class _Finder:
         """Return the number of the row.
 
         Raises:
-            DatasetError: There is none, or there are several.
+            DatasetError: There is none, there are several, or the address cannot be read.
         """
         for keys, candidate in zip(
             (self._keys[0], self._keys[0], self._keys[1], self._keys[1], self._keys[2]),
@@ -205,14 +212,45 @@ class _Finder:
         raise DatasetError(f"no row for the video {name!r}; add its row first")
 
 
-def _candidates(name: str) -> tuple[str, str, str, str, str]:
-    """Return the name, its path, the file name, that without Label Studio's prefix, its stem."""
-    address = urlsplit(name)
-    local = parse_qs(address.query).get("d", [""])[0]  # Label Studio: /data/local-files/?d=PATH
-    path = local or unquote(address.path if address.scheme in ("http", "https", "file") else name)
+def _candidates(name: str) -> Iterator[str]:
+    """Yield the name, its path, the file name, that without Label Studio's prefix, its stem.
+
+    Raises:
+        DatasetError: The name is an address that cannot be read.
+    """
+    yield name
+    path = _path_of(name)
+    yield path
     file = PureWindowsPath(path).name  # splits at / and \
+    yield file
     original = _UPLOAD.sub("", file)
-    return name, path, file, original, PurePosixPath(original).stem
+    yield original
+    yield PurePosixPath(original).stem
+
+
+def _path_of(name: str) -> str:
+    """Return the path of an address, or else the name.
+
+    Raises:
+        DatasetError: The address cannot be read, or has a fragment or a query other than Label
+            Studio's: unquoted, `a#1.mp4` and `a?1.mp4` would be read as `a`.
+    """
+    try:
+        address = urlsplit(name)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name!r} is not an address ({error}); correct it in the file"
+        ) from None
+    query = parse_qs(address.query, keep_blank_values=True)
+    is_url = address.scheme in ("http", "https", "file")
+    if not (is_url or name.startswith(LOCAL_FILES)):
+        return name
+    if address.fragment or (query and query.keys() != {"d"}):
+        raise DatasetError(
+            f"{name!r} is an address with a fragment or a query, so the name of its file is not "
+            "certain; write # as %23, ? as %3F and & as %26, or remove the query"
+        )
+    return query["d"][0] if query else unquote(address.path)
 
 
 def _label_studio(file: Location) -> Annotations:

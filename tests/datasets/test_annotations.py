@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from distributed_avel.annotate import video_address
 from distributed_avel.commands import main
 from distributed_avel.config import DataConfig
 from distributed_avel.datasets import Span, load_dataset
-from distributed_avel.datasets.annotations import parse_time, read_annotations
+from distributed_avel.datasets.annotations import (
+    Annotation,
+    Annotations,
+    merge,
+    parse_time,
+    read_annotations,
+)
 from distributed_avel.errors import DatasetError
 from distributed_avel.predict.prediction import Event, to_audacity
 from distributed_avel.storage import Location
@@ -191,7 +198,49 @@ def test_a_video_that_is_annotated_without_its_event_is_noted_and_unchanged(root
     spans = imported(root, "p.json", json.dumps([task("clips/c.mp4")]), tmp_path)
 
     assert spans["clips/c.mp4"] is None
-    assert "annotated without an event, but its labels are bell" in capsys.readouterr().out
+    assert "annotated without an event; its labels still are bell" in capsys.readouterr().out
+
+
+def test_a_video_that_is_annotated_without_its_event_loses_its_old_times(root, tmp_path, capsys):
+    old = "uri,split,labels,spans\nclips/c.mp4,test,bell,bell:1-2\n"
+    (root / "videos.csv").write_text(old, encoding="utf-8")
+
+    (tmp_path / "p.json").write_text(json.dumps([task("clips/c.mp4")]), encoding="utf-8")
+    assert main(["import-annotations", str(tmp_path / "p.json"), "--to", str(root)]) == 0
+
+    rows = csv.DictReader((root / "videos.csv").read_text(encoding="utf-8").splitlines())
+    assert {row["uri"]: row["spans"] for row in rows}["clips/c.mp4"] == ""
+    assert "without an event; its times were removed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a&b.mp4", "a#1.mp4", "a?d=1.mp4", "a%20b.mp4", "a+b c.mp4"])
+@pytest.mark.parametrize("media", ["/data/local-files/?d=", "https://example.org/", "", "/mnt/"])
+def test_an_exported_address_is_found_again_whatever_the_name(tmp_path, name, media):
+    table = tmp_path / "videos.csv"
+    table.write_text(f"uri,split,labels\na.mp4,test,dog\na,test,dog\n{name},test,dog\n")
+    video = video_address(media, name)
+
+    merged = merge(
+        Location.at(table), Annotations(videos=(video,), events=(Annotation(video, "dog", 1, 2),))
+    )
+
+    assert f"{name},test,dog,dog:1.000-2.000\n" in merged.text
+    assert merged.text.count("1.000") == 1
+
+
+@pytest.mark.parametrize(
+    ("video", "says"),
+    [
+        ("/data/local-files/?d=clips/a&b.mp4", "with a fragment or a query"),
+        ("/data/local-files/?d=clips/a#1.mp4", "with a fragment or a query"),
+        ("/data/local-files/?x=clips/a.mp4", "with a fragment or a query"),
+        ("https://example.org/clips/a?b.mp4", "with a fragment or a query"),
+        ("http://[x/a.mp4", "is not an address"),
+    ],
+)
+def test_an_address_that_cannot_be_read_for_certain_is_refused(root, video, says):
+    with pytest.raises(DatasetError, match=says):
+        merge(Location.at(root / "videos.csv"), Annotations(videos=(video,), events=()))
 
 
 def test_an_ambiguous_name_is_refused(root, tmp_path, capsys):
