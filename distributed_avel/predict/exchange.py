@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,21 +25,16 @@ from torch.export import Dim
 
 from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.models import BaseModel
+from distributed_avel.predict.model_folder import FUNCTIONS, Format
 from distributed_avel.tasks import Task
 
-Format = Literal["onnx", "torch-export"]
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export")
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 
 TOLERANCE = 1e-4
 """Largest accepted difference between an exported function and the model.
 
 It is absolute or, for outputs with values above 1, relative to the largest of them: the rounding of
 float32 grows with the values."""
-
-FUNCTIONS = ("encode", "score", "probabilities")
-"""`encode` and `score` of the base model, and the probabilities of segments in 0..1 (B, T, K), by
-which `avel predict` predicts; for models with an event gate they do not follow from the scores."""
 
 OPSET = 18
 """Version of the ONNX operators; the one that the exporter translates to."""

@@ -11,17 +11,17 @@ from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.predict.exchange import (
     FORMATS,
     OPSET,
-    SUFFIXES,
     Exported,
-    Format,
     exported,
 )
-from distributed_avel.predict.hub import FORMATS_FILE
 from distributed_avel.predict.model import create_model
 from distributed_avel.predict.model_card import Metrics
 from distributed_avel.predict.model_folder import (
+    FORMATS_FILE,
     MODEL_CONFIG,
     MODEL_WEIGHTS,
+    SUFFIXES,
+    Format,
     ModelSettings,
     check_weights,
     read_metrics,
@@ -119,8 +119,8 @@ def _write_formats(
             )
             segments = "any number of" if function.any_length else settings.num_segments
             _say(f"{name}: {segments} segments, max. difference {function.difference:.1g}")
-    versions = {"onnx_opset": OPSET, "torch": torch.__version__}
-    (folder / FORMATS_FILE).write_json({**versions, "files": files})
+    made_from = {"onnx_opset": OPSET, "torch": torch.__version__, "model_sha256": settings.sha256}
+    (folder / FORMATS_FILE).write_json({**made_from, "files": files})
 
 
 def _shape(settings: ModelSettings, key: str, function: Exported) -> list[str | int]:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from distributed_avel.errors import ConfigError, StorageError
-from distributed_avel.predict.exchange import FUNCTIONS, SUFFIXES
 from distributed_avel.predict.model_card import EXAMPLE
-from distributed_avel.predict.model_folder import CARD, METRICS, MODEL_CONFIG, MODEL_WEIGHTS
-from distributed_avel.storage import Location
-
-FORMATS_FILE = "formats.json"
-"""Describes the files of other formats in a model folder."""
+from distributed_avel.predict.model_folder import (
+    CARD,
+    FORMAT_FILES,
+    METRICS,
+    MODEL_CONFIG,
+    MODEL_WEIGHTS,
+)
+from distributed_avel.storage import Location, remove_file
 
 _READ = (MODEL_CONFIG, MODEL_WEIGHTS, METRICS, CARD)
 """Files that are downloaded; scripts and other formats are not."""
@@ -25,8 +27,7 @@ _READ = (MODEL_CONFIG, MODEL_WEIGHTS, METRICS, CARD)
 _WRITTEN = (
     *_READ,
     EXAMPLE,
-    FORMATS_FILE,
-    *(f"{function}{suffix}" for function in FUNCTIONS for suffix in SUFFIXES.values()),
+    *FORMAT_FILES,
 )
 """Files that are uploaded, if they exist."""
 
@@ -82,13 +83,20 @@ def upload(
             repo_id=repo,
             folder_path=copy,
             revision=revision,
+            delete_patterns=[*FORMAT_FILES],  # of another model; uploaded files are kept
             commit_message=message or "Upload a model of distributed_avel",
         )
         return commit.commit_url
 
 
 def copy_files(folder: Location, to: Location) -> None:
-    """Copy the files of a model folder; the settings come last, because a whole folder has them."""
+    """Copy the files of a model folder; the settings come last, because a whole folder has them.
+
+    Files of another model in other formats are removed from `to`.
+    """
+    for name in FORMAT_FILES:
+        if not (folder / name).exists():
+            remove_file(to / name)
     for name in (*(name for name in _WRITTEN if name != MODEL_CONFIG), MODEL_CONFIG):
         if (folder / name).exists():
             (to / name).write_bytes((folder / name).read_bytes())

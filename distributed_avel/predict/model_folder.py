@@ -19,7 +19,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, TypeAdapte
 from distributed_avel.config import Config, ExtractConfig, ModelConfig, TrainConfig, explain
 from distributed_avel.errors import ArtifactError
 from distributed_avel.predict.model_card import EXAMPLE, example, model_card
-from distributed_avel.storage import Location
+from distributed_avel.storage import Location, remove_file
 from distributed_avel.version import VERSION
 
 MODEL_CONFIG, MODEL_WEIGHTS, METRICS, CARD = (
@@ -28,6 +28,22 @@ MODEL_CONFIG, MODEL_WEIGHTS, METRICS, CARD = (
     "metrics.json",
     "README.md",
 )
+
+Format = Literal["onnx", "torch-export"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+
+FUNCTIONS = ("encode", "score", "probabilities")
+"""`encode` and `score` of the base model, and the probabilities of segments in 0..1 (B, T, K), by
+which `avel predict` predicts; for models with an event gate they do not follow from the scores."""
+
+FORMATS_FILE = "formats.json"
+"""Describes the files of other formats in a model folder."""
+
+FORMAT_FILES = (
+    FORMATS_FILE,
+    *(f"{function}{suffix}" for function in FUNCTIONS for suffix in SUFFIXES.values()),
+)
+"""Files of the model in other formats, which `avel export --format` adds."""
 
 MODEL = "model"
 """Name of the model folder in a run directory."""
@@ -114,7 +130,7 @@ def write_model_folder(
     arms: Mapping[str, Mapping[str, float | None]] | None = None,
     seeds: Sequence[Mapping[str, float | None]] = (),
 ) -> ModelSettings:
-    """Write a model folder.
+    """Write a model folder. Files of another model in other formats are removed.
 
     Args:
         settings: All of `ModelSettings` but the hash of the weights.
@@ -124,6 +140,8 @@ def write_model_folder(
     """
     checked = ModelSettings(**settings, sha256=hashlib.sha256(weights).hexdigest())
     arms = arms or {checked.arm: metrics}
+    for name in FORMAT_FILES:
+        remove_file(folder / name)
     (folder / MODEL_WEIGHTS).write_bytes(weights)
     (folder / METRICS).write_json(dict(metrics))
     (folder / CARD).write_bytes(model_card(checked, arms, seeds).encode())

@@ -53,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
             elif tree:
                 self._json([_entry(name, c) for name, c in self.server.files[repo].items()])
             else:
-                self._json({"id": repo, "modelId": repo, "sha": self._commit(repo), "siblings": []})
+                names = [{"rfilename": name} for name in self.server.files[repo]]
+                commit = self._commit(repo)
+                self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": names})
             return
         self._file(path)
 
@@ -79,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     self.server.files[repo][line["value"]["path"]] = content
+                elif line["key"] == "deletedFile":
+                    del self.server.files[repo][line["value"]["path"]]
             commit = self._commit(repo)
             url = f"{self.server.url}/{repo}/commit/{commit}"
             self._json({"success": True, "commitOid": commit, "commitUrl": url})

@@ -14,7 +14,8 @@ from distributed_avel.cli import USER_ERROR
 from distributed_avel.commands import main
 from distributed_avel.errors import ArtifactError
 from distributed_avel.models import BaseModel, model_names
-from distributed_avel.predict.exchange import FUNCTIONS, OPSET, TOLERANCE, Format, exported
+from distributed_avel.predict.exchange import OPSET, TOLERANCE, exported
+from distributed_avel.predict.model_folder import FUNCTIONS, Format
 from tests.predict.folders import T, feature_model, random_features, write_folder
 
 SHAPES = {"audio_shape": (T, 12), "visual_shape": (T, 4, 8)}
@@ -65,6 +66,7 @@ def test_onnx_files_predict_videos_of_any_length_up_to_t(tmp_path):
     check_predictions(folder, "onnx", [T, 1, 7])
     description = json.loads((folder / "formats.json").read_text())
     assert [file["file"] for file in description["files"]] == [f"{n}.onnx" for n in FUNCTIONS]
+    assert description["model_sha256"] == load_model(folder).settings.sha256
     for file in description["files"]:
         assert file["max_difference"] <= TOLERANCE
         model = onnx.load(folder / file["file"])

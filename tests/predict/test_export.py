@@ -57,6 +57,24 @@ def test_a_model_folder_is_exported_again_and_replaced(model_folder, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == (model_folder / "config.json").read_bytes()
 
 
+def test_files_in_other_formats_of_a_replaced_model_are_removed(model_folder, tmp_path):
+    folder = tmp_path / "m"
+    assert exported(model_folder, "--to", folder) == 0
+    for name in ("encode.onnx", "probabilities.pt2", "formats.json"):
+        (folder / name).write_bytes(b"of another model")
+
+    assert exported(model_folder, "--to", folder) == 0
+
+    names = {file.name for file in model_folder.iterdir()}
+    assert {file.name for file in folder.iterdir()} == names
+    (folder / "encode.onnx").write_bytes(b"of another model")
+    load_model(model_folder).save_pretrained(folder)
+    assert {file.name for file in folder.iterdir()} == names
+    (folder / "encode.onnx").write_bytes(b"of this model")
+    load_model(folder).save_pretrained(folder)
+    assert (folder / "encode.onnx").read_bytes() == b"of this model"
+
+
 def test_the_settings_contain_what_the_model_depends_on(run_dir):
     settings = load_model(run_dir / "model").settings
 

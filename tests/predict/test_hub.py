@@ -49,6 +49,15 @@ def test_a_model_comes_back_from_a_hub(folder, hub, tmp_path):
     assert probabilities(again) == probabilities(model)
 
 
+def test_files_in_other_formats_of_a_replaced_model_are_removed_from_the_hub(folder, hub):
+    hub.files["me/mine"] = {"encode.onnx": b"old", "formats.json": b"{}", "notes.md": b"mine"}
+    (folder / "score.onnx").write_bytes(b"new")
+
+    load_model(folder).push_to_hub("me/mine", token="t", endpoint=hub.url)
+
+    assert set(hub.files["me/mine"]) == {file.name for file in folder.iterdir()} | {"notes.md"}
+
+
 def test_only_the_files_of_a_model_are_downloaded_and_none_is_run(folder, hub, tmp_path):
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     planted = {"modeling.py": b"raise SystemExit", "pytorch_model.bin": b"\x80\x04."}
