@@ -78,7 +78,10 @@ def test_a_killed_driver_resumes_from_the_last_checkpoint(command, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "num_workers"),
-    [(signal.SIGTERM, 1), (signal.SIGINT, 2)],  # Ray Train has its own SIGINT handler
+    [
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),  # test_jobs stops a job, too
+        (signal.SIGINT, 2),  # Ray Train has its own SIGINT handler
+    ],
     indirect=["num_workers"],
 )
 def test_a_terminated_job_ends_cleanly(command, tmp_path, number):
