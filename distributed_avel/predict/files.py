@@ -178,7 +178,7 @@ def write_results(
         else:
             predictions.append((file.name, result))
     if request.out is not None:
-        write_predictions(
+        failures = write_predictions(
             predictions,
             failures,
             request.out,
@@ -200,8 +200,10 @@ def write_predictions(
     formats: Sequence[str],
     columns: Sequence[Column] = (),
     model: str = "",
-) -> None:
+) -> list[str]:
     """Write events and probabilities.
+
+    The files of single videos come last: one that cannot be written is a failure of that video.
 
     Args:
         predictions: With the name of each file, as in `SourceFile`.
@@ -212,14 +214,12 @@ def write_predictions(
             others write a file per video, with the name of the video.
         columns: Classes of the model.
         model: Name of the model, for Label Studio.
+
+    Returns:
+        All failures, also those of files that could not be written.
     """
     all_predictions = [prediction for _, prediction in predictions]
-    stems = [*_unique_stems([name for name, _ in predictions])]
-    for stem, prediction in zip(stems, all_predictions, strict=True):
-        for kind in formats:
-            if kind in _SUFFIX:
-                text = SUBTITLES[kind](prediction.events) if kind != "elan" else to_eaf(prediction)
-                (out / f"{stem}{_SUFFIX[kind]}").write_bytes(text.encode())
+    all_failures = [*failures]
     no_event = pd.DataFrame(columns=list(EVENT_COLUMNS)).astype(EVENT_COLUMNS)
     frames = [prediction.to_dataframe() for prediction in all_predictions]
     events = pd.concat([frame for frame in frames if len(frame)] or [no_event])
@@ -240,9 +240,28 @@ def write_predictions(
         (out / "label_studio_tasks.json").write_bytes(tasks.encode())
         (out / "label_studio_config.xml").write_bytes(label_studio_config(names).encode())
     if "fiftyone" in formats:
+        stems = _unique_stems([name for name, _ in predictions])
         labels = fiftyone_labels(list(zip(stems, all_predictions, strict=True)), names)
         (out / "fiftyone_labels.json").write_bytes(labels.encode())
-    (out / _FAILURES).write_bytes("".join(f"{line}\n" for line in failures).encode())
+    # A label track of Audacity has the suffix of the list of failures.
+    taken = [PurePosixPath(_FAILURES).stem] if "audacity" in formats else []
+    stems = _unique_stems([_file_name(name) for name, _ in predictions], taken)
+    for stem, prediction in zip(stems, all_predictions, strict=True):
+        try:
+            _write_video(stem, prediction, out, formats)
+        except (AvelError, OSError) as error:
+            all_failures.append(redact(f"{prediction.video}: {error}"))
+            _complain(all_failures[-1])
+    (out / _FAILURES).write_bytes("".join(f"{line}\n" for line in all_failures).encode())
+    return all_failures
+
+
+def _write_video(stem: str, prediction: Prediction, out: Location, formats: Sequence[str]) -> None:
+    """Write the files of one video."""
+    for kind in formats:
+        if kind in _SUFFIX:
+            text = SUBTITLES[kind](prediction.events) if kind != "elan" else to_eaf(prediction)
+            (out / f"{stem}{_SUFFIX[kind]}").write_bytes(text.encode())
 
 
 EVENTS_SCHEMA = pa.schema(
@@ -254,16 +273,32 @@ EVENTS_SCHEMA = pa.schema(
 """Columns of `events.parquet`, also if there is no event."""
 
 
-def _unique_stems(names: Sequence[str]) -> Iterator[str]:
-    """Names without suffixes, made unique by a number, also where case does not count."""
-    taken: set[str] = set()
+_MAX_STEM_BYTES = 200
+"""File systems allow names of 255 bytes; suffixes are added, also one while a file is written."""
+
+
+def _file_name(name: str) -> str:
+    """Return a name below a folder without backslashes, and with a short stem."""
+    path = PurePosixPath(name.replace("\\", "_"))
+    short = path.stem.encode()[:_MAX_STEM_BYTES].decode(errors="ignore")
+    return str(path.with_name(f"{short}{path.suffix}"))
+
+
+def _unique_stems(names: Sequence[str], taken: Sequence[str] = ()) -> Iterator[str]:
+    """Names without suffixes, made unique by a number, also where case does not count.
+
+    Args:
+        names: Names of files.
+        taken: Other names, in lower case.
+    """
+    used = {*taken}
     for name in names:
         stem = str(PurePosixPath(name).with_suffix(""))
         unique, number = stem, 1
-        while unique.casefold() in taken:
+        while unique.casefold() in used:
             number += 1
             unique = f"{stem}-{number}"
-        taken.add(unique.casefold())
+        used.add(unique.casefold())
         yield unique
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
@@ -100,8 +100,9 @@ def to_eaf(prediction: Prediction) -> str:
         document, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"}
     )
     path = PurePosixPath(prediction.video)
+    is_uri = "://" in prediction.video
     media = {
-        "MEDIA_URL": path.as_uri() if path.is_absolute() else prediction.video,
+        "MEDIA_URL": _in_xml(prediction.video) if is_uri else Path(path).absolute().as_uri(),
         "MIME_TYPE": _MIME_TYPES.get(path.suffix.lower(), "video/mpeg"),
     }
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", media)

@@ -78,7 +78,8 @@ def load_model(
         use_gpu: Run the base model on the GPU.
         weights: File of the weights of a network of the extractor, by the network's name, as in
             `extract.weights`; it replaces what the folder says.
-        weights_dir: Folder for downloaded weights, as in `extract.weights_dir`.
+        weights_dir: Folder for downloaded weights, as in `extract.weights_dir`, which is not taken
+            from the model folder; that of PyTorch by default.
         hop_s: Resolution of predictions for media files, in seconds: the length of a segment
             divided by a whole number. Segments then start every `hop_s`, and their probabilities
             are averaged where they overlap. By default, segments do not overlap.
@@ -474,9 +475,11 @@ def _with_weights(
                 f"{network}: weights from a URL are not fetched because a model folder says so; "
                 f"fetch them, then name the file: --weights {network}=FILE"
             )
-    changed: dict[str, Any] = {"weights": {**config.weights, **weights}}
-    if weights_dir is not None:
-        changed["weights_dir"] = str(weights_dir)
+    # Nor may it choose the folder that downloads are written to.
+    changed: dict[str, Any] = {
+        "weights": {**config.weights, **weights},
+        "weights_dir": None if weights_dir is None else str(weights_dir),
+    }
     return config.model_copy(update=changed)
 
 

@@ -49,14 +49,17 @@ def find_files(sources: Sequence[str]) -> tuple[list[SourceFile], list[str]]:
     """Find the media files of the sources: files, folders or prefixes, patterns, and lists.
 
     Returns:
-        The files, each once, and the reason of each source that cannot be used.
+        The files, each once, and the reason of each source or row that cannot be used.
     """
     files: dict[Location, SourceFile] = {}
     failures: list[str] = []
     for source in sources:
         try:
             for file in _files_of(source):
-                files.setdefault(Location.at(file.address), file)
+                if isinstance(file, DatasetError):
+                    failures.append(str(file))
+                else:
+                    files.setdefault(Location.at(file.address), file)
         except (AvelError, OSError) as error:
             failures.append(str(error))
         except UnicodeEncodeError:
@@ -64,7 +67,8 @@ def find_files(sources: Sequence[str]) -> tuple[list[SourceFile], list[str]]:
     return list(files.values()), failures
 
 
-def _files_of(source: str) -> Iterator[SourceFile]:
+def _files_of(source: str) -> Iterator[SourceFile | DatasetError]:
+    """Yield the files of a source, and the reasons of rows of a list that cannot be used."""
     if _is_pattern(source) and not Location.at(source).exists():
         yield from _matching(source)
         return
@@ -94,7 +98,12 @@ def _matching(pattern: str) -> Iterator[SourceFile]:
         address, mark, options = pattern.partition("?")
         fixed = re.split(r"[*\[]", address, maxsplit=1)[0].rpartition("/")[0]
         base = Location.at(f"{fixed}{mark}{options}")
-        matches = re.compile(glob_translate(address[len(fixed) + 1 :])).match
+        try:
+            matches = re.compile(glob_translate(address[len(fixed) + 1 :])).match
+        except (ValueError, re.error) as error:
+            raise DatasetError(
+                f"{pattern}: {error}; write /**/*.mp4 for the files of all folders below"
+            ) from None
         found = [(str(base / name), name) for name, _ in _all_below(base) if matches(name)]
     else:
         paths = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 (absolute)
@@ -144,8 +153,8 @@ def _all_below(folder: Location) -> Iterator[tuple[str, bool]]:
     yield from [("", False)] * num_unnameable
 
 
-def _listed(source: str, location: Location) -> Iterator[SourceFile]:
-    """Yield the files of a list.
+def _listed(source: str, location: Location) -> Iterator[SourceFile | DatasetError]:
+    """Yield the files of a list, and the reasons of rows that cannot be used.
 
     Raises:
         DatasetError: It is damaged, or lacks the column.
@@ -153,17 +162,32 @@ def _listed(source: str, location: Location) -> Iterator[SourceFile]:
     column, addresses = _read_list(source, location)
     if not addresses:
         raise DatasetError(f"{source}: no file in its column {column}")
-    folder, _, _ = source.rpartition("/") if "://" not in source else ("", "", "")
     for number, address in enumerate(addresses, start=2):
         if not address:
-            raise DatasetError(f"{source}: line {number} has no {column}; fill it or remove it")
-        if "://" in address or PurePosixPath(address).is_absolute():
-            yield SourceFile(address, address.rpartition("/")[2])
-        elif "://" in source:
-            yield SourceFile(str(_beside(location, address)), address)
-        else:
-            name = address if ".." not in address.split("/") else PurePosixPath(address).name
-            yield SourceFile(str(Path(folder).expanduser() / address), name)
+            yield DatasetError(f"{source}: line {number} has no {column}; fill it or remove it")
+            continue
+        try:
+            file = _of_row(source, location, address)
+            Location.at(file.address)  # refuses a secret in a URI
+        except AvelError as error:
+            yield DatasetError(f"{source}: line {number}: {error}")
+            continue
+        yield file
+
+
+def _of_row(source: str, location: Location, address: str) -> SourceFile:
+    """Return the file of a row of a list.
+
+    Raises:
+        ArtifactError: The path is not below the folder of a list in an object store.
+    """
+    if "://" in address or PurePosixPath(address).is_absolute():
+        return SourceFile(address, address.rpartition("/")[2])
+    if "://" in source:
+        return SourceFile(str(_beside(location, address)), address)
+    folder = Path(source.rpartition("/")[0]).expanduser()
+    name = address if ".." not in address.split("/") else PurePosixPath(address).name
+    return SourceFile(str(folder / address), name)
 
 
 def _beside(table: Location, address: str) -> Location:

@@ -390,6 +390,36 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(tmp_path):
     assert len({name.casefold() for name in written}) == len(names)
 
 
+def test_names_that_cannot_be_files_are_changed_and_lose_nothing(tmp_path):
+    one = prediction(np.array([[True]]), labels=("one",))
+    names = ["a\\b.mp4", "x" * 245 + ".mp4", "\u00e4" * 122 + ".mp4", "failures.mp4"]
+
+    failures = write_predictions(
+        [(name, one) for name in names], ["v.mp4: empty"], Location.at(tmp_path),
+        ["csv", "audacity", "elan"],
+    )  # fmt: skip
+
+    assert failures == ["v.mp4: empty"]
+    assert (tmp_path / "failures.txt").read_text() == "v.mp4: empty\n"
+    stems = {"a_b", "x" * 200, "\u00e4" * 100, "failures-2"}
+    assert {path.stem for path in tmp_path.glob("*.eaf")} == stems
+    assert {path.stem for path in tmp_path.glob("*.txt")} == {*stems, "failures"}
+
+
+def test_a_file_that_cannot_be_written_is_a_failure_of_its_video(tmp_path):
+    one = prediction(np.array([[True]]), labels=("one",), video="v.mp4")
+    (tmp_path / "v.vtt").mkdir()
+
+    failures = write_predictions(
+        [("v.mp4", one), ("w.mp4", one)], [], Location.at(tmp_path), ["csv", "vtt"]
+    )
+
+    assert len(pd.read_csv(tmp_path / "events.csv")) == 2
+    assert (tmp_path / "w.vtt").exists()
+    assert failures[0].startswith("v.mp4: ")
+    assert (tmp_path / "failures.txt").read_text() == f"{failures[0]}\n"
+
+
 def test_output_files_without_events_have_the_same_columns(tmp_path):
     nothing = prediction(np.zeros((3, 2), dtype=bool), background=True)
 

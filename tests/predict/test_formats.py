@@ -2,6 +2,8 @@
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -62,6 +64,20 @@ def test_pympi_reads_a_tier_for_each_class_with_its_times_in_milliseconds(predic
     }
     (media,) = eaf.get_linked_files()
     assert media["MEDIA_URL"] == "file:///data/a%20b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("video", "url"),
+    [
+        ("clips/a\x01 #.mp4", f"{Path.cwd().as_uri()}/clips/a%01%20%23.mp4"),
+        ("s3://bucket/a\x01.mp4", "s3://bucket/a .mp4"),
+    ],
+)
+def test_the_address_in_a_document_of_elan_is_a_url_in_well_formed_xml(prediction, video, url):
+    document = ElementTree.fromstring(to_eaf(replace(prediction, video=video)))
+
+    (media,) = document.iter("MEDIA_DESCRIPTOR")
+    assert media.get("MEDIA_URL") == url
 
 
 def test_a_document_without_events_is_read_by_pympi(prediction, tmp_path):

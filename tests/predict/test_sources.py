@@ -60,6 +60,26 @@ def test_a_pattern_without_a_match_is_a_source_that_cannot_be_used(tree, source)
     assert failure.startswith((f"{source}: no file matches", "file:///nowhere: no such folder"))
 
 
+def test_a_pattern_that_is_wrong_is_a_source_that_cannot_be_used(tree):
+    files, (failure,) = find_files([f"file://{tree}/**.mp4"])
+
+    assert files == []
+    assert failure.startswith(f"file://{tree}/**.mp4: ")
+
+
+@pytest.mark.parametrize("is_uri", [False, True])
+def test_rows_of_a_list_that_cannot_be_used_do_not_hide_the_others(tree, is_uri):
+    rows = ["a.mp4", '""', "s3://key:secret@bucket/v.mp4", *["../x.mp4"] * is_uri, "b.mkv"]
+    (tree / "list.csv").write_text("\n".join(["uri", *rows, ""]))
+
+    files, failures = find_files([f"file://{tree}/list.csv" if is_uri else "list.csv"])
+
+    assert [file.name for file in files] == ["a.mp4", "b.mkv"]
+    lines = [re.search(r"line (\d)", failure)[1] for failure in failures]
+    assert lines == ["3", "4", "5"][: len(rows) - 2]
+    assert "key:secret" not in str(failures)
+
+
 @pytest.mark.parametrize("column", LIST_COLUMNS)
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_list_names_files_relative_to_its_folder_or_absolutely(tree, column, suffix):
