@@ -166,7 +166,7 @@ def _read_pieces(
     change_rate: soxr.ResampleStream | None = None
     peak = 0.0
     with open_media(whole.media) as opened:
-        for block_N, rate_hz in _decode_blocks(opened, timeline, whole.start_s):
+        for block_N, rate_hz in _decode_blocks(opened, whole):
             _refuse_infinite(block_N)
             peak = max(peak, _peak(block_N))
             if rate_hz != sample_rate_hz:
@@ -183,7 +183,8 @@ def _read_pieces(
                 segments = next(pieces)
                 first = timeline.audio_span(segments.start, sample_rate_hz).start
                 wave_N, start = wave_N[first - start :], first
-        _refuse_silence(peak, timeline)
+        if not whole.start_s:  # a shifted timeline may begin after the only sound
+            _refuse_silence(peak, timeline)
         if change_rate is not None:
             rest_N = change_rate.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
             wave_N = np.concatenate([wave_N, rest_N])
@@ -249,29 +250,28 @@ def _decode(media: Media, timeline: Timeline) -> tuple[NDArray[np.float32], int]
             break
     coverage = _Coverage(rate_hz)
     coverage.add(present_N)
-    coverage.refuse_missing(timeline)
+    coverage.refuse_missing(timeline, MAX_MISSING_SEGMENTS * timeline.segment_s)
     return wave_N, rate_hz
 
 
 def _decode_blocks(
-    media: Media, timeline: Timeline, zero_s: float
+    media: Media, whole: PiecewiseMedia
 ) -> Generator[tuple[NDArray[np.float32], int], None, None]:
     """Yield the waveform of `_decode` in consecutive blocks, each with its sample rate.
 
     Args:
         media: The open file.
-        timeline: Segments.
-        zero_s: Start of the timeline on the presentation timeline, in seconds.
+        whole: Its timeline.
 
     Raises:
         MediaError: The track is damaged, or lacks too much of the timeline. That is known only
             after the last block.
     """
-    buffer = _Buffer(0, 0)
+    timeline, buffer = whole.timeline, _Buffer(0, 0)
     for position, samples_N, rate_hz in _placed_blocks(media):
         if not buffer.rate_hz:
             buffer = _Buffer(rate_hz, round(timeline.duration_s * rate_hz))
-        position -= round(zero_s * rate_hz)
+        position -= round(whole.start_s * rate_hz)
         first, last = max(position, 0), min(position + len(samples_N), buffer.total)
         if first < last:
             yield from ((block_N, rate_hz) for block_N in buffer.flush(first))
@@ -279,7 +279,7 @@ def _decode_blocks(
         if position + len(samples_N) >= buffer.total:
             break
     yield from ((block_N, buffer.rate_hz) for block_N in buffer.flush(None))
-    buffer.coverage.refuse_missing(timeline)
+    buffer.coverage.refuse_missing(timeline, whole.max_missing_s)
 
 
 class _Buffer:
@@ -356,14 +356,15 @@ class _Coverage:
         self._num_samples += len(present_N)
         self._num_present += int(present_N.sum())
 
-    def refuse_missing(self, timeline: Timeline) -> None:
-        """Refuse a track that lacks more than half a segment of the timeline.
+    def refuse_missing(self, timeline: Timeline, max_missing_s: float) -> None:
+        """Refuse a track that lacks more than `max_missing_s` of the timeline.
 
         Raises:
             MediaError: Too much is missing; the message names the longest gap, in seconds.
         """
         present_s = self._num_present / self._rate_hz if self._rate_hz else 0.0
-        if timeline.duration_s - present_s <= MAX_MISSING_SEGMENTS * timeline.segment_s:
+        sample_s = 1 / max(self._rate_hz, 1)  # positions are rounded to samples
+        if timeline.duration_s - present_s <= max_missing_s + sample_s:
             return
         if self._open is not None:
             self._close(self._num_samples)

@@ -9,10 +9,16 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from distributed_avel.media.container import MAX_MISSING_SEGMENTS
 from distributed_avel.media.files import MediaFile
 from distributed_avel.timeline import Timeline
 
 T = TypeVar("T")
+
+_SHIFTED_MARGIN = 0.1
+"""What a track may lack on a shifted timeline beyond `MAX_MISSING_SEGMENTS`, in segments. A file is
+often a multiple of the shift long; then exactly half a segment is missing by the header, and the
+frames and samples may end slightly earlier."""
 
 Decode = Callable[["PiecewiseMedia"], Generator[T, None, None]]
 """Yields what was decoded of each piece of a file, in order."""
@@ -44,6 +50,12 @@ class PiecewiseMedia:
     pieces: Sequence[range]
     start_s: float = 0.0
     _decoders: dict[Hashable, "_Position"] = field(default_factory=dict)
+
+    @property
+    def max_missing_s(self) -> float:
+        """What a track may lack at the end of the timeline, in seconds."""
+        margin = _SHIFTED_MARGIN if self.start_s else 0.0
+        return (MAX_MISSING_SEGMENTS + margin) * self.timeline.segment_s
 
     def __iter__(self) -> "Iterator[MediaPiece]":
         """Yield the pieces; each must be decoded before the next."""

@@ -12,7 +12,7 @@ Shape suffixes used in this file:
     H, W = height and width of a frame    3 = red, green, blue    N = all frames of the file
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,9 @@ from distributed_avel.timeline import Timeline
 
 _TICK_S = 1e-4
 """Times that differ by less are equal, because containers round to microseconds or coarser."""
+
+_END_ROUNDING_S = 2e-3
+"""Error of the end of a frame: Matroska rounds its start and its duration to milliseconds."""
 
 # In these containers, a gap between two frames is a loss, because broadcasts have a constant rate.
 # In others, a frame is on display until the next one.
@@ -88,7 +91,12 @@ def sample_frames(
         facts = picture_facts(opened, timeline.duration_s)
     frames = open_reader(media, facts, _size(facts, size_hw), reader)
     pieces = [range(timeline.num_segments)]
-    displayed = _displayed(frames, timeline, per_segment, sampling, facts.container)
+    max_missing_s = MAX_MISSING_SEGMENTS * timeline.segment_s
+
+    def covering() -> Iterator[Frame]:
+        return _covering(frames.frames(), timeline, facts.container, max_missing_s)
+
+    displayed = _displayed(covering, timeline, per_segment, sampling)
     return next(_grouped(displayed, pieces, per_segment, frames.name))
 
 
@@ -102,33 +110,39 @@ def _sample_pieces(
     with open_media(whole.media) as opened:
         facts = picture_facts(opened, until_s=0.0)
     frames = PyavReader(whole.media, _size(facts, size_hw), whole.start_s)
-    displayed = _displayed(frames, whole.timeline, per_segment, sampling, facts.container)
+
+    def covering() -> Iterator[Frame]:
+        return _covering(frames.frames(), whole.timeline, facts.container, whole.max_missing_s)
+
+    displayed = _displayed(covering, whole.timeline, per_segment, sampling)
     yield from _grouped(displayed, whole.pieces, per_segment, frames.name)
 
 
 def _displayed(
-    frames: FrameReader,
+    covering: Callable[[], Iterator[Frame]],
     timeline: Timeline,
     per_segment: int,
     sampling: Sampling,
-    container: str,
 ) -> Iterator[tuple[Frame, int]]:
     """Yield the sampled frames in order, each with its number of samples.
+
+    Args:
+        covering: Decodes the frames from the start of the file, see `_covering`.
 
     Raises:
         MediaError: The frames do not cover the timeline. It is raised at the end, too.
     """
     if sampling == "time":
         steps_s = sample_times(timeline, per_segment).ravel()
-        yield from on_display(_covering(frames.frames(), timeline, container), steps_s)
+        yield from on_display(covering(), steps_s)
         return
-    num_frames = sum(1 for _ in _covering(frames.frames(), timeline, container))
+    num_frames = sum(1 for _ in covering())
     index_TS = [
         timeline.frame_indices(segment, num_frames, per_segment)
         for segment in range(timeline.num_segments)
     ]
     count_of = dict(zip(*np.unique(np.array(index_TS), return_counts=True), strict=True))
-    for number, frame in enumerate(_covering(frames.frames(), timeline, container)):
+    for number, frame in enumerate(covering()):
         if count := count_of.get(number):
             yield frame, int(count)
 
@@ -221,8 +235,13 @@ def open_reader(
     return PyavReader(media, size_hw)
 
 
-def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> Iterator[Frame]:
+def _covering(
+    frames: Iterator[Frame], timeline: Timeline, container: str, max_missing_s: float
+) -> Iterator[Frame]:
     """Yield the frames that start within the timeline, and check that they cover it.
+
+    Args:
+        max_missing_s: What may be missing at the end.
 
     Raises:
         MediaError: Frames are missing for more than half a segment, or there are too few.
@@ -252,10 +271,10 @@ def _covering(frames: Iterator[Frame], timeline: Timeline, container: str) -> It
             f"{count} frame(s) in the first {timeline.duration_s:g} s; at least "
             f"{timeline.num_segments} are needed, one per segment"
         )
-    if timeline.duration_s - end_s > missing_s:
+    if timeline.duration_s - end_s > max_missing_s + _END_ROUNDING_S:
         raise MediaError(
             f"too short: frames from 0.00 s to {end_s:.2f} s, but {timeline.duration_s:g} s are "
-            "needed; use a longer file or a smaller data.num_segments"
+            "needed; use a longer file, or train with a smaller data.num_segments"
         )
 
 

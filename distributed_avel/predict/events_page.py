@@ -100,13 +100,20 @@ def events_page(
     Arguments are those of `write_events_page`.
     """
     hues = {name: class_hue(number) for number, name in enumerate(settings.classes)}
+    # finer than a segment of the training if there is a hop
+    resolution_s = predictions[0].segment_s if predictions else settings.segment_s
     videos = VideoList(
         videos=[
-            _listed(prediction, hues, out, has_pictures=number < MAX_PICTURED)
+            _listed(
+                prediction,
+                hues,
+                out,
+                _pictures(prediction, settings) if number < MAX_PICTURED else Pictures(),
+            )
             for number, prediction in enumerate(predictions)
         ],
         columns=_COLUMNS,
-        segment_s=settings.segment_s,
+        segment_s=resolution_s,
         synthetic=False,
         first_order="as predicted",
         is_located=True,
@@ -127,11 +134,10 @@ def _render(report: _EventsReport, videos: ListPart) -> str:
 
 
 def _listed(
-    prediction: Prediction, hues: dict[str, int], out: Location, *, has_pictures: bool
+    prediction: Prediction, hues: dict[str, int], out: Location, pictures: Pictures
 ) -> ListedVideo:
     events = prediction.events
     labels = tuple(dict.fromkeys(event.label for event in events))
-    pictures = _pictures(prediction) if has_pictures else Pictures()
     name = redact(prediction.video)
     return ListedVideo(
         drawing=Drawing(
@@ -169,9 +175,12 @@ def media_address(video: str, out: Location) -> str | None:
     return quote(os.path.relpath(path, out.path).replace(os.sep, "/"))
 
 
-def _pictures(prediction: Prediction) -> Pictures:
+def _pictures(prediction: Prediction, settings: ModelSettings) -> Pictures:
     """Return the pictures of a video; none if it cannot be read once more."""
-    timeline = Timeline(num_segments=prediction.num_segments, segment_s=prediction.segment_s)
+    # Segments of the training, because half of one may be missing, also if there is a hop.
+    duration_s = prediction.num_segments * prediction.segment_s
+    num_segments = max(1, round(duration_s / settings.segment_s))
+    timeline = Timeline(num_segments=num_segments, segment_s=settings.segment_s)
     try:
         location = Location.at(prediction.video)
         if timeline.duration_s <= MAX_DECODED_S:

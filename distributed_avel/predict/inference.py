@@ -1,6 +1,5 @@
 """Probabilities of the segments of one video, of any length, in memory that does not grow with it.
 
-
 Shape suffixes: M = segments of the video, T = segments of the training videos, R = regions,
 D = feature or code size, K = columns of labels (see `tasks.Task`), I = intervals of P to a segment.
 """

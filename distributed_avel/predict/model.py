@@ -55,6 +55,9 @@ are in memory."""
 
 _HOP_TOLERANCE = 1e-3
 
+_MAX_PHASES = 16
+"""Shifted timelines of a hop; a file is decoded once for each."""
+
 _OTHER_PLACE = (
     "other places can be named by weights and weights_dir of load_model, or by --weights and "
     "--weights-dir of avel predict"
@@ -81,8 +84,9 @@ def load_model(
         weights_dir: Folder for downloaded weights, as in `extract.weights_dir`, which is not taken
             from the model folder; that of PyTorch by default.
         hop_s: Resolution of predictions for media files, in seconds: the length of a segment
-            divided by a whole number. Segments then start every `hop_s`, and their probabilities
-            are averaged where they overlap. By default, segments do not overlap.
+            divided by a whole number, which is at most 16. Segments then start every `hop_s`, and
+            their probabilities are averaged where they overlap. By default, segments do not
+            overlap.
 
     Raises:
         ArtifactError: It is not a model folder, or it is damaged.
@@ -447,10 +451,17 @@ def _num_phases(hop_s: float | None, segment_s: float, extractor: Extractor | No
     """Return the number of shifted timelines of a hop.
 
     Raises:
-        ConfigError: The hop is no part of a segment, or the extractor cannot shift the timeline.
+        ConfigError: The hop is no part of a segment or is too short, or the extractor cannot shift
+            the timeline.
     """
     if hop_s is None:
         return 1
+    shortest_s = segment_s / _MAX_PHASES
+    if 0 < hop_s < shortest_s * (1 - _HOP_TOLERANCE):
+        raise ConfigError(
+            f"hop {hop_s:g} s: too short, because a file is decoded once for each start of a "
+            f"segment; use {shortest_s:g} or more"
+        )
     count = round(segment_s / hop_s) if hop_s > 0 else 0
     if count < 1 or abs(count * hop_s - segment_s) > _HOP_TOLERANCE * segment_s:
         raise ConfigError(
@@ -461,6 +472,12 @@ def _num_phases(hop_s: float | None, segment_s: float, extractor: Extractor | No
         raise ConfigError(
             f"hop {hop_s:g} s: the extractor {extractor.config.extractor} needs whole files; leave "
             "the hop out"
+        )
+    if count > 1 and extractor is not None and extractor.config.sampling == "published":
+        raise ConfigError(
+            f"hop {hop_s:g} s: the model was trained with extract.sampling published, which counts "
+            "frames from the start of the file; leave the hop out, or train a model with "
+            "extract.sampling time"
         )
     return count
 

@@ -10,6 +10,7 @@ from media.coded import coded, ffmpeg
 
 from distributed_avel.config import ExtractConfig
 from distributed_avel.errors import MediaError
+from distributed_avel.features.any_length import AnyLength
 from distributed_avel.features.base import ExtractorRecipe
 from distributed_avel.media import audio
 from distributed_avel.media.audio import read_audio, segments_of_audio
@@ -231,3 +232,33 @@ def test_a_timeline_may_start_later_in_the_file(tmp_path):
             for t, segment in enumerate(pieces.pieces[piece.number]):
                 expected = [frames.segment(2 * segment + 1), frames.segment(2 * segment + 2)]
                 np.testing.assert_array_equal(sampled.segment(t), np.concatenate(expected))
+
+
+def pieces_of(path: Path, num_phases: int = 1) -> dict[int, int]:
+    """Decode a file for predictions; return the number of segments of each timeline."""
+    extractor = ExtractorRecipe(Timeline(num_segments=10, segment_s=1.0), ExtractConfig())()
+    count = dict.fromkeys(range(num_phases), 0)
+    with opened_file(Location.at(path)) as file:
+        for piece in AnyLength(extractor, num_phases).pieces(file):
+            count[piece.phase] += piece.num_segments
+    return count
+
+
+def test_a_shifted_timeline_may_lack_half_a_segment_in_spite_of_rounded_times(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip(4.25, fps=24.0))
+
+    assert pieces_of(path, 4) == {0: 4, 1: 4, 2: 4, 3: 4}
+
+
+def test_a_shifted_timeline_may_begin_after_the_only_sound(tmp_path):
+    path = tmp_path / "a.mp4"
+    wave_1N = tones(5.0, RATE_HZ)
+    wave_1N[:, round(0.3 * RATE_HZ) :] = 0.0
+    path.write_bytes(write_mp4(grey_frames(40), 8, wave_1N, RATE_HZ))
+
+    assert pieces_of(path, 2) == {0: 5, 1: 5}
+    wave_1N[:] = 0.0
+    path.write_bytes(write_mp4(grey_frames(40), 8, wave_1N, RATE_HZ))
+    with pytest.raises(MediaError, match="silent"):
+        pieces_of(path, 2)

@@ -156,3 +156,19 @@ def test_no_prediction_at_all_still_has_a_page(visit, settings, tmp_path):
     (text,) = events_page([], ["a.mp4: no audio"], Location.at(tmp_path), settings).values()
     page = visit(text, page_name="events.html")
     assert page.locator("output[name=count]").text_content() == "0 videos"
+
+
+def test_a_hop_changes_the_seconds_but_not_the_pictures(settings, tmp_path):
+    """A file of 4.6 s has 5 segments."""
+    (tmp_path / "a.mp4").write_bytes(clip(4.6, fps=10.0))
+    video = str(tmp_path / "a.mp4")
+    out = Location.at(tmp_path)
+    (plain,) = events_page([prediction(video, [0] * 5)], [], out, settings).values()
+    made = prediction(video, [0] * 20, segment_s=0.25)
+    (finer,) = events_page([made], [], out, settings).values()
+
+    assert data_of(plain)["segment_s"] == 1.0
+    assert data_of(finer)["segment_s"] == 0.25
+    pictures = re.findall(r"data:image/jpeg[^\"]*", plain)
+    assert pictures
+    assert re.findall(r"data:image/jpeg[^\"]*", finer) == pictures

@@ -282,3 +282,20 @@ def test_a_missing_gpu_is_refused(folder):
 def written(folder, content):
     (folder / "v.mp4").write_bytes(content)
     return folder / "v.mp4"
+
+
+@pytest.mark.parametrize("hop_s", [1e-7, 1e-320, 1 / 17])
+def test_a_hop_that_is_too_short_is_refused(model_folder, hop_s):
+    with pytest.raises(ConfigError, match=r"^hop .* s: too short, .*; use 0\.0625 or more$"):
+        load_model(model_folder, hop_s=hop_s)
+
+    load_model(model_folder, hop_s=1 / 16)
+
+
+def test_frames_sampled_by_count_have_no_hop(tmp_path):
+    folder = write_folder(tmp_path / "model", extract=ExtractConfig(sampling="published"))
+
+    with pytest.raises(ConfigError, match=r"^hop 0\.5 s: .* extract\.sampling published"):
+        load_model(folder, hop_s=0.5)
+
+    load_model(folder, hop_s=1.0)
