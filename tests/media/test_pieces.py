@@ -262,3 +262,22 @@ def test_a_shifted_timeline_may_begin_after_the_only_sound(tmp_path):
     path.write_bytes(write_mp4(grey_frames(40), 8, wave_1N, RATE_HZ))
     with pytest.raises(MediaError, match="silent"):
         pieces_of(path, 2)
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 4.6), (0.5, 5.0)])
+def test_only_a_shifted_timeline_may_lack_a_tenth_of_a_segment_more(tmp_path, start_s, end_s):
+    timeline = Timeline(num_segments=5, segment_s=1.0)
+
+    def decode(seconds: float) -> None:
+        path = tmp_path / "a.mp4"
+        path.write_bytes(clip(seconds, fps=25.0))
+        with opened_file(Location.at(path)) as file:
+            whole = PiecewiseMedia(file, timeline, cut_into_pieces(5, 5), start_s)
+            (piece,) = whole
+            read_audio(piece, timeline, RATE_HZ)
+            sample_frames(piece, timeline, 2, (32, 40))
+            whole.close()
+
+    decode(end_s - 0.08 * (start_s > 0))
+    with pytest.raises(MediaError, match="too short"):
+        decode(end_s - 0.16)

@@ -10,6 +10,7 @@ from distributed_avel.errors import MediaError
 from distributed_avel.media.readers import Frame, turned
 from distributed_avel.media.video import on_display, sample_frames
 from distributed_avel.media.write import write_mp4
+from distributed_avel.timeline import Timeline
 
 
 @settings(max_examples=100)
@@ -112,6 +113,15 @@ def test_up_to_half_a_segment_may_be_missing_at_the_end():
     media = write_mp4(grey_frames(76), 8, tones(10, 16_000), 16_000)
 
     assert frame_numbers(sample_frames(media, TIMELINE, 16).segment(9))[-1] == 75 % 32
+
+
+def test_the_end_of_the_frames_may_be_rounded_to_milliseconds():
+    """The frames end 1 ms before half of the last segment, and then 10 ms."""
+    timeline = Timeline(num_segments=4, segment_s=1.0)
+
+    assert sample_frames(clip(3.5, fps=24.007), timeline, 2).index_TS.shape == (4, 2)
+    with pytest.raises(MediaError, match="too short"):
+        sample_frames(clip(3.5, fps=24.07), timeline, 2)
 
 
 def test_display_matrices_rotate_and_mirror():
