@@ -124,7 +124,8 @@ def test_an_unreadable_file_does_not_cost_the_others_of_its_unit(
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
 
 
-def test_a_file_of_an_unknown_storage_fails_alone(model, videos, tmp_path):
+def test_a_file_of_an_unknown_storage_fails_alone(model, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(PredictionWorker.__init__, "__kwdefaults__", {"retry_s": (0.0,)})
     listed = tmp_path / "list.csv"
     listed.write_text(f"path\n{videos / 'a.mp4'}\n{'n' * 300}.mp4\n")
     asked = request(model, listed, tmp_path / "out")

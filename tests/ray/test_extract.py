@@ -151,7 +151,7 @@ def test_each_damaged_file_is_listed_once_and_does_not_affect_the_others(tmp_pat
     whole = [f"{10 * number:03d} whole" for number in range(20)]
     for number, name in enumerate(whole):
         (media / name).write_bytes(clip(2 + number / 20, fps=8 + number))
-    config = ExtractConfig(timeout_s=30, unit_size=16)
+    config = ExtractConfig(timeout_s=15, unit_size=16)
 
     missing = {name for name in names if name[4:] == "missing"}
 
@@ -173,7 +173,7 @@ def test_each_damaged_file_is_listed_once_and_does_not_affect_the_others(tmp_pat
         "missing": "no such file; put it there or take it out of the annotations",
         "pipe": "a folder, a pipe or a device; replace it by a file",
         "folder": "a folder, a pipe or a device; replace it by a file",
-        "hangs": "gave up after 30 s; fetch it again or raise extract.timeout_s",
+        "hangs": "gave up after 15 s; fetch it again or raise extract.timeout_s",
         "crashes": "the decoder crashed on it, 2 times (SIGSEGV); fetch it again",
     }
     results = failures | features
