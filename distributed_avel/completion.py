@@ -12,7 +12,7 @@ SHELLS = tuple(sorted(shtab.SUPPORTED_SHELLS))
 
 
 class CommandOptions(NamedTuple):
-    """What the command line of a command may contain.
+    """Options of a command.
 
     Args:
         summary: What the command does.

@@ -77,7 +77,7 @@ class Extractor(ABC):
     """Sample rate of the input audio, in Hz."""
 
     independent_segments: ClassVar[bool] = False
-    """Whether each segment is described by its own frames and samples only, taken from
+    """True if the features of a segment depend only on its own frames and samples, taken from
     `read_audio` and `sample_frames`. Long files can then be decoded in pieces. Otherwise, a file
     of a prediction is decoded as a whole, and must be short."""
 

@@ -52,7 +52,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Decoder(Protocol):
-    """What a process runs: an extractor, or an object that decodes with one."""
+    """Decoder of a process: an extractor, or an object that decodes with one."""
 
     def prepare(self, media: bytes) -> Any:
         """See `Extractor.prepare`."""

@@ -6,6 +6,7 @@ first video is read. torch is imported only to read a file, so decoding processe
 """
 
 import hashlib
+import io
 import os
 import shutil
 import urllib.error
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 """Source of seeded random weights, for tests and benchmarks; the features are meaningless."""
+
+_TORCH_FILE = (b"PK\x03\x04", b"\x80")
+"""First bytes of a file of `torch.save`: a ZIP archive, or a pickle of an old version."""
 
 RANDOM_SEED = 0
 
@@ -116,6 +120,19 @@ def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
     Raises:
         WeightsError: The file does not contain parameters by name.
     """
+    return read_state_dict(path, f"extract.weights.{network}: {path}")
+
+
+def read_state_dict(source: Path | bytes, name: str) -> dict[str, "Tensor"]:
+    """Read parameters by name from safetensors or a torch file without code, as `read_weights`.
+
+    Args:
+        source: A file, of torch unless it ends with .safetensors, or the content of one.
+        name: Setting and file, for messages.
+
+    Raises:
+        WeightsError: The source does not contain parameters by name.
+    """
     import pickle
 
     import safetensors
@@ -123,27 +140,30 @@ def read_weights(network: str, path: Path) -> dict[str, "Tensor"]:
     import torch
 
     try:
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
+        if isinstance(source, Path) and source.suffix == ".safetensors":
+            content = safetensors.torch.load_file(source)
+        elif isinstance(source, bytes) and not source.startswith(_TORCH_FILE):
+            content = safetensors.torch.load(source)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            stream = io.BytesIO(source) if isinstance(source, bytes) else source
+            content = torch.load(stream, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
-            f"extract.weights.{network}: {path} is not a file of weights ({reason[0]}); "
-            "expected a state_dict, saved by torch.save or as safetensors"
+            f"{name} is not a file of weights ({reason[0]}); expected a state_dict, saved by "
+            "torch.save or as safetensors"
         ) from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
     ):
         raise WeightsError(
-            f"extract.weights.{network}: {path} contains a {type(content).__name__}, expected the "
-            "parameters of a network by name (a state_dict)"
+            f"{name} contains a {type(content).__name__}, expected the parameters of a network by "
+            "name (a state_dict)"
         )
-    if content and all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
+    if content and all(key.startswith("module.") for key in content):
+        return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
 
 

@@ -34,8 +34,8 @@ _SILENCE = 2.0**-16
 _SOXR_QUALITY = "HQ"  # what librosa calls soxr_hq
 
 _OVERLAP_S = 30.0
-"""How far the time stamps of a file that is decoded in pieces may jump back, in seconds. So much of
-the waveform is held back, because a later block overwrites the overlap."""
+"""Largest backward jump of the time stamps of a file that is decoded in pieces, in seconds. As much
+of the waveform is held back, because a later block overwrites the overlap."""
 
 
 def read_audio(
@@ -333,7 +333,7 @@ class _Buffer:
 
 
 class _Coverage:
-    """What part of a waveform the blocks of a track cover.
+    """Part of a waveform that the blocks of a track cover.
 
     Args:
         rate_hz: Sample rate; 0 if there is no block.

@@ -16,8 +16,8 @@ from distributed_avel.timeline import Timeline
 T = TypeVar("T")
 
 _SHIFTED_MARGIN = 0.1
-"""What a track may lack on a shifted timeline beyond `MAX_MISSING_SEGMENTS`, in segments. A file is
-often a multiple of the shift long; then exactly half a segment is missing by the header, and the
+"""Tolerance beyond `MAX_MISSING_SEGMENTS` on a shifted timeline, in segments. A file is often a
+multiple of the shift long; then exactly half a segment is missing by the header, and the
 frames and samples may end slightly earlier."""
 
 Decode = Callable[["PiecewiseMedia"], Generator[T, None, None]]
@@ -53,7 +53,7 @@ class PiecewiseMedia:
 
     @property
     def max_missing_s(self) -> float:
-        """What a track may lack at the end of the timeline, in seconds."""
+        """Longest part that a track may lack at the end of the timeline, in seconds."""
         margin = _SHIFTED_MARGIN if self.start_s else 0.0
         return (MAX_MISSING_SEGMENTS + margin) * self.timeline.segment_s
 

@@ -61,7 +61,7 @@ class _ClassTotal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _EventsReport:
-    """What the template shows beside the list."""
+    """Data of the template, apart from the list."""
 
     settings: ModelSettings
     num_videos: int

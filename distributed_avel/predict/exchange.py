@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.library import custom_op
 
 from distributed_avel.errors import ArtifactError, ConfigError
 from distributed_avel.models import BaseModel
@@ -131,7 +132,9 @@ def _exported(
             return Exported(name, content, _INPUTS[name], _OUTPUT[name], any_length, difference)
         problem = f"it differs from the model by {difference:.2g}, more than {TOLERANCE:g}"
     reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-    raise ArtifactError(f"--format {format}: `{name}` of this model cannot be exported: {reason}")
+    raise ArtifactError(
+        f"--format {format}: `{name}` of this model cannot be exported: {reason}"
+    ) from (problem if isinstance(problem, Exception) else None)
 
 
 def _difference(call: Call, ours: Tensor, inputs: Sequence[Tensor]) -> float:
@@ -252,7 +255,7 @@ class _ExportableLstm(nn.Module):
         return states, (last, cell)
 
 
-@torch.library.custom_op("distributed_avel::lstm", mutates_args=())
+@custom_op("distributed_avel::lstm", mutates_args=())
 def _lstm(
     x: Tensor, hidden: Tensor, cell: Tensor, weights: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:

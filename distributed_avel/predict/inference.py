@@ -158,14 +158,5 @@ def merge_phases(prob_of_phase: Sequence[NDArray[np.float32]]) -> NDArray[np.flo
     return (sum_IK / count_I1).astype(np.float32)
 
 
-def window_starts(num_video_segments: int, num_segments: int) -> list[int]:
-    """First segments of the windows that cover a video.
-
-    Windows of `num_segments` overlap by half; the last one ends with the video.
-    """
-    last = max(0, num_video_segments - num_segments)
-    return [*range(0, last, _hop(num_segments)), last]
-
-
 def _hop(num_segments: int) -> int:
     return max(1, num_segments // 2)

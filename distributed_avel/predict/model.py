@@ -229,7 +229,7 @@ class TrainedModel:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the columns of predictions stand for, without background."""
+        """Class and modality of each column of predictions, without background."""
         return tuple(
             Column(label, _MODALITIES[part]) for part in self.task.parts for label in self.classes
         )

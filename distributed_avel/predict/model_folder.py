@@ -68,7 +68,7 @@ class ModelSettings(Config):
     """Name of the arm in tables, such as AVE+A+LR."""
 
     description: str | None = None
-    """What the arm is, in one line."""
+    """Description of the arm, in one line."""
 
     seed: NonNegativeInt | None = None
     """Seed of the run."""
@@ -92,7 +92,7 @@ class ModelSettings(Config):
     """Videos of each split."""
 
     conditions: dict[str, str] = Field(default_factory=dict)
-    """What the metrics depend on, such as the rule for tau and which metrics are absent."""
+    """Conditions of the metrics, such as the rule for tau and which metrics are absent."""
 
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the event classes, in the order of the model's columns."""
@@ -109,7 +109,7 @@ class ModelSettings(Config):
     """Settings of the extractor; None if the data set brought its features."""
 
     extractor_provenance: dict[str, str]
-    """What the features depend on besides the settings, such as hashes of weights."""
+    """Dependencies of the features besides the settings, such as hashes of weights."""
 
     audio_shape: tuple[PositiveInt, PositiveInt]
     """Segments and feature size, (T, D)."""

@@ -38,11 +38,6 @@ class Trial:
     stages: tuple[StageUse, ...] = ()
     error: str | None = None
 
-    @property
-    def is_finished(self) -> bool:
-        """True if the trial has metrics."""
-        return self.metrics is not None
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:

@@ -5,18 +5,15 @@ by the names of the authors' code. Reading it executes nothing.
 """
 
 import hashlib
-import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from distributed_avel.errors import ArtifactError, StorageError, WeightsError
+from distributed_avel.features.weights import read_state_dict
 from distributed_avel.models import BaseModel, load_reference
 from distributed_avel.models.base import PublishedModel
 from distributed_avel.storage import Location
@@ -69,7 +66,7 @@ def initial_weights(source: WeightsSource, recipe: ModelRecipe) -> bytes:
         WeightsError: The file does not fit the model; the message names the settings or the
             parameters that differ.
     """
-    weights = _parameters(source)
+    weights = read_state_dict(source.content, f"{_KEY}: {source.name}")
     with torch.random.fork_rng():
         model = recipe().float()
     ours = model.state_dict()
@@ -84,34 +81,6 @@ def initial_weights(source: WeightsSource, recipe: ModelRecipe) -> bytes:
             f"{_listed(weights.keys() ^ ours.keys())}; give weights of this model"
         )
     return weights_to_bytes(model)
-
-
-def _parameters(source: WeightsSource) -> dict[str, Tensor]:
-    """Read parameters by name from safetensors, or from a file of `torch.save`, without code."""
-    try:
-        if source.content[:4] == b"PK\x03\x04" or source.content[:1] == b"\x80":
-            stream = io.BytesIO(source.content)
-            content = torch.load(stream, map_location="cpu", weights_only=True)
-        else:
-            content = safetensors.torch.load(source.content)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(
-            f"{_KEY}: {source.name} is not a file of weights ({reason[0]}); give a state_dict, "
-            "saved by torch.save or as safetensors"
-        ) from None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise WeightsError(
-            f"{_KEY}: {source.name} contains a {type(content).__name__}, expected the parameters "
-            "of a model by name (a state_dict)"
-        )
-    if content and all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)
 
 
 def _refuse_shapes(

@@ -5,8 +5,17 @@ import pytest
 import torch
 
 from distributed_avel.models import model_names
-from distributed_avel.predict.inference import WindowScorer, merge_phases, window_starts
+from distributed_avel.predict.inference import WindowScorer, merge_phases
 from tests.predict.folders import T, feature_model, random_features
+
+
+def window_starts(num_video_segments: int, num_segments: int) -> list[int]:
+    """Return the first segments of the windows that cover a video, all at once.
+
+    Windows of `num_segments` overlap by half; the last one ends with the video.
+    """
+    last = max(0, num_video_segments - num_segments)
+    return [*range(0, last, max(1, num_segments // 2)), last]
 
 
 @pytest.mark.parametrize("num_segments", [1, 2, 3, 4, 7, 10, 60])
