@@ -18,11 +18,39 @@ def window_starts(num_video_segments: int, num_segments: int) -> list[int]:
     return [*range(0, last, max(1, num_segments // 2)), last]
 
 
+class CodesAreAudio(torch.nn.Module):
+    """A model whose codes are the audio features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, audio_BTD, visual_BTRD):
+        return audio_BTD
+
+
+class RecordingTask:
+    """A task whose probabilities are the codes; it records the first code of each window."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+
+    def segment_prob(self, model, codes_1TD):
+        self.starts.append(int(codes_1TD[0, 0, 0]))
+        return codes_1TD
+
+
 @pytest.mark.parametrize("num_segments", [1, 2, 3, 4, 7, 10, 60])
 @pytest.mark.parametrize("num_video_segments", [*range(1, 35), 59, 60, 61, 119, 1200])
 def test_windows_cover_exactly_the_segments_of_the_video(num_video_segments, num_segments):
-    starts = window_starts(num_video_segments, num_segments)
+    task = RecordingTask()
+    index_MD = np.arange(num_video_segments, dtype=np.float32)[:, None]
+    scorer = WindowScorer(task, CodesAreAudio(), num_segments)
+    scorer.add(index_MD, index_MD[:, None].astype(np.float16))
 
+    np.testing.assert_array_equal(scorer.finish(), index_MD)
+    starts = task.starts
+    assert starts == window_starts(num_video_segments, num_segments)
     covered = np.zeros(num_video_segments, dtype=int)
     for start in starts:
         covered[start : start + num_segments] += 1
